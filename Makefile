@@ -1,0 +1,54 @@
+# Everything a newcomer needs: `make run` and `make test` set up all that they use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.PHONY: run test check prove lock clean
+.DEFAULT_GOAL := run
+
+run: $(VENV)/.run  ## start the service on the embedded default: http://localhost:8000
+	@$(BIN)/sessionapi serve
+
+test: $(VENV)/.dev  ## all tests, with the coverage of the branches
+	@tests/system-packages
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest -n 2 --dist worksteal
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+check: $(VENV)/.dev  ## linters, types, layers, dependencies
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/deptry src
+
+prove: $(VENV)/.dev  ## the long proofs at full size
+	@tests/system-packages
+	@SESSIONAPI_PROVE=1 $(BIN)/pytest -n 0 -s -m prove
+
+lock: $(VENV)/.dev  ## pin again what pyproject.toml allows; the locks hold hashes and no addresses
+	@$(PIP) install pip-tools
+	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --no-header --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --no-annotate -o requirements.lock pyproject.toml
+	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --no-header --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --no-annotate --allow-unsafe --extra dev \
+	  -o requirements-dev.lock -c requirements.lock pyproject.toml
+
+clean:  ## remove what was set up, but not the data
+	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@echo "Setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps -e .
+	@touch $@

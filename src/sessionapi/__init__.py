@@ -1,0 +1,5 @@
+"""Session management that a team hosts itself."""
+
+from importlib.metadata import version
+
+__version__ = version("sessionapi")

@@ -1,0 +1,29 @@
+"""The kinds of events in the audit log, which is written in the transaction of what it tells of."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from sessionapi.ids import new_id
+from sessionapi.model import Client, Event
+
+Kind = Literal[
+    "user.created",
+    "session.started",
+    "session.ended",
+]
+
+
+def event(
+    kind: Kind,
+    now: datetime,
+    *,
+    user_id: UUID | None = None,
+    session_id: UUID | None = None,
+    client: Client | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> Event:
+    """Return an event to be stored; `details` takes reasons and counts, never what somebody typed."""
+    ip = client.ip if client else None
+    return Event(new_id(), now, kind, user_id, session_id, ip, details or {})

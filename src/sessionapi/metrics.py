@@ -1,0 +1,39 @@
+"""What is counted, for Prometheus. Labels are few and closed: never a name, an id or an address."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+
+class Metrics:
+    """All counters of one process, in a registry of its own, so that two apps in one process don't mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "sessionapi_requests",
+            "Requests by route and status.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "sessionapi_request_seconds",
+            "Time to answer, in seconds.",
+            ["route"],
+            registry=self.registry,
+            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+        )
+        self.hashes = Counter(
+            "sessionapi_password_hashes", "Password hashes computed.", registry=self.registry
+        )
+        self.hash_queue = Gauge(
+            "sessionapi_password_hash_queue", "Password hashes waiting or under way.", registry=self.registry
+        )
+        self.refreshes = Counter(
+            "sessionapi_refreshes",
+            "Refreshes by outcome: renewal, rotation, repeat or reuse.",
+            ["outcome"],
+            registry=self.registry,
+        )
+
+    def render(self) -> bytes:
+        """Return the text format that Prometheus scrapes."""
+        return generate_latest(self.registry)

@@ -1,0 +1,100 @@
+"""The things that the product is about, as frozen records. What is secret in them has no repr."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+Transport = Literal["body", "cookie"]
+KeyState = Literal["next", "active", "retired", "dropped"]
+Algorithm = Literal["ES256", "RS256"]
+RevokeReason = Literal[
+    "logout",
+    "revoked_by_user",
+    "revoked_by_admin",
+    "password_changed",
+    "password_reset",
+    "user_disabled",
+    "user_deleted",
+    "session_limit",
+    "replaced",
+    "refresh_reuse",
+]
+ExpireReason = Literal["idle", "absolute"]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a request comes from, for the list of devices and the audit log; both parts may be unknown."""
+
+    ip: str | None = None
+    user_agent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account. `credential_version` moves with every change that must end what was verified before it."""
+
+    id: UUID
+    username: str
+    email: str | None
+    password_hash: str | None = field(repr=False)
+    credential_version: int
+    roles: tuple[str, ...]
+    claims: Mapping[str, Any]
+    preferences: Mapping[str, Any]
+    created_at: datetime
+    disabled_at: datetime | None = None
+    deleted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One login of one user on one device. `idle_timeout` is in seconds; every `*_at` is aware, in UTC."""
+
+    user_id: UUID
+    id: UUID
+    generation: int
+    secret_digest: bytes = field(repr=False)
+    rotated_at: datetime
+    repeated_at: datetime | None
+    retry_digests: str = field(repr=False)
+    created_at: datetime
+    auth_time: datetime
+    last_seen_at: datetime
+    idle_timeout: int
+    expires_at: datetime
+    revoked_at: datetime | None
+    revoke_reason: RevokeReason | None
+    ip: str | None
+    user_agent: str | None
+    device_name: str | None
+    amr: tuple[str, ...]
+    transport: Transport
+    remember: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A signing key as the database has it: the private part is sealed (AES-256-GCM, bound to the `kid`)."""
+
+    id: UUID
+    algorithm: Algorithm
+    state: KeyState
+    public_jwk: Mapping[str, Any]
+    sealed_private_key: bytes = field(repr=False)
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of the audit log. `details` is closed by `audit.py` and never holds a secret."""
+
+    id: UUID
+    at: datetime
+    kind: str
+    user_id: UUID | None
+    session_id: UUID | None
+    ip: str | None
+    details: Mapping[str, Any]

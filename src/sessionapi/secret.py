@@ -1,0 +1,60 @@
+"""The server secret: everything that is keyed with something of ours is keyed with what is derived here."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from sessionapi.errors import StartupError
+
+MIN_BYTES = 32
+
+
+class ServerSecret:
+    """The present secret and the accepted ones; it gives out derived keys, never itself."""
+
+    def __init__(self, current: bytes, accepted: Sequence[bytes] = ()) -> None:
+        for name, value in [("SECRET", current), *(("SECRET_ACCEPTED", value) for value in accepted)]:
+            _refuse_weak(name, value)
+        self._all = (current, *accepted)
+
+    def derive(self, purpose: str) -> tuple[bytes, ...]:
+        """Return one 32-byte key for each secret, the present one's first (HKDF-SHA256, RFC 5869).
+
+        Keys of different purposes are independent, so that what leaks of one says nothing of another.
+        """
+        return tuple(_hkdf(secret, purpose) for secret in self._all)
+
+
+def read_or_make(path: Path, fresh: str) -> bytes:
+    """Return the secret kept in a file; the first start writes `fresh` there, readable by the owner alone."""
+    if not path.exists():
+        _write_once(path, fresh + "\n")
+    return path.read_text().strip().encode()
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and never over one that another process has made meanwhile."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    with contextlib.suppress(FileExistsError):
+        os.link(draft, path)
+    draft.unlink()
+
+
+def _refuse_weak(name: str, secret: bytes) -> None:
+    if len(secret) < MIN_BYTES:
+        raise StartupError(f"SESSIONAPI_{name} has {len(secret)} bytes; it needs at least {MIN_BYTES} random ones")
+    if len(set(secret)) == 1:
+        raise StartupError(f"SESSIONAPI_{name} repeats one byte; make a random one")
+
+
+def _hkdf(secret: bytes, purpose: str) -> bytes:
+    return HKDF(SHA256(), length=32, salt=None, info=f"sessionapi {purpose} v1".encode()).derive(secret)

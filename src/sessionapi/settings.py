@@ -1,0 +1,211 @@
+"""All settings, from the environment (prefix `SESSIONAPI_`) or a `.env` file, in one frozen class.
+
+Spans are in seconds. The README's table is made from this class (`sessionapi settings`).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from sessionapi.errors import StartupError
+
+PREFIX = "SESSIONAPI_"
+DAY = 86_400
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+CommaList = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """The settings of one process; processes on one database must agree on all but the last group."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(Path("./var"), description="Folder of the embedded database and the server secret.")
+    database_url: str = Field(
+        "",
+        description="Where the data is: sqlite:///path or postgresql://user:password@host/name.",
+        json_schema_extra={"shown_default": "sqlite:///{DATA_DIR}/sessionapi.db"},
+    )
+    secret: SecretStr | None = Field(
+        None,
+        description="Server secret, at least 32 bytes; made at first start on the embedded default.",
+        json_schema_extra={"shown_default": "made, or required"},
+    )
+    secret_accepted: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Earlier or coming server secrets that are still good, by comma."
+    )
+    public_url: str = Field("http://localhost:8000", description="The address that clients use.")
+    issuer: str = Field(
+        "", description="The `iss` of the tokens.", json_schema_extra={"shown_default": "PUBLIC_URL"}
+    )
+    audience: str = Field("sessionapi", min_length=1, description="The `aud` of the tokens.")
+    access_token_ttl: int = Field(60, ge=10, le=300, description="Lifetime of an access token: the exposure of a leaked one.")
+    algorithm: Literal["ES256", "RS256"] = Field("ES256", description="How new keys sign; RS256 for old verifiers.")
+    jwks_max_age: int = Field(300, ge=1, le=DAY, description="How long others may cache the public keys.")
+    key_max_age: int = Field(90 * DAY, ge=3600, description="Age at which a signing key is replaced.")
+    idle_timeout: int = Field(7 * DAY, ge=20, le=365 * DAY, description="A remembered session ends after this long unused.")
+    session_ttl: int = Field(30 * DAY, ge=20, le=3650 * DAY, description="A remembered session ends this long after the login.")
+    short_idle_timeout: int = Field(12 * 3600, ge=20, le=365 * DAY, description="The same without remember me: shared computers.")
+    short_session_ttl: int = Field(24 * 3600, ge=20, le=3650 * DAY, description="The same without remember me.")
+    rotate_after: int = Field(600, ge=3, le=DAY, description="A refresh token is replaced when it is this old.")
+    refresh_grace: int = Field(10, ge=1, le=30, description="How long the replaced token still leads to its successor.")
+    sessions_per_user: int = Field(100, ge=1, le=100_000, description="Living sessions of a user; one more ends the least recently seen.")
+    revocation_poll: float = Field(0.5, ge=0.05, le=10, description="How often a process learns what others revoked.")
+    recent_login: int = Field(300, ge=10, le=DAY, description="How recent a login a sensitive change needs.")
+    signup: Literal["open", "closed"] = Field("open", description="Whether strangers may create accounts.")
+    throttle: bool = Field(True, description="Limits on guessing; `off` is for load tests only.")
+    trusted_proxies: CommaList = Field((), description="Addresses or networks whose X-Forwarded-For is believed, by comma.")
+    cookie_name: str = Field(
+        "session", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Cookie name after `__Host-`; one for each environment on a domain."
+    )
+    cookie_secure: bool = Field(True, description="`off` drops `__Host-` and Secure, for Safari on plain http in development.")
+    allowed_origins: CommaList = Field((), description="Other origins whose pages may call with credentials, by comma.")
+    pages: bool = Field(True, description="Serve the sign-in and account pages.")
+    brand_name: str = Field("sessionapi", min_length=1, max_length=60, description="Name shown on the pages.")
+    brand_color: str = Field("#2456d6", pattern=r"^#[0-9a-fA-F]{6}$", description="Accent colour of the pages.")
+    metrics: bool = Field(False, description="Serve Prometheus metrics at /metrics.")
+    after_sign_in_url: str = Field("/", description="Where the pages lead after signing in.")
+    after_sign_up_url: str = Field("/", description="Where the pages lead after signing up.")
+    after_sign_out_url: str = Field("/sign-in", description="Where the pages lead after signing out.")
+    hash_memory_kib: int = Field(19_456, ge=8, le=4 * 1024 * 1024, description="Argon2id memory, KiB (OWASP: at least 19456).")
+    hash_time: int = Field(2, ge=1, le=100, description="Argon2id passes (OWASP: at least 2).")
+    hash_threads: int = Field(
+        0, ge=0, le=256, description="Threads that hash passwords.", json_schema_extra={"shown_default": "the cores"}
+    )
+    log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe line that is written.")
+
+    @field_validator("secret_accepted", "trusted_proxies", "allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("public_url", "issuer")
+    @classmethod
+    def _is_web_address(cls, value: str, info: ValidationInfo) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise _refusal(f"must be an address as in https://login.example.com, not {value!r}")
+        return value if info.field_name == "issuer" else value.rstrip("/")
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
+                raise _refusal(f"must list origins as in https://app.example.com, not {origin!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        for refused, text in _contradictions(self):
+            if refused:
+                raise _refusal(text)
+        return self
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database address with the embedded default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir}/sessionapi.db"
+
+    @property
+    def shown_database_url(self) -> str:
+        """The database address without its password."""
+        parts = urlsplit(self.effective_database_url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the data is in an SQLite file, which the server itself creates and migrates."""
+        return self.effective_database_url.startswith("sqlite:")
+
+    @property
+    def effective_issuer(self) -> str:
+        """The `iss` of the tokens."""
+        return self.issuer or self.public_url
+
+
+def load(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings from the environment; a wrong one ends in one line that names it and its range."""
+    try:
+        return Settings(**(overrides or {}))
+    except ValidationError as problem:
+        raise StartupError("; ".join(_explain(error) for error in problem.errors())) from None
+
+
+def _contradictions(s: Settings) -> list[tuple[bool, str]]:
+    host = urlsplit(s.public_url)
+    least_idle = max(30 * s.refresh_grace, 2 * s.access_token_ttl)
+    return [
+        (
+            s.rotate_after < 3 * s.refresh_grace,
+            f"ROTATE_AFTER={s.rotate_after} must be at least 3 x REFRESH_GRACE ({3 * s.refresh_grace} s)",
+        ),
+        (
+            min(s.idle_timeout, s.short_idle_timeout) < least_idle,
+            "IDLE_TIMEOUT and SHORT_IDLE_TIMEOUT must be at least 30 x REFRESH_GRACE and 2 x ACCESS_TOKEN_TTL "
+            f"({least_idle} s)",
+        ),
+        (
+            not s.cookie_secure and (host.scheme != "http" or host.hostname not in LOOPBACK_NAMES),
+            f"COOKIE_SECURE=off needs a PUBLIC_URL that is http on a loopback name, not {s.public_url}",
+        ),
+        (
+            not s.effective_database_url.startswith(("sqlite:///", "postgresql://")),
+            "DATABASE_URL must begin with sqlite:/// or postgresql://",
+        ),
+    ]
+
+
+def _refusal(text: str) -> PydanticCustomError:
+    return PydanticCustomError("refused", "{text}", {"text": text})
+
+
+def _explain(error: ErrorDetails) -> str:
+    if not error["loc"]:
+        return f"{PREFIX}{error['msg']}"
+    name = str(error["loc"][0])
+    limits = _range(name)
+    said = f"must be {limits}" if limits and error["type"] != "refused" else error["msg"]
+    shown = "" if "secret" in name else f"={error['input']!s}"
+    return f"{PREFIX}{name.upper()}{shown}: {said}"
+
+
+def _range(name: str) -> str:
+    field = Settings.model_fields.get(name)
+    if field is None:
+        return ""
+    bounds = {key: getattr(item, key) for item in field.metadata for key in ("ge", "le") if hasattr(item, key)}
+    if not bounds:
+        return ""
+    upper = f" to {bounds['le']}" if "le" in bounds else " or more"
+    return f"{bounds['ge']}{upper}"
+
+
+def table() -> str:
+    """Return all settings as the Markdown table of the README."""
+    rows = ["| setting | default | |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        limits = f" ({_range(name)})" if _range(name) else ""
+        rows.append(f"| `{PREFIX}{name.upper()}` | {_shown_default(field)} | {field.description}{limits} |")
+    return "\n".join(rows)
+
+
+def _shown_default(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and "shown_default" in extra:
+        return str(extra["shown_default"])
+    value = field.default
+    if isinstance(value, bool):
+        return "`on`" if value else "`off`"
+    return "none" if value == () else f"`{value}`"

@@ -1,0 +1,74 @@
+"""Bringing the schema up to date, on both engines, with the migrations that ship with the package.
+
+On the embedded default the server does it at its start; on PostgreSQL `sessionapi migrate` does.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
+
+from sessionapi.errors import StartupError
+from sessionapi.storage import engines
+
+
+async def migrate(url: str) -> None:
+    """Bring the schema to the newest version, in one transaction; StartupError if that can't be."""
+    config = _config()
+    await _run(url, lambda connection: _upgrade(connection, config))
+
+
+async def check(url: str) -> None:
+    """Raise StartupError unless the schema is of this version, saying what to do."""
+    script = ScriptDirectory.from_config(_config())
+    await _run(url, lambda connection: _compare(connection, script))
+
+
+def _config() -> Config:
+    shipped = Path(__file__).parents[1] / "migrations"
+    in_source_tree = Path(__file__).parents[3] / "alembic"
+    config = Config()
+    config.set_main_option("script_location", str(shipped if shipped.exists() else in_source_tree))
+    return config
+
+
+def _upgrade(connection: sa.Connection, config: Config) -> None:
+    _refuse_newer(connection, ScriptDirectory.from_config(config))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _compare(connection: sa.Connection, script: ScriptDirectory) -> None:
+    _refuse_newer(connection, script)
+    if MigrationContext.configure(connection).get_current_revision() != script.get_current_head():
+        raise StartupError("the database has an older schema; run: sessionapi migrate")
+
+
+def _refuse_newer(connection: sa.Connection, script: ScriptDirectory) -> None:
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
+        raise StartupError(
+            f"the database has schema {current}, which this version doesn't know: it is from a newer sessionapi"
+        )
+
+
+async def _run(url: str, work: Callable[[sa.Connection], None]) -> None:
+    writer, reader = engines.create(url)
+    try:
+        async with writer.begin() as connection:
+            await connection.run_sync(work)
+    except (DBAPIError, OSError) as problem:
+        said = str(getattr(problem, "orig", problem)).splitlines()[0]
+        raise StartupError(f"the database at {_shown(url)} can't be used: {said}") from problem
+    finally:
+        await writer.dispose()
+        await reader.dispose()
+
+
+def _shown(url: str) -> str:
+    return sa.make_url(url).render_as_string(hide_password=True)

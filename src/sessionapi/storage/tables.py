@@ -1,0 +1,132 @@
+"""The tables. Alembic owns the schema; a test compares these with what the migrations make.
+
+A moment is stored as whole microseconds since 1970: exact, the same on both engines, comparable in SQL, and
+an integer in the JSON that carries a batch.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Return whole microseconds since 1970; a naive moment is an error."""
+    return (moment - EPOCH) // _MICROSECOND
+
+
+class Moment(sa.TypeDecorator[datetime]):
+    """An aware datetime in UTC, as BIGINT microseconds."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:  # noqa: ARG002
+        """Convert for the database."""
+        return None if value is None else to_microseconds(value)
+
+    def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401, ARG002
+        """Convert from the database."""
+        return None if value is None else EPOCH + value * _MICROSECOND
+
+
+Json = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("username", sa.String(150), nullable=False),
+    sa.Column("username_key", sa.String(450), nullable=False, unique=True),
+    sa.Column("email", sa.String(320)),
+    sa.Column("password_hash", sa.String(512)),
+    sa.Column("credential_version", sa.Integer, nullable=False),
+    sa.Column("roles", Json, nullable=False),
+    sa.Column("claims", Json, nullable=False),
+    sa.Column("preferences", Json, nullable=False),
+    sa.Column("disabled_at", Moment),
+    sa.Column("deleted_at", Moment),
+    sa.Column("created_at", Moment, nullable=False),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("user_id", sa.Uuid, sa.ForeignKey("users.id"), primary_key=True),
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("secret_digest", sa.LargeBinary(32), nullable=False),
+    sa.Column("rotated_at", Moment, nullable=False),
+    sa.Column("repeated_at", Moment),
+    sa.Column("retry_digests", sa.String(128), nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("auth_time", Moment, nullable=False),
+    sa.Column("last_seen_at", Moment, nullable=False),
+    sa.Column("idle_timeout", sa.Integer, nullable=False),
+    sa.Column("expires_at", Moment, nullable=False, index=True),
+    sa.Column("revoked_at", Moment, index=True),
+    sa.Column("revoke_reason", sa.String(32)),
+    sa.Column("ip", sa.String(45)),
+    sa.Column("user_agent", sa.String(512)),
+    sa.Column("device_name", sa.String(100)),
+    sa.Column("amr", Json, nullable=False),
+    sa.Column("transport", sa.String(8), nullable=False),
+    sa.Column("remember", sa.Boolean, nullable=False),
+)
+
+session_data = sa.Table(
+    "session_data",
+    metadata,
+    sa.Column("user_id", sa.Uuid, primary_key=True),
+    sa.Column("session_id", sa.Uuid, primary_key=True),
+    sa.Column("data", Json, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["user_id", "session_id"], ["sessions.user_id", "sessions.id"], ondelete="CASCADE"
+    ),
+)
+
+signing_keys = sa.Table(
+    "signing_keys",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("algorithm", sa.String(8), nullable=False),
+    sa.Column("state", sa.String(8), nullable=False),
+    sa.Column("public_jwk", Json, nullable=False),
+    sa.Column("private_key", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("state_since", Moment, nullable=False),
+    sa.Index(
+        "uq_signing_keys_active",
+        "state",
+        unique=True,
+        sqlite_where=sa.text("state = 'active'"),
+        postgresql_where=sa.text("state = 'active'"),
+    ),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("kind", sa.String(40), nullable=False),
+    sa.Column("user_id", sa.Uuid),
+    sa.Column("session_id", sa.Uuid),
+    sa.Column("ip", sa.String(45)),
+    sa.Column("details", Json, nullable=False),
+    sa.Index(None, "user_id", "id"),
+)

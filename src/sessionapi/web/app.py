@@ -1,0 +1,84 @@
+"""The ASGI app: routes, error handlers and the layers around them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from sessionapi import __version__, logs, settings, wiring
+from sessionapi.errors import SessionApiError
+from sessionapi.web import openapi, problems
+from sessionapi.web.headers import Edge
+from sessionapi.web.routes import account, docs, login, service
+
+MAX_BODY = 64 * 1024
+"""Bytes. The largest honest body is a session's data, 4 KiB."""
+DESCRIPTION = """
+Log in once, stay logged in, on one-minute JWTs that every service verifies offline.
+
+1. `POST /signup` or `POST /login` gives an access token (60 s) and a refresh token.
+2. Send the access token as `Authorization: Bearer TOKEN`; **Authorize** above does it on this page.
+3. `POST /refresh` renews it.
+
+Every error is `application/problem+json` (RFC 9457) with a stable `code`.
+"""
+
+
+def create(parts: wiring.App) -> FastAPI:
+    """Return the ASGI app over connected parts."""
+    app = FastAPI(
+        title="sessionapi",
+        version=__version__,
+        description=DESCRIPTION,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+    )
+    app.state.sessionapi = parts
+    app.include_router(_routes())
+    app.mount("/static/swagger", docs.SWAGGER)
+    app.mount("/static", docs.OWN)
+    app.add_exception_handler(SessionApiError, problems.on_error)
+    app.add_exception_handler(RequestValidationError, problems.on_validation_error)
+    app.add_exception_handler(HTTPException, problems.on_http_exception)
+    app.add_middleware(Edge, metrics=parts.metrics, https=parts.settings.public_url.startswith("https:"))
+    _finish_openapi(app)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """Return the app of a server process, with the settings of its environment."""
+    loaded = settings.load()
+    logs.configure(log_format=loaded.log_format, level=loaded.log_level)
+    return create(wiring.build(loaded))
+
+
+def _routes() -> APIRouter:
+    router = APIRouter(max_body_size=MAX_BODY)
+    for part in (login, account, service, docs):
+        router.include_router(part.router)
+    return router
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    parts: wiring.App = app.state.sessionapi
+    await parts.start()
+    try:
+        yield
+    finally:
+        await parts.stop()
+
+
+def _finish_openapi(app: FastAPI) -> None:
+    plain = app.openapi
+
+    def finished() -> dict[str, Any]:
+        return openapi.finish(plain())
+
+    app.openapi = finished  # type: ignore[method-assign]

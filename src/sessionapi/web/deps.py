@@ -1,0 +1,75 @@
+"""What routes are handed: the parts of the app, the claims behind a Bearer token, the client."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Security
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
+
+from sessionapi.errors import MalformedAuthorization, MissingToken
+from sessionapi.model import Client
+from sessionapi.tokens import Claims
+from sessionapi.web import csrf
+from sessionapi.wiring import App
+
+MAX_AUTHORIZATION = 8 * 1024
+"""Bytes of an Authorization header that we look at; a token of ours has under 1 KiB plus its claims."""
+_MAX_USER_AGENT = 512
+
+
+def app_of(request: Request) -> App:
+    """Return the parts of this process."""
+    app: App = request.app.state.sessionapi
+    return app
+
+
+def client_of(request: Request) -> Client:
+    """Return where a request comes from; behind a trusted proxy uvicorn has put the real address there."""
+    user_agent = request.headers.get("user-agent")
+    return Client(
+        ip=request.client.host if request.client else None,
+        user_agent=user_agent[:_MAX_USER_AGENT] if user_agent else None,
+    )
+
+
+def bearer_token(headers: list[tuple[bytes, bytes]]) -> str:
+    """Return the one Bearer token of a request (RFC 6750, only from the header).
+
+    MissingToken if there is none, MalformedAuthorization if it can't be exactly one.
+    """
+    values = [value for name, value in headers if name == b"authorization"]
+    if not values:
+        raise MissingToken
+    if len(values) > 1:
+        raise MalformedAuthorization
+    scheme, _, token = values[0].strip().partition(b" ")
+    if scheme.lower() != b"bearer":
+        raise MissingToken
+    token = token.strip()
+    if not token or b" " in token or b"\t" in token or len(values[0]) > MAX_AUTHORIZATION or not token.isascii():
+        raise MalformedAuthorization
+    return token.decode()
+
+
+def may_use_cookie(request: Request) -> bool:
+    """Return whether a POST comes from where our cookie may be read or set (csrf.py)."""
+    settings = app_of(request).settings
+    own = {settings.public_url, f"{request.url.scheme}://{request.headers.get('host', '')}"}
+    return csrf.allowed(request.headers, own, settings.allowed_origins)
+
+
+class AccessToken(SecurityBase):
+    """The dependency that protects a route, and what the OpenAPI page calls it."""
+
+    def __init__(self) -> None:
+        self.model: Any = HTTPBearerModel(bearerFormat="JWT", description="The access token of a login.")
+        self.scheme_name = "AccessToken"
+
+    async def __call__(self, request: Request) -> Claims:
+        """Return the claims of the token, or raise what is wrong with it."""
+        return app_of(request).sessions.check(bearer_token(request.scope["headers"]))
+
+
+Parts = Annotated[App, Depends(app_of)]
+From = Annotated[Client, Depends(client_of)]
+Bearer = Annotated[Claims, Security(AccessToken())]

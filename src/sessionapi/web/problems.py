@@ -1,0 +1,134 @@
+"""Errors as RFC 9457 `application/problem+json`: one table from code to status, one form for every answer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from sessionapi.errors import (
+    FieldError,
+    InternalError,
+    MalformedBody,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    SessionApiError,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+STATUS: Mapping[str, tuple[int, str]] = {
+    "missing_token": (401, "Access token missing"),
+    "malformed_authorization": (401, "Authorization header malformed"),
+    "invalid_token": (401, "Access token invalid"),
+    "expired_token": (401, "Access token expired"),
+    "session_revoked": (401, "Session revoked"),
+    "session_expired": (401, "Session expired"),
+    "invalid_refresh_token": (401, "Refresh token invalid"),
+    "refresh_token_reused": (401, "Refresh token reused"),
+    "invalid_credentials": (401, "Credentials invalid"),
+    "csrf_rejected": (403, "Origin not allowed"),
+    "forbidden": (403, "Forbidden"),
+    "reauthentication_required": (403, "Recent login required"),
+    "signup_closed": (403, "Sign-up closed"),
+    "malformed_body": (400, "Body malformed"),
+    "not_found": (404, "Not found"),
+    "method_not_allowed": (405, "Method not allowed"),
+    "username_taken": (409, "Username taken"),
+    "conflict": (409, "Conflict"),
+    "payload_too_large": (413, "Body too large"),
+    "unsupported_media_type": (415, "Content type not supported"),
+    "validation_failed": (422, "Input invalid"),
+    "weak_password": (422, "Password too weak"),
+    "rate_limited": (429, "Too many tries"),
+    "internal_error": (500, "Internal error"),
+    "overloaded": (503, "Overloaded"),
+    "unavailable": (503, "Database unavailable"),
+}
+_PLAIN_CHALLENGE = {"missing_token", "invalid_credentials", "invalid_refresh_token", "refresh_token_reused"}
+"""No access token was presented: the challenge says only the scheme (RFC 6750 section 3.1)."""
+
+
+def response(error: SessionApiError, request: Request) -> JSONResponse:
+    """Return the problem that tells an error."""
+    status, title = STATUS[error.code]
+    state = request.scope["state"]
+    body: dict[str, Any] = {
+        "type": f"{request.app.state.sessionapi.settings.public_url}/errors/{error.code}",
+        "title": title,
+        "status": status,
+        "detail": error.detail,
+        "code": error.code,
+        "request_id": state["request_id"],
+    }
+    if error.reason:
+        body["reason"] = error.reason
+    if error.field_errors:
+        body["errors"] = [
+            {"field": item.field, "code": item.code, "message": item.message} for item in error.field_errors
+        ]
+    return JSONResponse(body, status, headers=_headers(error, status, request), media_type=MEDIA_TYPE)
+
+
+def _headers(error: SessionApiError, status: int, request: Request) -> dict[str, str]:
+    headers = {"Cache-Control": "no-store"}
+    if status == 401:
+        headers["WWW-Authenticate"] = _challenge(error, request)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    return headers
+
+
+def _challenge(error: SessionApiError, request: Request) -> str:
+    """Say what was wrong with an access token, on the routes that take one (RFC 6750 section 3)."""
+    if error.code in _PLAIN_CHALLENGE or request.url.path in ("/login", "/refresh"):
+        return "Bearer"
+    name = "invalid_request" if error.code == "malformed_authorization" else "invalid_token"
+    return f'Bearer error="{name}", error_description="{error.detail}"'
+
+
+async def on_error(request: Request, problem: Exception) -> JSONResponse:
+    """Answer an error of the tree."""
+    return response(problem if isinstance(problem, SessionApiError) else InternalError(), request)
+
+
+async def on_validation_error(request: Request, problem: Exception) -> JSONResponse:
+    """Answer what FastAPI found wrong in the input: never with the input itself, it may be a password."""
+    errors = problem.errors() if isinstance(problem, RequestValidationError) else []
+    if any(error["type"] == "json_invalid" for error in errors):
+        return response(MalformedBody(), request)
+    if any(tuple(error["loc"]) == ("body",) for error in errors) and not _is_json(request):
+        return response(UnsupportedMediaType(), request)
+    return response(ValidationFailed(field_errors=[_field_error(error) for error in errors]), request)
+
+
+async def on_http_exception(request: Request, problem: Exception) -> JSONResponse:
+    """Answer what the framework itself refuses, in our form and with its headers (`Allow`)."""
+    by_status = {400: MalformedBody, 404: NotFound, 405: MethodNotAllowed, 413: PayloadTooLarge}
+    status = problem.status_code if isinstance(problem, HTTPException) else 500
+    answer = response(by_status.get(status, InternalError)(), request)
+    answer.headers.update(getattr(problem, "headers", None) or {})
+    return answer
+
+
+def unexpected(request: Request, problem: Exception) -> JSONResponse:
+    """Log a defect with its trace, and answer without it."""
+    log.error("unexpected error", path=request.url.path, exc_info=problem)
+    return response(InternalError(), request)
+
+
+def _is_json(request: Request) -> bool:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or request.headers.get("content-length") == "0"
+
+
+def _field_error(error: Mapping[str, Any]) -> FieldError:
+    path = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
+    return FieldError(path, error["type"], error["msg"])

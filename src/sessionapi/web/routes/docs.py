@@ -1,0 +1,24 @@
+"""The OpenAPI page. Its assets and its start script are served from here, so it needs no internet."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import APIRouter
+from starlette.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
+
+router = APIRouter(include_in_schema=False)
+
+SWAGGER = StaticFiles(directory=Path(str(files("fastapi_swagger") / "resources")))
+OWN = StaticFiles(directory=Path(__file__).parents[1] / "static")
+PAGE = (Path(__file__).parents[1] / "templates" / "docs.html").read_text()
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@router.get("/docs")
+async def docs() -> HTMLResponse:
+    """Return the page."""
+    return HTMLResponse(PAGE, headers={"Content-Security-Policy": CSP})

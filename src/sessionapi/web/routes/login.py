@@ -1,0 +1,56 @@
+"""Signing up and logging in."""
+
+from fastapi import APIRouter, Request, Response
+
+from sessionapi.errors import CsrfRejected
+from sessionapi.sessions import Device, Tokens
+from sessionapi.web import cookies
+from sessionapi.web.deps import From, Parts, may_use_cookie
+from sessionapi.web.openapi import BODY, STORE, answers
+from sessionapi.web.schemas import LoginIn, SignupIn, TokensOut, tokens_out
+from sessionapi.wiring import App
+
+router = APIRouter(tags=["login"])
+
+
+@router.post(
+    "/signup",
+    operation_id="signup",
+    status_code=201,
+    summary="Create an account and log in",
+    response_model_exclude_unset=True,
+    responses=answers("username_taken", "weak_password", "signup_closed", "csrf_rejected", "overloaded", *BODY, *STORE),
+)
+async def signup(body: SignupIn, request: Request, response: Response, parts: Parts, client: From) -> TokensOut:
+    """Create a user and start the first session: both or neither. A setting closes this."""
+    device = _device(body, request, client)
+    tokens = await parts.users.sign_up(body.username, body.password, body.email, device)
+    return hand_out(tokens, response, parts)
+
+
+@router.post(
+    "/login",
+    operation_id="login",
+    summary="Log in: start a session on this device",
+    response_model_exclude_unset=True,
+    responses=answers("invalid_credentials", "csrf_rejected", "overloaded", *BODY, *STORE),
+)
+async def login(body: LoginIn, request: Request, response: Response, parts: Parts, client: From) -> TokensOut:
+    """Verify the password and start a session. A wrong name and a wrong password are answered alike."""
+    device = _device(body, request, client)
+    tokens = await parts.users.log_in(body.username, body.password, device)
+    return hand_out(tokens, response, parts)
+
+
+def hand_out(tokens: Tokens, response: Response, parts: App) -> TokensOut:
+    """Give the tokens to the client, the refresh token by the session's transport; nobody may store them."""
+    response.headers["Cache-Control"] = "no-store"
+    if tokens.session.transport == "cookie":
+        cookies.set_session(response, parts.settings, tokens)
+    return tokens_out(tokens)
+
+
+def _device(body: LoginIn, request: Request, client: From) -> Device:
+    if body.transport == "cookie" and not may_use_cookie(request):
+        raise CsrfRejected
+    return Device(client, body.remember, body.transport, body.device_name)

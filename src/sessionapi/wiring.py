@@ -1,0 +1,149 @@
+"""The one composition root: settings in, an `App` out."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sessionapi import ids, secret
+from sessionapi.clock import Clock, system_clock
+from sessionapi.errors import StartupError
+from sessionapi.keyring import KeyRing
+from sessionapi.keys import Keys
+from sessionapi.metrics import Metrics
+from sessionapi.passwords import Passwords
+from sessionapi.policy import Policy
+from sessionapi.secret import ServerSecret
+from sessionapi.sessions import Sessions
+from sessionapi.settings import Settings
+from sessionapi.storage import Store, engines, migrations
+from sessionapi.tokens import Rules
+from sessionapi.users import Users
+
+
+@dataclass(frozen=True)
+class App:
+    """All parts of one process, connected."""
+
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    store: Store
+    ring: KeyRing
+    keys: Keys
+    passwords: Passwords
+    sessions: Sessions
+    users: Users
+
+    async def start(self) -> None:
+        """Load what must be in memory before the first request."""
+        await self.keys.load()
+
+    async def check_ready(self) -> None:
+        """Raise Unavailable, saying why, unless everything can be served."""
+        async with self.store.read() as tx:
+            await tx.ping()
+
+    async def stop(self) -> None:
+        """Let go of threads and connections."""
+        self.passwords.close()
+        await self.store.close()
+
+
+def build(settings: Settings, clock: Clock = system_clock) -> App:
+    """Connect the parts. Nothing is opened or read yet but the server secret."""
+    server_secret = _server_secret(settings)
+    metrics, store, ring = Metrics(), Store(settings.effective_database_url), KeyRing()
+    passwords = Passwords(
+        memory_kib=settings.hash_memory_kib,
+        time=settings.hash_time,
+        threads=settings.hash_threads or os.cpu_count() or 1,
+        metrics=metrics,
+    )
+    rules = Rules(settings.effective_issuer, settings.audience)
+    sessions = Sessions(
+        store, ring, rules, policy_of(settings), server_secret.derive("refresh token"), clock
+    )
+    return App(
+        settings=settings,
+        clock=clock,
+        metrics=metrics,
+        store=store,
+        ring=ring,
+        keys=Keys(store, ring, server_secret.derive("key ring"), clock),
+        passwords=passwords,
+        sessions=sessions,
+        users=Users(store, passwords, sessions, clock, signup_open=settings.signup == "open"),
+    )
+
+
+async def prepare(settings: Settings, clock: Clock = system_clock) -> None:
+    """Make what the first start must make: folder, server secret, schema, signing key.
+
+    Several processes may do so at once on one data folder: a file lock lets them through one by one, and
+    those after the first find everything done. On PostgreSQL the schema is only checked.
+    """
+    with _data_folder(settings):
+        app = build(settings, clock)
+        try:
+            if settings.embedded:
+                await migrations.migrate(settings.effective_database_url)
+            else:
+                await migrations.check(settings.effective_database_url)
+            await app.keys.ensure_active(settings.algorithm)
+            await app.keys.load()
+        finally:
+            await app.stop()
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return the numbers behind the rules of a session."""
+    spans = (
+        "access_token_ttl",
+        "idle_timeout",
+        "session_ttl",
+        "short_idle_timeout",
+        "short_session_ttl",
+        "rotate_after",
+        "refresh_grace",
+        "recent_login",
+    )
+    return Policy(
+        **{name: timedelta(seconds=getattr(settings, name)) for name in spans},
+        sessions_per_user=settings.sessions_per_user,
+    )
+
+
+def _server_secret(settings: Settings) -> ServerSecret:
+    accepted = [value.get_secret_value().encode() for value in settings.secret_accepted]
+    if settings.secret is not None:
+        return ServerSecret(settings.secret.get_secret_value().encode(), accepted)
+    if not settings.embedded:
+        raise StartupError("SESSIONAPI_SECRET is required with PostgreSQL: the same at least 32 random bytes on every host")
+    path = settings.data_dir / "secret"
+    try:
+        return ServerSecret(secret.read_or_make(path, fresh=ids.new_secret(48).hex()), accepted)
+    except OSError as problem:
+        raise StartupError(f"the server secret {path} can't be read or made: {problem.strerror}") from problem
+
+
+@contextmanager
+def _data_folder(settings: Settings) -> Iterator[None]:
+    if not settings.embedded:
+        yield
+        return
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        engines.sqlite_path(settings.effective_database_url).parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as problem:
+        raise StartupError(f"the data folder {settings.data_dir} can't be written: {problem.strerror}") from problem
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+

@@ -1,0 +1,164 @@
+"""What all tests share: the real app over a real store with a fake clock, and real server processes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sessionapi import wiring
+from sessionapi.settings import Settings
+from sessionapi.web import app as web
+
+SERVER_SECRET = "a server secret of the tests, with more than 32 bytes"
+CHEAP_HASH = {"hash_memory_kib": 8, "hash_time": 1}
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass
+class FakeClock:
+    """Time that moves only when a test moves it."""
+
+    now: datetime = field(default_factory=lambda: datetime(2026, 11, 24, 9, 0, tzinfo=UTC))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> Callable[..., Settings]:
+    """Settings on an SQLite file of this test, whatever the environment says."""
+
+    def make(**changes: Any) -> Settings:
+        values = {"data_dir": tmp_path / "var", "secret": SERVER_SECRET, **CHEAP_HASH, **changes}
+        return Settings(_env_file=None, **values)
+
+    return make
+
+
+@dataclass
+class Running:
+    """An app in this process, with a client that talks to it over ASGI."""
+
+    parts: wiring.App
+    client: httpx.AsyncClient
+    clock: FakeClock
+
+    async def sign_up(self, username: str = "ada", password: str = PASSWORD, **more: Any) -> dict[str, Any]:
+        answer = await self.client.post("/signup", json={"username": username, "password": password, **more})
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    async def log_in(self, username: str = "ada", password: str = PASSWORD, **more: Any) -> dict[str, Any]:
+        answer = await self.client.post("/login", json={"username": username, "password": password, **more})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def get(self, path: str, tokens: dict[str, Any]) -> httpx.Response:
+        return await self.client.get(path, headers=bearer(tokens))
+
+
+def bearer(tokens: dict[str, Any] | str) -> dict[str, str]:
+    text = tokens if isinstance(tokens, str) else tokens["access_token"]
+    return {"Authorization": f"Bearer {text}"}
+
+
+@asynccontextmanager
+async def running(settings: Settings, clock: FakeClock) -> AsyncIterator[Running]:
+    """Start the whole app as a server would, without a socket."""
+    await wiring.prepare(settings, clock)
+    parts = wiring.build(settings, clock)
+    app = web.create(parts)
+    transport = httpx.ASGITransport(app=app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as client,
+    ):
+        yield Running(parts, client, clock)
+
+
+@pytest.fixture
+async def service(make_settings: Callable[..., Settings], clock: FakeClock) -> AsyncIterator[Running]:
+    """The app with its default settings and cheap hashes."""
+    async with running(make_settings(), clock) as it:
+        yield it
+
+
+@dataclass
+class Server:
+    """A real server process. `url` is where it listens; `log` has all that it wrote to standard error."""
+
+    process: subprocess.Popen[str]
+    url: str
+    lines: list[str]
+    log: Path
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+def environment(data_dir: Path, **settings: Any) -> dict[str, str]:
+    """The environment of a server on a data folder; `settings` are named as in `Settings`."""
+    own = {"data_dir": data_dir, "hash_memory_kib": 8, "hash_time": 1, **settings}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONAPI_")}
+    return {**kept, **{f"SESSIONAPI_{name.upper()}": str(value) for name, value in own.items()}}
+
+
+@contextmanager
+def serving(data_dir: Path, *arguments: str, prefix: tuple[str, ...] = (), **settings: Any) -> Iterator[Server]:
+    """Run `sessionapi serve --port 0` as a process of its own until the block ends.
+
+    `prefix` is put before the command (strace). The process leads a group, so that its workers end with it.
+    """
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    log = data_dir.parent / f"{data_dir.name}.log"
+    command = [*prefix, sys.executable, "-m", "sessionapi", "serve", "--port", "0", *arguments]
+    with log.open("a") as stderr:
+        process = subprocess.Popen(
+            command,
+            env=environment(data_dir, **settings),
+            cwd=data_dir.parent,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+        )
+    assert process.stdout is not None
+    lines = [process.stdout.readline().rstrip() for _ in range(3)]
+    found = re.search(r"http://\S+", lines[0])
+    assert found, f"no address in {lines}: {log.read_text()}"
+    server = Server(process, found.group(), lines, log)
+    try:
+        yield server
+    finally:
+        if process.poll() is None:
+            server.stop()
+        process.stdout.close()
