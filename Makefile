@@ -28,7 +28,7 @@ prove: $(VENV)/.dev  ## the long proofs at full size
 	@tests/system-packages
 	@SESSIONAPI_PROVE=1 $(BIN)/pytest -n 0 -s -m prove
 
-lock: $(VENV)/.dev  ## pin again what pyproject.toml allows; the locks hold hashes and no addresses
+lock: | $(VENV)/bin/python  ## pin again what pyproject.toml allows; the locks hold hashes and no addresses
 	@$(PIP) install pip-tools
 	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --no-header --no-emit-index-url \
 	  --no-emit-find-links --no-emit-trusted-host --no-annotate -o requirements.lock pyproject.toml

@@ -133,7 +133,9 @@ def environment(data_dir: Path, **settings: Any) -> dict[str, str]:
 
 
 @contextmanager
-def serving(data_dir: Path, *arguments: str, prefix: tuple[str, ...] = (), **settings: Any) -> Iterator[Server]:
+def serving(
+    data_dir: Path, *arguments: str, prefix: tuple[str, ...] = (), **settings: Any
+) -> Iterator[Server]:
     """Run `sessionapi serve --port 0` as a process of its own until the block ends.
 
     `prefix` is put before the command (strace). The process leads a group, so that its workers end with it.

@@ -35,7 +35,9 @@ def main() -> None:
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one and prints it.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one and prints it.")
+    ] = 8000,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
 ) -> None:
     """Start the service. The first start makes all that it needs."""
@@ -54,7 +56,9 @@ def serve(
 
 @app.command()
 def migrate(
-    check: Annotated[bool, typer.Option("--check", help="Only say whether the schema is up to date.")] = False,  # noqa: FBT002
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether the schema is up to date.")
+    ] = False,  # noqa: FBT002
 ) -> None:
     """Bring the database's schema up to date."""
     url = settings_module.load().effective_database_url
@@ -82,7 +86,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as problem:
         listener.close()
-        raise StartupError(f"can't listen on {host} port {port}: {problem.strerror}; try --port 0") from problem
+        raise StartupError(
+            f"can't listen on {host} port {port}: {problem.strerror}; try --port 0"
+        ) from problem
     listener.listen(BACKLOG)
     return listener
 

@@ -20,7 +20,14 @@ from sessionapi.metrics import Metrics
 _THREAD_NICENESS = 10
 _QUEUE_PER_THREAD = 100
 """Hashes that may wait for a thread: about 2 s of work, beyond which an honest client has given up."""
-_LEGACY_SCHEMES = ["bcrypt", "django_pbkdf2_sha256", "pbkdf2_sha256", "django_bcrypt_sha256", "bcrypt_sha256", "scrypt"]
+_LEGACY_SCHEMES = [
+    "bcrypt",
+    "django_pbkdf2_sha256",
+    "pbkdf2_sha256",
+    "django_bcrypt_sha256",
+    "bcrypt_sha256",
+    "scrypt",
+]
 
 R = TypeVar("R")
 

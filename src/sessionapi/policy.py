@@ -64,3 +64,88 @@ def ended(session: Session, now: datetime) -> Ended | None:
 def access_token_expiry(session: Session, now: datetime, policy: Policy) -> datetime:
     """When an access token made now dies: after its lifetime, or with the session if that is sooner."""
     return min(now + policy.access_token_ttl, ends_at(session))
+
+
+DIGEST_SIZE = 32
+"""Letters of one digest of an `Idempotency-Key`: the first half of its SHA-256, in hex."""
+KEPT_DIGESTS = 4
+"""How many keys a rotation remembers: the first ones, so that nobody pushes the rotating client's key out."""
+
+Outcome = Literal["renewal", "rotation", "repeat", "reuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a refresh presents. `retry_digest` is that of its `Idempotency-Key`, if it has one."""
+
+    generation: int
+    retry_digest: str | None = None
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a refresh leads to. `generation` is that of the token which the client then holds.
+
+    The three flags say what is written beside a rotation: the idle clock moves, the key is kept, and a
+    repeat came so late that the next rotation has to wait.
+    """
+
+    outcome: Outcome
+    generation: int
+    moves_idle_clock: bool = False
+    keeps_key: bool = False
+    marks_repeat: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything is to be written; a plain renewal and a plain repeat only read."""
+        return self.outcome in ("rotation", "reuse") or self.moves_idle_clock or self.keeps_key or self.marks_repeat
+
+
+def decide(session: Session, attempt: Attempt, now: datetime, policy: Policy) -> Decision:
+    """Return what a refresh of a living session leads to (design 4.3, steps 3 to 6, in that order)."""
+    presented, stored = attempt.generation, session.generation
+    seen_late = attempt.active and now - session.last_seen_at >= _write_interval(session, policy)
+    if presented > stored or (presented == stored and rotation_due(session, attempt, now, policy)):
+        return Decision("rotation", presented + 1, moves_idle_clock=attempt.active)
+    if presented == stored:
+        return Decision("renewal", stored, moves_idle_clock=seen_late)
+    in_grace = now - session.rotated_at <= policy.refresh_grace
+    known = attempt.retry_digest is not None and attempt.retry_digest in digests(session)
+    if presented == stored - 1 and (in_grace or known):
+        room = len(digests(session)) < KEPT_DIGESTS
+        return Decision(
+            "repeat",
+            stored,
+            moves_idle_clock=seen_late,
+            keeps_key=attempt.retry_digest is not None and not known and room,
+            marks_repeat=not in_grace and session.repeated_at is None,
+        )
+    return Decision("reuse", stored)
+
+
+def rotation_due(session: Session, attempt: Attempt, now: datetime, policy: Policy) -> bool:
+    """Return whether the present refresh token is old enough to be replaced.
+
+    Two rules keep a request that is still on its way from meeting a token two generations on: rotations lie
+    at least three graces apart, and one waits three graces after a late repeat.
+    """
+    apart = 3 * policy.refresh_grace
+    age = now - session.rotated_at
+    if age < apart or (session.repeated_at is not None and now - session.repeated_at < apart):
+        return False
+    interval = _write_interval(session, policy)
+    return age >= interval or (attempt.active and now - session.last_seen_at >= interval)
+
+
+def digests(session: Session) -> tuple[str, ...]:
+    """Return the digests of the keys that this rotation remembers."""
+    text = session.retry_digests
+    return tuple(text[start : start + DIGEST_SIZE] for start in range(0, len(text), DIGEST_SIZE))
+
+
+def _write_interval(session: Session, policy: Policy) -> timedelta:
+    """The least time between two writes: ROTATE_AFTER, but a tenth of the idle timeout if that is less."""
+    tenth = timedelta(seconds=session.idle_timeout) / 10
+    return max(min(policy.rotate_after, tenth), 3 * policy.refresh_grace)

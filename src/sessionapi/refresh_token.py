@@ -74,7 +74,9 @@ def match(text: str, keys: Sequence[bytes]) -> RefreshToken | None:
     version, user_id, session_id, generation, secret = _FIELDS.unpack(fields)
     if version != VERSION:
         return None
-    return RefreshToken(UUID(bytes=user_id), UUID(bytes=session_id), int.from_bytes(generation, "big"), secret)
+    return RefreshToken(
+        UUID(bytes=user_id), UUID(bytes=session_id), int.from_bytes(generation, "big"), secret
+    )
 
 
 def _decode(text: str) -> bytes | None:

@@ -51,7 +51,9 @@ def _write_once(path: Path, text: str) -> None:
 
 def _refuse_weak(name: str, secret: bytes) -> None:
     if len(secret) < MIN_BYTES:
-        raise StartupError(f"SESSIONAPI_{name} has {len(secret)} bytes; it needs at least {MIN_BYTES} random ones")
+        raise StartupError(
+            f"SESSIONAPI_{name} has {len(secret)} bytes; it needs at least {MIN_BYTES} random ones"
+        )
     if len(set(secret)) == 1:
         raise StartupError(f"SESSIONAPI_{name} repeats one byte; make a random one")
 

@@ -27,7 +27,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", frozen=True, extra="ignore")
 
-    data_dir: Path = Field(Path("./var"), description="Folder of the embedded database and the server secret.")
+    data_dir: Path = Field(
+        Path("./var"), description="Folder of the embedded database and the server secret."
+    )
     database_url: str = Field(
         "",
         description="Where the data is: sqlite:///path or postgresql://user:password@host/name.",
@@ -46,41 +48,81 @@ class Settings(BaseSettings):
         "", description="The `iss` of the tokens.", json_schema_extra={"shown_default": "PUBLIC_URL"}
     )
     audience: str = Field("sessionapi", min_length=1, description="The `aud` of the tokens.")
-    access_token_ttl: int = Field(60, ge=10, le=300, description="Lifetime of an access token: the exposure of a leaked one.")
-    algorithm: Literal["ES256", "RS256"] = Field("ES256", description="How new keys sign; RS256 for old verifiers.")
+    access_token_ttl: int = Field(
+        60, ge=10, le=300, description="Lifetime of an access token: the exposure of a leaked one."
+    )
+    algorithm: Literal["ES256", "RS256"] = Field(
+        "ES256", description="How new keys sign; RS256 for old verifiers."
+    )
     jwks_max_age: int = Field(300, ge=1, le=DAY, description="How long others may cache the public keys.")
     key_max_age: int = Field(90 * DAY, ge=3600, description="Age at which a signing key is replaced.")
-    idle_timeout: int = Field(7 * DAY, ge=20, le=365 * DAY, description="A remembered session ends after this long unused.")
-    session_ttl: int = Field(30 * DAY, ge=20, le=3650 * DAY, description="A remembered session ends this long after the login.")
-    short_idle_timeout: int = Field(12 * 3600, ge=20, le=365 * DAY, description="The same without remember me: shared computers.")
-    short_session_ttl: int = Field(24 * 3600, ge=20, le=3650 * DAY, description="The same without remember me.")
-    rotate_after: int = Field(600, ge=3, le=DAY, description="A refresh token is replaced when it is this old.")
-    refresh_grace: int = Field(10, ge=1, le=30, description="How long the replaced token still leads to its successor.")
-    sessions_per_user: int = Field(100, ge=1, le=100_000, description="Living sessions of a user; one more ends the least recently seen.")
-    revocation_poll: float = Field(0.5, ge=0.05, le=10, description="How often a process learns what others revoked.")
+    idle_timeout: int = Field(
+        7 * DAY, ge=20, le=365 * DAY, description="A remembered session ends after this long unused."
+    )
+    session_ttl: int = Field(
+        30 * DAY, ge=20, le=3650 * DAY, description="A remembered session ends this long after the login."
+    )
+    short_idle_timeout: int = Field(
+        12 * 3600, ge=20, le=365 * DAY, description="The same without remember me: shared computers."
+    )
+    short_session_ttl: int = Field(
+        24 * 3600, ge=20, le=3650 * DAY, description="The same without remember me."
+    )
+    rotate_after: int = Field(
+        600, ge=3, le=DAY, description="A refresh token is replaced when it is this old."
+    )
+    refresh_grace: int = Field(
+        10, ge=1, le=30, description="How long the replaced token still leads to its successor."
+    )
+    sessions_per_user: int = Field(
+        100, ge=1, le=100_000, description="Living sessions of a user; one more ends the least recently seen."
+    )
+    revocation_poll: float = Field(
+        0.5, ge=0.05, le=10, description="How often a process learns what others revoked."
+    )
     recent_login: int = Field(300, ge=10, le=DAY, description="How recent a login a sensitive change needs.")
     signup: Literal["open", "closed"] = Field("open", description="Whether strangers may create accounts.")
     throttle: bool = Field(True, description="Limits on guessing; `off` is for load tests only.")
-    trusted_proxies: CommaList = Field((), description="Addresses or networks whose X-Forwarded-For is believed, by comma.")
-    cookie_name: str = Field(
-        "session", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Cookie name after `__Host-`; one for each environment on a domain."
+    trusted_proxies: CommaList = Field(
+        (), description="Addresses or networks whose X-Forwarded-For is believed, by comma."
     )
-    cookie_secure: bool = Field(True, description="`off` drops `__Host-` and Secure, for Safari on plain http in development.")
-    allowed_origins: CommaList = Field((), description="Other origins whose pages may call with credentials, by comma.")
+    cookie_name: str = Field(
+        "session",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="Cookie name after `__Host-`; one for each environment on a domain.",
+    )
+    cookie_secure: bool = Field(
+        True, description="`off` drops `__Host-` and Secure, for Safari on plain http in development."
+    )
+    allowed_origins: CommaList = Field(
+        (), description="Other origins whose pages may call with credentials, by comma."
+    )
     pages: bool = Field(True, description="Serve the sign-in and account pages.")
     brand_name: str = Field("sessionapi", min_length=1, max_length=60, description="Name shown on the pages.")
-    brand_color: str = Field("#2456d6", pattern=r"^#[0-9a-fA-F]{6}$", description="Accent colour of the pages.")
+    brand_color: str = Field(
+        "#2456d6", pattern=r"^#[0-9a-fA-F]{6}$", description="Accent colour of the pages."
+    )
     metrics: bool = Field(False, description="Serve Prometheus metrics at /metrics.")
     after_sign_in_url: str = Field("/", description="Where the pages lead after signing in.")
     after_sign_up_url: str = Field("/", description="Where the pages lead after signing up.")
     after_sign_out_url: str = Field("/sign-in", description="Where the pages lead after signing out.")
-    hash_memory_kib: int = Field(19_456, ge=8, le=4 * 1024 * 1024, description="Argon2id memory, KiB (OWASP: at least 19456).")
+    hash_memory_kib: int = Field(
+        19_456, ge=8, le=4 * 1024 * 1024, description="Argon2id memory, KiB (OWASP: at least 19456)."
+    )
     hash_time: int = Field(2, ge=1, le=100, description="Argon2id passes (OWASP: at least 2).")
     hash_threads: int = Field(
-        0, ge=0, le=256, description="Threads that hash passwords.", json_schema_extra={"shown_default": "the cores"}
+        0,
+        ge=0,
+        le=256,
+        description="Threads that hash passwords.",
+        json_schema_extra={"shown_default": "the cores"},
     )
-    log_format: Literal["auto", "text", "json"] = Field("auto", description="`auto`: text on a terminal, else JSON.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe line that is written.")
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="`auto`: text on a terminal, else JSON."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least severe line that is written."
+    )
 
     @field_validator("secret_accepted", "trusted_proxies", "allowed_origins", mode="before")
     @classmethod
@@ -102,7 +144,11 @@ class Settings(BaseSettings):
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             parts = urlsplit(origin)
-            if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
+            if (
+                parts.scheme not in ("http", "https")
+                or origin != f"{parts.scheme}://{parts.netloc}"
+                or "*" in origin
+            ):
                 raise _refusal(f"must list origins as in https://app.example.com, not {origin!r}")
         return value
 
@@ -185,7 +231,9 @@ def _range(name: str) -> str:
     field = Settings.model_fields.get(name)
     if field is None:
         return ""
-    bounds = {key: getattr(item, key) for item in field.metadata for key in ("ge", "le") if hasattr(item, key)}
+    bounds = {
+        key: getattr(item, key) for item in field.metadata for key in ("ge", "le") if hasattr(item, key)
+    }
     if not bounds:
         return ""
     upper = f" to {bounds['le']}" if "le" in bounds else " or more"

@@ -24,7 +24,22 @@ LONGEST_TTL = 300
 IAT_LEEWAY = 5
 """Seconds that `iat` may lie ahead: the clocks of two hosts differ (design 4.4 allows them 2)."""
 REGISTERED = frozenset(
-    {"iss", "aud", "sub", "sid", "iat", "exp", "nbf", "jti", "auth_time", "amr", "roles", "client_id", "scope", "cnf"}
+    {
+        "iss",
+        "aud",
+        "sub",
+        "sid",
+        "iat",
+        "exp",
+        "nbf",
+        "jti",
+        "auth_time",
+        "amr",
+        "roles",
+        "client_id",
+        "scope",
+        "cnf",
+    }
 )
 """Claims that a user's own `claims` can't hold: they would say something in our name."""
 _HEADER_NAMES = frozenset({"alg", "kid", "typ"})
@@ -68,7 +83,9 @@ def sign(claims: Mapping[str, Any], *, kid: str, algorithm: str, private_key: An
     return jwt.encode(dict(claims), private_key, algorithm=algorithm, headers={"kid": kid, "typ": TYPE})
 
 
-def verify(token: str, find_key: Callable[[str], VerificationKey | None], rules: Rules, now: datetime) -> Claims:
+def verify(
+    token: str, find_key: Callable[[str], VerificationKey | None], rules: Rules, now: datetime
+) -> Claims:
     """Return the claims of a token that is genuine, meant for us and alive at `now`.
 
     `find_key` maps a `kid` to a key or None. Raises ExpiredToken if nothing but the time is wrong, else

@@ -63,9 +63,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         metrics=metrics,
     )
     rules = Rules(settings.effective_issuer, settings.audience)
-    sessions = Sessions(
-        store, ring, rules, policy_of(settings), server_secret.derive("refresh token"), clock
-    )
+    sessions = Sessions(store, ring, rules, policy_of(settings), server_secret.derive("refresh token"), clock)
     return App(
         settings=settings,
         clock=clock,
@@ -121,7 +119,9 @@ def _server_secret(settings: Settings) -> ServerSecret:
     if settings.secret is not None:
         return ServerSecret(settings.secret.get_secret_value().encode(), accepted)
     if not settings.embedded:
-        raise StartupError("SESSIONAPI_SECRET is required with PostgreSQL: the same at least 32 random bytes on every host")
+        raise StartupError(
+            "SESSIONAPI_SECRET is required with PostgreSQL: the same at least 32 random bytes on every host"
+        )
     path = settings.data_dir / "secret"
     try:
         return ServerSecret(secret.read_or_make(path, fresh=ids.new_secret(48).hex()), accepted)
@@ -139,11 +139,11 @@ def _data_folder(settings: Settings) -> Iterator[None]:
         engines.sqlite_path(settings.effective_database_url).parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as problem:
-        raise StartupError(f"the data folder {settings.data_dir} can't be written: {problem.strerror}") from problem
+        raise StartupError(
+            f"the data folder {settings.data_dir} can't be written: {problem.strerror}"
+        ) from problem
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)
-
-

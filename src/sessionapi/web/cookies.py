@@ -39,4 +39,3 @@ def clear_session(response: Response, settings: Settings) -> None:
     response.delete_cookie(
         name(settings), path="/", secure=settings.cookie_secure, httponly=True, samesite="lax"
     )
-

@@ -46,7 +46,13 @@ def bearer_token(headers: list[tuple[bytes, bytes]]) -> str:
     if scheme.lower() != b"bearer":
         raise MissingToken
     token = token.strip()
-    if not token or b" " in token or b"\t" in token or len(values[0]) > MAX_AUTHORIZATION or not token.isascii():
+    if (
+        not token
+        or b" " in token
+        or b"\t" in token
+        or len(values[0]) > MAX_AUTHORIZATION
+        or not token.isascii()
+    ):
         raise MalformedAuthorization
     return token.decode()
 

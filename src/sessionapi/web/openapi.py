@@ -31,7 +31,14 @@ PROBLEM_SCHEMA: dict[str, Any] = {
         },
     },
 }
-BEARER = ("missing_token", "malformed_authorization", "invalid_token", "expired_token", "session_revoked", "session_expired")
+BEARER = (
+    "missing_token",
+    "malformed_authorization",
+    "invalid_token",
+    "expired_token",
+    "session_revoked",
+    "session_expired",
+)
 BODY = ("malformed_body", "payload_too_large", "unsupported_media_type", "validation_failed")
 STORE = ("unavailable",)
 

@@ -15,7 +15,9 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-Username = Annotated[str, Field(max_length=600, description="1 to 150 letters, digits and `@.+-_`.", examples=["ada"])]
+Username = Annotated[
+    str, Field(max_length=600, description="1 to 150 letters, digits and `@.+-_`.", examples=["ada"])
+]
 Password = Annotated[str, Field(max_length=256, examples=["correct horse battery staple"])]
 Email = Annotated[
     str,
@@ -55,7 +57,9 @@ class TokenUserOut(BaseModel):
 
 
 class TokensOut(BaseModel):
-    access_token: str = Field(description="JWT, for `Authorization: Bearer`.", examples=["eyJhbGciOiJFUzI1NiIs..."])
+    access_token: str = Field(
+        description="JWT, for `Authorization: Bearer`.", examples=["eyJhbGciOiJFUzI1NiIs..."]
+    )
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - the name of a scheme
     expires_in: int = Field(description="Seconds that the access token lives, from now.", examples=[60])
     refresh_token: str | None = Field(

@@ -19,9 +19,13 @@ router = APIRouter(tags=["login"])
     status_code=201,
     summary="Create an account and log in",
     response_model_exclude_unset=True,
-    responses=answers("username_taken", "weak_password", "signup_closed", "csrf_rejected", "overloaded", *BODY, *STORE),
+    responses=answers(
+        "username_taken", "weak_password", "signup_closed", "csrf_rejected", "overloaded", *BODY, *STORE
+    ),
 )
-async def signup(body: SignupIn, request: Request, response: Response, parts: Parts, client: From) -> TokensOut:
+async def signup(
+    body: SignupIn, request: Request, response: Response, parts: Parts, client: From
+) -> TokensOut:
     """Create a user and start the first session: both or neither. A setting closes this."""
     device = _device(body, request, client)
     tokens = await parts.users.sign_up(body.username, body.password, body.email, device)

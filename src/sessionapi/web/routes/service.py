@@ -10,7 +10,9 @@ from sessionapi.web.schemas import JwksOut, StatusOut
 router = APIRouter(tags=["service"])
 
 
-@router.get("/.well-known/jwks.json", operation_id="jwks", summary="Public keys (RFC 7517)", responses=answers())
+@router.get(
+    "/.well-known/jwks.json", operation_id="jwks", summary="Public keys (RFC 7517)", responses=answers()
+)
 async def jwks(parts: Parts, response: Response) -> JwksOut:
     """Return the keys that verify access tokens; cache them as long as the answer says."""
     response.headers["Cache-Control"] = f"public, max-age={parts.settings.jwks_max_age}"
