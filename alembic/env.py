@@ -1,6 +1,7 @@
 """Runs migrations on the connection that `sessionapi.storage.migrations` opened."""
 
 from alembic import context
+
 from sessionapi.storage.tables import metadata
 
 connection = context.config.attributes["connection"]

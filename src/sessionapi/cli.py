@@ -47,18 +47,17 @@ def serve(
     asyncio.run(wiring.prepare(settings))
     _announce(settings, listener)
     config = _uvicorn_config(settings, workers)
-    server = uvicorn.Server(config)
     if workers == 1:
-        server.run(sockets=[listener])
+        uvicorn.Server(config).run(sockets=[listener])
     else:
-        Multiprocess(config, target=server.run, sockets=[listener]).run()
+        Multiprocess(config, sockets=[listener]).run()
 
 
 @app.command()
 def migrate(
     check: Annotated[
         bool, typer.Option("--check", help="Only say whether the schema is up to date.")
-    ] = False,  # noqa: FBT002
+    ] = False,
 ) -> None:
     """Bring the database's schema up to date."""
     url = settings_module.load().effective_database_url

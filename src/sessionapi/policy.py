@@ -100,7 +100,8 @@ class Decision:
     @property
     def writes(self) -> bool:
         """Whether anything is to be written; a plain renewal and a plain repeat only read."""
-        return self.outcome in ("rotation", "reuse") or self.moves_idle_clock or self.keeps_key or self.marks_repeat
+        beside = self.moves_idle_clock or self.keeps_key or self.marks_repeat
+        return beside or self.outcome in ("rotation", "reuse")
 
 
 def decide(session: Session, attempt: Attempt, now: datetime, policy: Policy) -> Decision:

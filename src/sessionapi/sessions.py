@@ -19,7 +19,7 @@ from sessionapi.tokens import Claims, Rules, VerificationKey
 class Device:
     """What a login says of the device that it happens on."""
 
-    client: Client = Client()
+    client: Client
     remember: bool = True
     transport: Transport = "body"
     name: str | None = None

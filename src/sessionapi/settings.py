@@ -199,7 +199,8 @@ def _contradictions(s: Settings) -> list[tuple[bool, str]]:
         ),
         (
             min(s.idle_timeout, s.short_idle_timeout) < least_idle,
-            "IDLE_TIMEOUT and SHORT_IDLE_TIMEOUT must be at least 30 x REFRESH_GRACE and 2 x ACCESS_TOKEN_TTL "
+            "IDLE_TIMEOUT and SHORT_IDLE_TIMEOUT must be at least 30 x REFRESH_GRACE and "
+            "2 x ACCESS_TOKEN_TTL "
             f"({least_idle} s)",
         ),
         (

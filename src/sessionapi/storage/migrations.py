@@ -53,7 +53,8 @@ def _refuse_newer(connection: sa.Connection, script: ScriptDirectory) -> None:
     current = MigrationContext.configure(connection).get_current_revision()
     if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
         raise StartupError(
-            f"the database has schema {current}, which this version doesn't know: it is from a newer sessionapi"
+            f"the database has schema {current}, which this version doesn't know: "
+            "it is from a newer sessionapi"
         )
 
 
