@@ -70,7 +70,7 @@ class Users:
         return user
 
     async def _authenticate(self, username: str, password: str) -> User:
-        """Return the enabled user whose password this is; whatever is wrong costs one hash and looks alike."""
+        """Return the enabled user whose password this is; all that is wrong costs one hash and looks alike."""
         user = await self._find(username)
         hashed = user.password_hash if user else None
         right, upgraded = await self._passwords.verify(password, hashed)

@@ -11,11 +11,9 @@ from starlette.exceptions import HTTPException
 from sessionapi import __version__, logs, settings, wiring
 from sessionapi.errors import SessionApiError
 from sessionapi.web import openapi, problems
-from sessionapi.web.headers import Edge
+from sessionapi.web.headers import MAX_BODY, Edge
 from sessionapi.web.routes import account, docs, login, service
 
-MAX_BODY = 64 * 1024
-"""Bytes. The largest honest body is a session's data, 4 KiB."""
 DESCRIPTION = """
 Log in once, stay logged in, on one-minute JWTs that every service verifies offline.
 
