@@ -183,7 +183,7 @@ async def test_another_key_under_our_kid_is_refused(service: Running, tokens):
     ],
 )
 async def test_a_header_that_says_anything_else_is_refused(service: Running, tokens, header):
-    """Falls without the comparison of `header.keys()`, of `typ`, or with a key found otherwise than by kid."""
+    """Falls without the comparison of `header.keys()` or of `typ`, or without the look-up by kid."""
     await refused(service, bearer(forged(service, tokens, header=header)), "invalid_token")
 
 

@@ -10,8 +10,17 @@ from sessionapi.model import Client, Event
 
 Kind = Literal[
     "user.created",
+    "user.changed",
+    "user.disabled",
+    "user.enabled",
+    "user.deleted",
+    "user.password_changed",
+    "user.password_reset",
+    "user.password_reset_token_made",
     "session.started",
     "session.ended",
+    "session.generation_ahead",
+    "session.repeated_elsewhere",
 ]
 
 
@@ -24,6 +33,6 @@ def event(
     client: Client | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Event:
-    """Return an event to be stored; `details` takes reasons and counts, never what somebody typed."""
+    """Return an event to be stored; `details` has reasons and member names, never what somebody typed."""
     ip = client.ip if client else None
     return Event(new_id(), now, kind, user_id, session_id, ip, details or {})

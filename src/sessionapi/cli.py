@@ -21,6 +21,9 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 BACKLOG = 2048
 DRAIN_SECONDS = 10
+WORKER_PATIENCE = 30
+"""Seconds without a sign of life after which a worker is replaced. uvicorn's 5 are also the time that a new
+worker has for its imports: on a busy machine all would be killed again and again."""
 
 
 def main() -> None:
@@ -83,12 +86,12 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as problem:
         listener.close()
         raise StartupError(
             f"can't listen on {host} port {port}: {problem.strerror}; try --port 0"
         ) from problem
-    listener.listen(BACKLOG)
     return listener
 
 
@@ -113,5 +116,6 @@ def _uvicorn_config(settings: Settings, workers: int) -> uvicorn.Config:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_worker_healthcheck=WORKER_PATIENCE,
         lifespan="on",
     )

@@ -207,6 +207,8 @@ class Overloaded(TryLater):
 class Unavailable(TryLater):
     code = "unavailable"
     default_detail = "The database can't be reached at this moment. Nothing was changed."
+    cause: str = ""
+    """What the driver said: for the log and the operator, never for the client."""
 
 
 class InternalError(SessionApiError):

@@ -62,6 +62,10 @@ class Passwords:
         right, upgraded = await self._run(lambda: self._verify(password, hashed or self._dummy))
         return (right, upgraded) if hashed is not None else (False, None)
 
+    def knows(self, hashed: str) -> bool:
+        """Return whether a hash of another system can be verified here."""
+        return self._context.identify(hashed) is not None
+
     def close(self) -> None:
         """Let the hashes under way finish; what waits is dropped."""
         self._pool.shutdown(cancel_futures=True)

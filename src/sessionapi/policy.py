@@ -3,10 +3,13 @@
 Durations are `timedelta`, from the settings of the same names (design 4.2).
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
+from sessionapi.errors import FieldError, ValidationFailed
 from sessionapi.model import ExpireReason, RevokeReason, Session
 
 
@@ -150,3 +153,50 @@ def _write_interval(session: Session, policy: Policy) -> timedelta:
     """The least time between two writes: ROTATE_AFTER, but a tenth of the idle timeout if that is less."""
     tenth = timedelta(seconds=session.idle_timeout) / 10
     return max(min(policy.rotate_after, tenth), 3 * policy.refresh_grace)
+
+
+MAX_OBJECT = 4096
+"""Bytes of JSON that a session's data or a user's preferences may have."""
+MAX_DEPTH = 32
+
+
+def merge(target: Mapping[str, Any], patch: Mapping[str, Any], depth: int = 1) -> dict[str, Any]:
+    """Return a JSON object with another merged into it (RFC 7396).
+
+    A null removes, objects are merged, everything else replaces.
+    """
+    if depth > MAX_DEPTH:
+        raise _unkept(f"Objects may be nested {MAX_DEPTH} deep at most.")
+    merged = dict(target)
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, Mapping):
+            inner = merged.get(name)
+            merged[name] = merge(inner if isinstance(inner, Mapping) else {}, value, depth + 1)
+        else:
+            merged[name] = value
+    return merged
+
+
+def bounded(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object that both engines can keep and that is small enough, else ValidationFailed."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text.encode())
+    except (ValueError, RecursionError):
+        raise _unkept("A number or a text in it is not valid JSON.") from None
+    if "\\u0000" in text:
+        raise _unkept("A text in it holds a NUL.")
+    if size > MAX_OBJECT:
+        raise _unkept(f"The whole object would have {size} bytes; at most {MAX_OBJECT} are kept.")
+    return dict(value)
+
+
+def _unkept(text: str) -> ValidationFailed:
+    return ValidationFailed(text, [FieldError("data", "not_kept", text)])
+
+
+def is_recent(auth_time: int, now: datetime, policy: Policy) -> bool:
+    """Return whether a login (seconds since 1970) is recent enough for a sensitive change (ASVS 7.5.1)."""
+    return now.timestamp() - auth_time < policy.recent_login.total_seconds()

@@ -33,20 +33,22 @@ def read_or_make(path: Path, fresh: str) -> bytes:
     """Return the secret kept in a file; the first start writes `fresh` there, readable by the owner alone."""
     if not path.exists():
         _write_once(path, fresh + "\n")
-    return path.read_text().strip().encode()
+    return path.read_bytes().strip()
 
 
 def _write_once(path: Path, text: str) -> None:
     """Write a file whole or not at all, and never over one that another process has made meanwhile."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    with contextlib.suppress(FileExistsError):
-        os.link(draft, path)
-    draft.unlink()
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink()
 
 
 def _refuse_weak(name: str, secret: bytes) -> None:

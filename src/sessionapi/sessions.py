@@ -1,80 +1,224 @@
-"""What is done with sessions: start one, make its tokens, check them."""
+"""The life of a session but for its refreshes: start, check, list, end."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sessionapi import audit, ids, policy, refresh_token, tokens
+from sessionapi import audit, devices, ids, policy, refresh_token, tokens
 from sessionapi.clock import Clock
+from sessionapi.errors import (
+    AuthenticationError,
+    Conflict,
+    InvalidToken,
+    NotFound,
+    SessionApiError,
+    SessionExpired,
+    SessionRevoked,
+)
+from sessionapi.issuer import Issuer, Tokens
 from sessionapi.keyring import KeyRing
-from sessionapi.model import Client, Session, Transport, User
+from sessionapi.model import Client, RevokeReason, Session, Transport, User
 from sessionapi.policy import Policy
-from sessionapi.refresh_token import RefreshToken
+from sessionapi.revocations import Revocations
 from sessionapi.storage import Store, Tx
 from sessionapi.tokens import Claims, Rules, VerificationKey
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a login says of the device that it happens on."""
+    """What a login says of the device that it happens on. `replaces` is the token of its cookie, if any."""
 
     client: Client
     remember: bool = True
     transport: Transport = "body"
     name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """What a client is given. `expires_in` and `session_expires_in` are seconds from now."""
-
-    access_token: str = field(repr=False)
-    expires_in: int
-    refresh_token: str = field(repr=False)
-    session_expires_in: int
-    expires_absolutely_in: int
-    session: Session
-    user: User
+    replaces: str | None = None
 
 
 class Sessions:
-    """Sessions in one store. `refresh_keys` are derived from the server secrets, the present one's first."""
+    """Sessions in one store."""
 
     def __init__(
         self,
         store: Store,
+        issuer: Issuer,
         ring: KeyRing,
         rules: Rules,
         the_policy: Policy,
-        refresh_keys: Sequence[bytes],
+        revocations: Revocations,
         clock: Clock,
         new_secret: Callable[[], bytes] = ids.new_secret,
     ) -> None:
         self._store = store
+        self._issuer = issuer
         self._ring = ring
         self._rules = rules
         self._policy = the_policy
-        self._refresh_keys = refresh_keys
+        self._revocations = revocations
         self._clock = clock
         self._new_secret = new_secret
 
     async def start(self, tx: Tx, user: User, device: Device, now: datetime) -> Tokens:
         """Insert a new session of a user whose row is locked, and return its tokens.
 
-        A login always starts a session of its own and never adopts one that was sent along (ASVS 7.2.4).
+        A login always starts a session of its own and never adopts one that was sent along (ASVS 7.2.4);
+        the one whose cookie it replaces ends, and so does the least recently seen one over the limit.
         """
+        await self._end_replaced(tx, device, now)
+        over = await tx.least_recently_seen(user.id, now, keep=self._policy.sessions_per_user - 1)
+        await self.end(tx, user.id, over, "session_limit", now, device.client)
         secret = self._new_secret()
         session = self._new_session(user.id, secret, device, now)
         await tx.insert_session(session)
         await tx.record(
             audit.event("session.started", now, user_id=user.id, session_id=session.id, client=device.client)
         )
-        return self._issue(session, user, secret, now)
+        return self._issuer.issue(session, user, now, secret)
 
     def check(self, access_token: str) -> Claims:
         """Return the claims of an access token of a living session; no query is needed to know."""
-        return tokens.verify(access_token, self._find_key, self._rules, self._clock())
+        claims = tokens.verify(access_token, self._find_key, self._rules, self._clock())
+        reason = self._revocations.reason(claims.session_id)
+        if reason is not None:
+            raise SessionRevoked(reason)
+        return claims
+
+    async def log_out(self, text: str, client: Client) -> None:
+        """End the session of a refresh token, of any generation; one that is unknown or ended is no error."""
+        token = self._issuer.read(text)
+        if token is None:
+            return
+        now = self._clock()
+        async with self._store.begin() as tx:
+            if await tx.holds_secret(token):
+                await self.end(tx, token.user_id, [token.session_id], "logout", now, client)
+
+    async def log_out_bearer(self, access_token: str, client: Client) -> None:
+        """End the session of an access token, which may have died meanwhile."""
+        claims = tokens.verify(access_token, self._find_key, self._rules, self._clock(), expired_ok=True)
+        user_id, session_id = owner(claims)
+        async with self._store.begin() as tx:
+            await self.end(tx, user_id, [session_id], "logout", self._clock(), client)
+
+    async def devices(
+        self, user_id: UUID, limit: int, before: UUID | None
+    ) -> tuple[list[Session], UUID | None]:
+        """Return living sessions, the newest first, and the id to go on `before` if there are more."""
+        now = self._clock()
+        async with self._store.read() as tx:
+            found = await tx.living_sessions(user_id, now, limit + 1, before)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    async def revoke(self, user_id: UUID, session_id: UUID, reason: RevokeReason, client: Client) -> None:
+        """End one living session of this user; NotFound for anything else, which tells nobody's secrets."""
+        now = self._clock()
+        async with self._store.begin() as tx:
+            ended = await self.end(tx, user_id, [session_id], reason, now, client)
+        if not ended:
+            raise NotFound
+
+    async def revoke_all(
+        self, user_id: UUID, reason: RevokeReason, client: Client, keep: UUID | None = None
+    ) -> int:
+        """End all living sessions of a user, or all but one; return how many there were."""
+        now = self._clock()
+        async with self._store.begin() as tx:
+            await tx.renew_credentials(user_id)
+            return len(await self.end_all(tx, user_id, reason, now, client, keep))
+
+    async def current(self, claims: Claims) -> tuple[Session, dict[str, Any]]:
+        """Return the session of an access token and its data."""
+        user_id, session_id = owner(claims)
+        now = self._clock()
+        async with self._store.read() as tx:
+            session = await tx.session(user_id, session_id)
+            data = await tx.session_data(user_id, session_id)
+        return require_living(session, now), data
+
+    async def update(
+        self, claims: Claims, patch: dict[str, Any] | None, name: str | None
+    ) -> tuple[Session, dict[str, Any]]:
+        """Merge into the session's data (RFC 7396) and name its device; two patches at once lose nothing."""
+        user_id, session_id = owner(claims)
+        now = self._clock()
+        async with self._store.begin() as tx:
+            require_living(await tx.session(user_id, session_id, lock=True), now)
+            if patch is not None:
+                merged = policy.bounded(policy.merge(await tx.session_data(user_id, session_id), patch))
+                await tx.put_session_data(user_id, session_id, merged)
+            if name is not None:
+                await tx.name_device(user_id, session_id, name)
+        return await self.current(claims)
+
+    async def reauthenticated(self, tx: Tx, user: User, session_id: UUID, now: datetime) -> Tokens:
+        """Move `auth_time` of a living session whose user has just shown the password again."""
+        session = await tx.move_auth_time(user.id, session_id, now)
+        if session is None:
+            raise await self._why_dead(tx, user.id, session_id, now)
+        return self._issuer.issue(session, user, now, None)
+
+    async def renew_secret(self, tx: Tx, user: User, session_id: UUID, now: datetime) -> Tokens:
+        """Give a living session a new secret, so that every refresh token made before is dead."""
+        secret = self._new_secret()
+        session = await tx.replace_secret(user.id, session_id, refresh_token.digest(secret), now)
+        if session is None:
+            raise await self._why_dead(tx, user.id, session_id, now)
+        return self._issuer.issue(session, user, now, secret)
+
+    async def end_all(
+        self,
+        tx: Tx,
+        user_id: UUID,
+        reason: RevokeReason,
+        now: datetime,
+        client: Client,
+        keep: UUID | None = None,
+    ) -> Sequence[UUID]:
+        """End the living sessions of a user whose row this transaction has updated first (design 4.4)."""
+        living = [each for each in await tx.living_ids(user_id, now) if each != keep]
+        return await self.end(tx, user_id, living, reason, now, client)
+
+    async def end(
+        self,
+        tx: Tx,
+        user_id: UUID,
+        session_ids: Sequence[UUID],
+        reason: RevokeReason,
+        now: datetime,
+        client: Client,
+    ) -> Sequence[UUID]:
+        """End those of the sessions that are alive, with their data; the audit log has each of them.
+
+        Once committed, their access tokens are refused in this process.
+        """
+        ended = await tx.revoke(user_id, session_ids, reason, now) if session_ids else []
+        for session_id in ended:
+            await tx.record(
+                audit.event(
+                    "session.ended",
+                    now,
+                    user_id=user_id,
+                    session_id=session_id,
+                    client=client,
+                    details={"reason": reason},
+                )
+            )
+        tx.after_commit(lambda: self._revocations.add(ended, reason))
+        return ended
+
+    async def _why_dead(self, tx: Tx, user_id: UUID, session_id: UUID, now: datetime) -> SessionApiError:
+        try:
+            require_living(await tx.session(user_id, session_id), now)
+        except AuthenticationError as ended:
+            return ended
+        return Conflict()
+
+    async def _end_replaced(self, tx: Tx, device: Device, now: datetime) -> None:
+        token = self._issuer.read(device.replaces) if device.replaces else None
+        if token is not None and await tx.holds_secret(token):
+            await self.end(tx, token.user_id, [token.session_id], "replaced", now, device.client)
 
     def _new_session(self, user_id: UUID, secret: bytes, device: Device, now: datetime) -> Session:
         idle_timeout, lifetime = self._policy.lifetimes(remember=device.remember)
@@ -95,46 +239,30 @@ class Sessions:
             revoke_reason=None,
             ip=device.client.ip,
             user_agent=device.client.user_agent,
-            device_name=device.name,
+            device_name=device.name or devices.name(device.client.user_agent),
             amr=("pwd",),
             transport=device.transport,
             remember=device.remember,
         )
 
-    def _issue(self, session: Session, user: User, secret: bytes, now: datetime) -> Tokens:
-        access_token, expires_in = self._access_token(session, user, now)
-        opaque = RefreshToken(session.user_id, session.id, session.generation, secret)
-        return Tokens(
-            access_token=access_token,
-            expires_in=expires_in,
-            refresh_token=refresh_token.mint(opaque, self._refresh_keys[0]),
-            session_expires_in=int((policy.ends_at(session) - now).total_seconds()),
-            expires_absolutely_in=int((session.expires_at - now).total_seconds()),
-            session=session,
-            user=user,
-        )
-
-    def _access_token(self, session: Session, user: User, now: datetime) -> tuple[str, int]:
-        """Return (token, seconds it lives). What we say in our own name wins over the user's `claims`."""
-        issued_at = int(now.timestamp())
-        expires_at = int(policy.access_token_expiry(session, now, self._policy).timestamp())
-        key = self._ring.active
-        claims = {
-            **{name: value for name, value in user.claims.items() if name not in tokens.REGISTERED},
-            "iss": self._rules.issuer,
-            "aud": self._rules.audience,
-            "sub": ids.public("user", user.id),
-            "sid": ids.public("sess", session.id),
-            "iat": issued_at,
-            "exp": expires_at,
-            "jti": self._new_secret().hex(),
-            "auth_time": int(session.auth_time.timestamp()),
-            "amr": list(session.amr),
-            "roles": list(user.roles),
-        }
-        text = tokens.sign(claims, kid=key.kid, algorithm=key.algorithm, private_key=key.private_key)
-        return text, expires_at - issued_at
-
     def _find_key(self, kid: str) -> VerificationKey | None:
         key = self._ring.find(kid)
         return None if key is None else VerificationKey(key.kid, key.algorithm, key.public_key)
+
+
+def owner(claims: Claims) -> tuple[UUID, UUID]:
+    """Return (user id, session id) of a verified token: we made both."""
+    user_id, session_id = ids.parse("user", claims.user_id), ids.parse("sess", claims.session_id)
+    if user_id is None or session_id is None:
+        raise InvalidToken
+    return user_id, session_id
+
+
+def require_living(session: Session | None, now: datetime) -> Session:
+    """Return a session that lives; SessionRevoked or SessionExpired, with the reason, for one that ended."""
+    if session is None:
+        raise SessionRevoked("revoked_by_admin")  # purged: ended so long ago that its row is gone
+    end = policy.ended(session, now)
+    if end is not None:
+        raise (SessionRevoked if end.how == "revoked" else SessionExpired)(end.reason)
+    return session

@@ -80,6 +80,11 @@ class Settings(BaseSettings):
     revocation_poll: float = Field(
         0.5, ge=0.05, le=10, description="How often a process learns what others revoked."
     )
+    keep_ended: int = Field(
+        7 * DAY,
+        ge=315,
+        description="How long ended sessions stay in the database before they are purged.",
+    )
     recent_login: int = Field(300, ge=10, le=DAY, description="How recent a login a sensitive change needs.")
     signup: Literal["open", "closed"] = Field("open", description="Whether strangers may create accounts.")
     throttle: bool = Field(True, description="Limits on guessing; `off` is for load tests only.")
@@ -187,6 +192,8 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
         return Settings(**(overrides or {}))
     except ValidationError as problem:
         raise StartupError("; ".join(_explain(error) for error in problem.errors())) from None
+    except (OSError, UnicodeError) as problem:
+        raise StartupError(f"the file .env can't be read: {problem}") from None
 
 
 def _contradictions(s: Settings) -> list[tuple[bool, str]]:
@@ -210,6 +217,10 @@ def _contradictions(s: Settings) -> list[tuple[bool, str]]:
         (
             not s.effective_database_url.startswith(("sqlite:///", "postgresql://")),
             "DATABASE_URL must begin with sqlite:/// or postgresql://",
+        ),
+        (
+            s.database_url in ("sqlite:///", "sqlite:///:memory:"),
+            "DATABASE_URL must name a file: each connection would have a memory of its own",
         ),
     ]
 

@@ -78,18 +78,24 @@ class Claims:
     extra: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def sign(claims: Mapping[str, Any], *, kid: str, algorithm: str, private_key: Any) -> str:  # noqa: ANN401
+def sign(claims: Mapping[str, Any], *, kid: str, algorithm: str, private_key: Any) -> str:
     """Return the compact form of a token with these claims."""
     return jwt.encode(dict(claims), private_key, algorithm=algorithm, headers={"kid": kid, "typ": TYPE})
 
 
 def verify(
-    token: str, find_key: Callable[[str], VerificationKey | None], rules: Rules, now: datetime
+    token: str,
+    find_key: Callable[[str], VerificationKey | None],
+    rules: Rules,
+    now: datetime,
+    *,
+    expired_ok: bool = False,
 ) -> Claims:
     """Return the claims of a token that is genuine, meant for us and alive at `now`.
 
     `find_key` maps a `kid` to a key or None. Raises ExpiredToken if nothing but the time is wrong, else
-    InvalidToken, which doesn't say more than its detail: it would only help a forger.
+    InvalidToken, which doesn't say more than its detail: it would only help a forger. `expired_ok` is for
+    logging out with a token that has died meanwhile.
     """
     header, payload, signature = _split(token)
     kid, algorithm = _read_header(header)
@@ -99,7 +105,10 @@ def verify(
     signed = f"{header}.{payload}".encode()
     if not jwt.get_algorithm_by_name(key.algorithm).verify(signed, key.public_key, _decode(signature)):
         raise InvalidToken("The signature does not match.")
-    return _judge(_load_object(_decode(payload)), rules, now.timestamp())
+    claims = _judge(_load_object(_decode(payload)), rules, now.timestamp())
+    if claims.expires_at + rules.leeway <= now.timestamp() and not expired_ok:
+        raise ExpiredToken
+    return claims
 
 
 def _split(token: str) -> tuple[str, str, str]:
@@ -132,8 +141,6 @@ def _judge(claims: dict[str, Any], rules: Rules, now: float) -> Claims:
         raise InvalidToken("The token was issued in the future.")
     if result.expires_at - result.issued_at > LONGEST_TTL:
         raise InvalidToken(f"The token was made to live for more than {LONGEST_TTL} s.")
-    if result.expires_at + rules.leeway <= now:
-        raise ExpiredToken
     return result
 
 

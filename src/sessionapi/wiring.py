@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sessionapi import ids, secret
+from sessionapi.accounts import Accounts
 from sessionapi.clock import Clock, system_clock
-from sessionapi.errors import StartupError
+from sessionapi.errors import StartupError, Unavailable
+from sessionapi.issuer import Issuer
 from sessionapi.keyring import KeyRing
 from sessionapi.keys import Keys
 from sessionapi.metrics import Metrics
 from sessionapi.passwords import Passwords
 from sessionapi.policy import Policy
+from sessionapi.purge import Purge
+from sessionapi.refreshes import Refreshes
+from sessionapi.revocations import Revocations
 from sessionapi.secret import ServerSecret
 from sessionapi.sessions import Sessions
 from sessionapi.settings import Settings
@@ -36,6 +41,9 @@ class App:
     passwords: Passwords
     sessions: Sessions
     users: Users
+    accounts: Accounts
+    refreshes: Refreshes
+    purge: Purge
 
     async def start(self) -> None:
         """Load what must be in memory before the first request."""
@@ -63,7 +71,9 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         metrics=metrics,
     )
     rules = Rules(settings.effective_issuer, settings.audience)
-    sessions = Sessions(store, ring, rules, policy_of(settings), server_secret.derive("refresh token"), clock)
+    policy = policy_of(settings)
+    issuer = Issuer(ring, rules, policy, server_secret.derive("refresh token"))
+    sessions = Sessions(store, issuer, ring, rules, policy, Revocations(clock), clock)
     return App(
         settings=settings,
         clock=clock,
@@ -74,6 +84,9 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         passwords=passwords,
         sessions=sessions,
         users=Users(store, passwords, sessions, clock, signup_open=settings.signup == "open"),
+        accounts=Accounts(store, passwords, sessions, policy, clock),
+        refreshes=Refreshes(store, issuer, sessions, policy, clock, metrics),
+        purge=Purge(store, clock, timedelta(seconds=settings.keep_ended)),
     )
 
 
@@ -92,6 +105,9 @@ async def prepare(settings: Settings, clock: Clock = system_clock) -> None:
                 await migrations.check(settings.effective_database_url)
             await app.keys.ensure_active(settings.algorithm)
             await app.keys.load()
+        except Unavailable as problem:
+            where = settings.shown_database_url
+            raise StartupError(f"the database at {where} can't be used: {problem.cause}") from problem
         finally:
             await app.stop()
 

@@ -4,12 +4,12 @@ Whatever the driver raises leaves here as an error of the tree. A refusal is rai
 its transaction has ended, so that it never rolls back the change that it reports.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-import structlog
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.errors import Unavailable
 from sessionapi.storage import engines
@@ -18,11 +18,17 @@ from sessionapi.storage.keys import KeyQueries
 from sessionapi.storage.sessions import SessionQueries
 from sessionapi.storage.users import UserQueries
 
-log = structlog.get_logger()
-
 
 class Tx(UserQueries, SessionQueries, KeyQueries, EventQueries):
     """One transaction: a short method for each question, records out."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        super().__init__(connection)
+        self.followers: list[Callable[[], None]] = []
+
+    def after_commit(self, follow: Callable[[], None]) -> None:
+        """Call this once the transaction is on the disk, and never if it isn't."""
+        self.followers.append(follow)
 
 
 class Store:
@@ -36,7 +42,10 @@ class Store:
         """Open a transaction that writes; it commits at the end, durably, and rolls back on an error."""
         with _translated():
             async with self._writer.begin() as connection:
-                yield Tx(connection)
+                tx = Tx(connection)
+                yield tx
+        for follow in tx.followers:
+            follow()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Tx]:
@@ -61,8 +70,9 @@ class _translated:  # noqa: N801 - a context manager reads as a verb
         if isinstance(problem, PoolTimeout | InterfaceError) or (
             isinstance(problem, DBAPIError) and _is_of_the_database(problem)
         ):
-            log.error("database unavailable", error=str(problem.__cause__ or problem).splitlines()[0])
-            raise Unavailable from problem
+            refusal = Unavailable()
+            refusal.cause = str(problem.__cause__ or problem).splitlines()[0]
+            raise refusal from problem
 
 
 def _is_of_the_database(problem: DBAPIError) -> bool:

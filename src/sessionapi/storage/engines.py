@@ -5,12 +5,15 @@ middle that it must wait, beside readers that begin deferred and see a snapshot 
 makes a commit an fdatasync of the log: what was acknowledged is on the disk.
 """
 
+from contextlib import closing
 from pathlib import Path
-from sqlite3 import Connection
+from sqlite3 import Connection, connect
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from sessionapi.errors import StartupError
 
 READERS = 4
 BUSY_TIMEOUT = 10_000
@@ -21,6 +24,7 @@ POOL_TIMEOUT = 10
 
 def create(url: str) -> tuple[AsyncEngine, AsyncEngine]:
     """Return (engine for writes, engine for reads) of a plain `sqlite:///` or `postgresql://` address."""
+    _refuse_malformed(url)
     if url.startswith("sqlite:"):
         return _sqlite(url, "BEGIN IMMEDIATE", 1), _sqlite(url, "BEGIN", READERS)
     engine = create_async_engine(
@@ -30,6 +34,26 @@ def create(url: str) -> tuple[AsyncEngine, AsyncEngine]:
         pool_timeout=POOL_TIMEOUT,
     )
     return engine, engine
+
+
+def _refuse_malformed(url: str) -> None:
+    try:
+        sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):  # their texts may hold a part of the password
+        raise StartupError(
+            "SESSIONAPI_DATABASE_URL is no address as in postgresql://user:password@host/name; in a password "
+            "characters as @ : / are written %40 %3A %2F"
+        ) from None
+
+
+def try_opening(url: str) -> None:
+    """Open an SQLite file once as every connection will, and raise sqlite3.Error if that can't be.
+
+    Without a thread: aiosqlite leaves one behind a failed opening, which prints a trace if the event loop
+    has ended by then.
+    """
+    with closing(connect(sqlite_path(url))) as connection:
+        set_pragmas(connection, None)
 
 
 def sqlite_path(url: str) -> Path:
@@ -50,7 +74,7 @@ def _sqlite(url: str, begin: str, size: int) -> AsyncEngine:
     return engine
 
 
-def set_pragmas(connection: Connection | Any, _record: object) -> None:  # noqa: ANN401
+def set_pragmas(connection: Connection | Any, _record: object) -> None:
     """Prepare a new SQLite connection; the driver's own BEGIN is off, for the engine says which one."""
     connection.isolation_level = None
     cursor = connection.cursor()

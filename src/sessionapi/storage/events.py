@@ -1,5 +1,7 @@
 """Questions about the audit log."""
 
+from uuid import UUID
+
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -8,7 +10,7 @@ from sessionapi.storage.tables import events
 
 
 class EventQueries:
-    """The part of `Tx` that writes `events`."""
+    """The part of `Tx` that reads and writes `events`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -26,3 +28,14 @@ class EventQueries:
                 details=dict(event.details),
             )
         )
+
+    async def events(
+        self, limit: int, before: UUID | None = None, user_id: UUID | None = None
+    ) -> list[Event]:
+        """Return events, the newest first, of everybody or of one user."""
+        statement = sa.select(events).order_by(events.c.id.desc()).limit(limit)
+        if before is not None:
+            statement = statement.where(events.c.id < before)
+        if user_id is not None:
+            statement = statement.where(events.c.user_id == user_id)
+        return [Event(*row) for row in await self._connection.execute(statement)]

@@ -3,6 +3,7 @@
 On the embedded default the server does it at its start; on PostgreSQL `sessionapi migrate` does.
 """
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,9 +62,11 @@ def _refuse_newer(connection: sa.Connection, script: ScriptDirectory) -> None:
 async def _run(url: str, work: Callable[[sa.Connection], None]) -> None:
     writer, reader = engines.create(url)
     try:
+        if url.startswith("sqlite:"):
+            engines.try_opening(url)
         async with writer.begin() as connection:
             await connection.run_sync(work)
-    except (DBAPIError, OSError) as problem:
+    except (DBAPIError, sqlite3.Error, OSError) as problem:
         said = str(getattr(problem, "orig", problem)).splitlines()[0]
         raise StartupError(f"the database at {_shown(url)} can't be used: {said}") from problem
     finally:

@@ -1,19 +1,24 @@
-"""Questions about sessions."""
+"""Questions about sessions. Every change is one guarded statement, never a read and then a write."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessionapi.model import Session
-from sessionapi.storage.tables import sessions
+from sessionapi.model import RevokeReason, Session, User
+from sessionapi.policy import DIGEST_SIZE, KEPT_DIGESTS, Attempt, Decision, Policy
+from sessionapi.refresh_token import RefreshToken
+from sessionapi.storage.tables import session_data, sessions, to_microseconds, users
+
+_USER_COLUMNS = [column.label(f"user__{column.name}") for column in users.c if column.name != "username_key"]
 
 
 class SessionQueries:
-    """The part of `Tx` that reads and writes `sessions`."""
+    """The part of `Tx` that reads and writes `sessions` and `session_data`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -24,11 +29,222 @@ class SessionQueries:
             sa.insert(sessions).values({**asdict(session), "amr": list(session.amr)})
         )
 
-    async def session(self, user_id: UUID, session_id: UUID) -> Session | None:
-        """Return a session, ended ones too."""
-        statement = sa.select(sessions).where(sessions.c.user_id == user_id, sessions.c.id == session_id)
-        row = (await self._connection.execute(statement)).mappings().first()
+    async def session(self, user_id: UUID, session_id: UUID, *, lock: bool = False) -> Session | None:
+        """Return a session, ended ones too; locked if it is about to be changed."""
+        statement = sa.select(sessions).where(_is(user_id, session_id))
+        rows = await self._connection.execute(statement.with_for_update() if lock else statement)
+        row = rows.mappings().first()
         return None if row is None else _session(row)
+
+    async def session_and_user(self, user_id: UUID, session_id: UUID) -> tuple[Session, User] | None:
+        """Return a session with its user, by the two primary keys."""
+        statement = sa.select(sessions, *_USER_COLUMNS).where(_is(user_id, session_id), users.c.id == user_id)
+        row = (await self._connection.execute(statement)).mappings().first()
+        if row is None:
+            return None
+        own = {name: value for name, value in row.items() if not name.startswith("user__")}
+        user = {name.removeprefix("user__"): value for name, value in row.items() if name not in own}
+        return _session(own), User(**{**user, "roles": tuple(user["roles"])})
+
+    async def holds_secret(self, token: RefreshToken) -> bool:
+        """Return whether a token's secret is that of its session: it can't be made up from ids."""
+        statement = sa.select(sessions.c.id).where(
+            _is(token.user_id, token.session_id), sessions.c.secret_digest == token.secret_digest
+        )
+        return (await self._connection.execute(statement)).first() is not None
+
+    async def rotate(
+        self, token: RefreshToken, attempt: Attempt, now: datetime, policy: Policy, ip: str | None
+    ) -> Session | None:
+        """Rotate to the generation after the presented one; None if that isn't possible any more.
+
+        The statement asks again for all that could have changed since a read: the secret, both ends, the
+        revocation, the generation, and a late repeat that a rotation has to wait for.
+        """
+        waited = sessions.c.repeated_at <= now - 3 * policy.refresh_grace
+        statement = (
+            sa.update(sessions)
+            .where(
+                _is(token.user_id, token.session_id),
+                sessions.c.secret_digest == token.secret_digest,
+                _living(now),
+                sa.or_(
+                    sessions.c.generation < attempt.generation,
+                    sa.and_(
+                        sessions.c.generation == attempt.generation,
+                        sa.or_(sessions.c.repeated_at.is_(None), waited),
+                    ),
+                ),
+            )
+            .values(
+                generation=attempt.generation + 1,
+                rotated_at=now,
+                repeated_at=None,
+                retry_digests=attempt.retry_digest or "",
+                ip=ip,
+                **({"last_seen_at": now} if attempt.active else {}),
+            )
+        )
+        return await self._changed(statement)
+
+    async def note_refresh(
+        self, session: Session, attempt: Attempt, decision: Decision, now: datetime
+    ) -> Session | None:
+        """Write what a renewal or a repeat leaves behind; None if the session has moved on or ended."""
+        changes: dict[str, Any] = {"generation": sessions.c.generation}
+        if decision.moves_idle_clock:
+            changes["last_seen_at"] = now
+        if decision.marks_repeat:
+            changes["repeated_at"] = sa.func.coalesce(sessions.c.repeated_at, to_microseconds(now))
+        if decision.keeps_key and attempt.retry_digest:
+            changes["retry_digests"] = _with_digest(attempt.retry_digest)
+        statement = sa.update(sessions).where(
+            _is(session.user_id, session.id),
+            sessions.c.secret_digest == session.secret_digest,
+            sessions.c.generation == session.generation,
+            _living(now),
+        )
+        return await self._changed(statement.values(changes))
+
+    async def move_auth_time(self, user_id: UUID, session_id: UUID, now: datetime) -> Session | None:
+        """Note that the user of a living session has just shown the password."""
+        statement = sa.update(sessions).where(_is(user_id, session_id), _living(now))
+        return await self._changed(statement.values(auth_time=now))
+
+    async def replace_secret(
+        self, user_id: UUID, session_id: UUID, digest: bytes, now: datetime
+    ) -> Session | None:
+        """Give a living session another secret, as a rotation of its own."""
+        statement = (
+            sa.update(sessions)
+            .where(_is(user_id, session_id), _living(now))
+            .values(
+                secret_digest=digest,
+                generation=sessions.c.generation + 1,
+                rotated_at=now,
+                repeated_at=None,
+                retry_digests="",
+                auth_time=now,
+                last_seen_at=now,
+            )
+        )
+        return await self._changed(statement)
+
+    async def name_device(self, user_id: UUID, session_id: UUID, name: str) -> None:
+        """Name the device of a session that this transaction has locked."""
+        await self._connection.execute(
+            sa.update(sessions).where(_is(user_id, session_id)).values(device_name=name)
+        )
+
+    async def living_sessions(
+        self, user_id: UUID, now: datetime, limit: int, before: UUID | None = None
+    ) -> list[Session]:
+        """Return a user's living sessions, the newest first; ids are ordered by time."""
+        statement = (
+            sa.select(sessions)
+            .where(sessions.c.user_id == user_id, _living(now))
+            .order_by(sessions.c.id.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            statement = statement.where(sessions.c.id < before)
+        return [_session(row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def living_ids(self, user_id: UUID, now: datetime) -> list[UUID]:
+        """Return the ids of a user's living sessions, locked in the order of the key."""
+        statement = (
+            sa.select(sessions.c.id)
+            .where(sessions.c.user_id == user_id, _living(now))
+            .order_by(sessions.c.id)
+            .with_for_update()
+        )
+        return list((await self._connection.execute(statement)).scalars())
+
+    async def least_recently_seen(self, user_id: UUID, now: datetime, keep: int) -> list[UUID]:
+        """Return the ids of a user's living sessions but for the `keep` that were seen last."""
+        statement = (
+            sa.select(sessions.c.id)
+            .where(sessions.c.user_id == user_id, _living(now))
+            .order_by(sessions.c.last_seen_at.desc(), sessions.c.id.desc())
+            .offset(keep)
+        )
+        return sorted((await self._connection.execute(statement)).scalars())
+
+    async def revoke(
+        self, user_id: UUID, session_ids: Sequence[UUID], reason: RevokeReason, now: datetime
+    ) -> list[UUID]:
+        """End those of a user's sessions that are alive, and delete their data; return which ended."""
+        statement = (
+            sa.update(sessions)
+            .where(sessions.c.user_id == user_id, sessions.c.id.in_(session_ids), _living(now))
+            .values(revoked_at=now, revoke_reason=reason)
+            .returning(sessions.c.id)
+        )
+        ended = list((await self._connection.execute(statement)).scalars())
+        if ended:
+            await self._connection.execute(
+                sa.delete(session_data).where(
+                    session_data.c.user_id == user_id, session_data.c.session_id.in_(ended)
+                )
+            )
+        return ended
+
+    async def session_data(self, user_id: UUID, session_id: UUID) -> dict[str, Any]:
+        """Return a session's own JSON object; an empty one if nothing was kept."""
+        statement = sa.select(session_data.c.data).where(_data_of(user_id, session_id))
+        data: dict[str, Any] | None = (await self._connection.execute(statement)).scalar()
+        return data or {}
+
+    async def put_session_data(self, user_id: UUID, session_id: UUID, data: Mapping[str, Any]) -> None:
+        """Keep the JSON object of a session that this transaction has locked."""
+        changed = await self._connection.execute(
+            sa.update(session_data).where(_data_of(user_id, session_id)).values(data=dict(data))
+        )
+        if changed.rowcount == 0:
+            await self._connection.execute(
+                sa.insert(session_data).values(user_id=user_id, session_id=session_id, data=dict(data))
+            )
+
+    async def purge_sessions(self, ended_before: datetime, limit: int) -> int:
+        """Delete up to `limit` sessions that expired or were revoked before a moment; return how many."""
+        deleted = 0
+        for column in (sessions.c.expires_at, sessions.c.revoked_at):
+            chosen = (
+                sa.select(sessions.c.user_id, sessions.c.id)
+                .where(column < ended_before)
+                .order_by(column)
+                .limit(limit)
+            )
+            statement = sa.delete(sessions).where(sa.tuple_(sessions.c.user_id, sessions.c.id).in_(chosen))
+            deleted += (await self._connection.execute(statement)).rowcount
+        return deleted
+
+    async def _changed(self, statement: sa.Update) -> Session | None:
+        row = (await self._connection.execute(statement.returning(sessions))).mappings().first()
+        return None if row is None else _session(row)
+
+
+def _is(user_id: UUID, session_id: UUID) -> sa.ColumnElement[bool]:
+    return sa.and_(sessions.c.user_id == user_id, sessions.c.id == session_id)
+
+
+def _data_of(user_id: UUID, session_id: UUID) -> sa.ColumnElement[bool]:
+    return sa.and_(session_data.c.user_id == user_id, session_data.c.session_id == session_id)
+
+
+def _living(now: datetime) -> sa.ColumnElement[bool]:
+    """`policy.ended` as a condition: not revoked, and before both ends."""
+    microseconds = to_microseconds(now)
+    seen = sa.type_coerce(sessions.c.last_seen_at, sa.BigInteger)
+    idle = sa.cast(sessions.c.idle_timeout, sa.BigInteger) * 1_000_000
+    return sa.and_(sessions.c.revoked_at.is_(None), sessions.c.expires_at > now, seen + idle > microseconds)
+
+
+def _with_digest(digest: str) -> sa.ColumnElement[str]:
+    """Append a digest to those kept, unless it is there or they are as many as may be."""
+    kept = sessions.c.retry_digests
+    full = sa.func.length(kept) >= KEPT_DIGESTS * DIGEST_SIZE
+    return sa.case((sa.or_(full, kept.contains(digest)), kept), else_=kept + digest)
 
 
 def _session(row: Mapping[Any, Any]) -> Session:

@@ -29,7 +29,7 @@ class Moment(sa.TypeDecorator[datetime]):
         """Convert for the database."""
         return None if value is None else to_microseconds(value)
 
-    def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ANN401, ARG002
+    def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
         """Convert from the database."""
         return None if value is None else EPOCH + value * _MICROSECOND
 
@@ -129,4 +129,12 @@ events = sa.Table(
     sa.Column("ip", sa.String(45)),
     sa.Column("details", Json, nullable=False),
     sa.Index(None, "user_id", "id"),
+)
+
+password_resets = sa.Table(
+    "password_resets",
+    metadata,
+    sa.Column("token_digest", sa.LargeBinary(32), primary_key=True),
+    sa.Column("user_id", sa.Uuid, sa.ForeignKey("users.id"), nullable=False, index=True),
+    sa.Column("expires_at", Moment, nullable=False, index=True),
 )

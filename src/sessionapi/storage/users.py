@@ -1,6 +1,7 @@
 """Questions about users."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.model import User
-from sessionapi.storage.tables import users
+from sessionapi.storage.tables import password_resets, users
 
 _COLUMNS = [column for column in users.c if column.name != "username_key"]
 
@@ -63,6 +64,45 @@ class UserQueries:
         )
         return (await self._connection.execute(statement)).first() is not None
 
+    async def renew_credentials(self, user_id: UUID, **changes: Any) -> bool:
+        """Change a living user's row and move its `credential_version`; False if there is none.
+
+        Every ending of many sessions begins with this: it waits for logins that hold the row, and makes
+        those that verified the old credentials fail (design 4.4).
+        """
+        statement = (
+            sa.update(users)
+            .where(users.c.id == user_id, users.c.deleted_at.is_(None))
+            .values(credential_version=users.c.credential_version + 1, **changes)
+        )
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def change_user(self, user_id: UUID, **changes: Any) -> bool | None:
+        """Change a living user's row: None if there is none, False if the new name is taken."""
+        statement = (
+            sa.update(users).where(users.c.id == user_id, users.c.deleted_at.is_(None)).values(changes)
+        )
+        try:
+            async with self._connection.begin_nested():
+                changed = await self._connection.execute(statement)
+        except IntegrityError:
+            return False
+        return True if changed.rowcount == 1 else None
+
+    async def locked_user(self, user_id: UUID) -> User | None:
+        """Return a living user, locked until the transaction ends."""
+        condition = sa.and_(users.c.id == user_id, users.c.deleted_at.is_(None))
+        row = await self._connection.execute(sa.select(*_COLUMNS).where(condition).with_for_update())
+        found = row.mappings().first()
+        return None if found is None else _user(found)
+
+    async def all_users(self, limit: int, after: UUID | None = None) -> list[User]:
+        """Return users who were not deleted, the oldest first, from behind an id."""
+        statement = sa.select(*_COLUMNS).where(users.c.deleted_at.is_(None)).order_by(users.c.id).limit(limit)
+        if after is not None:
+            statement = statement.where(users.c.id > after)
+        return [_user(row) for row in (await self._connection.execute(statement)).mappings()]
+
     async def upgrade_hash(self, user_id: UUID, verified: str, upgraded: str) -> None:
         """Write a stronger hash of the same password, only over the one that was verified."""
         await self._connection.execute(
@@ -71,6 +111,29 @@ class UserQueries:
             .values(password_hash=upgraded)
         )
 
+    async def insert_password_reset(self, user_id: UUID, digest: bytes, expires_at: datetime) -> None:
+        """Keep the digest of a one-time token, the only one of this user."""
+        await self._connection.execute(sa.delete(password_resets).where(password_resets.c.user_id == user_id))
+        await self._connection.execute(
+            sa.insert(password_resets).values(token_digest=digest, user_id=user_id, expires_at=expires_at)
+        )
+
+    async def password_reset(self, digest: bytes, now: datetime) -> UUID | None:
+        """Return whose one-time token this is, while it lives."""
+        statement = sa.select(password_resets.c.user_id).where(*_good_reset(digest, now))
+        found: UUID | None = (await self._connection.execute(statement)).scalar()
+        return found
+
+    async def use_password_reset(self, digest: bytes, now: datetime) -> bool:
+        """Use a one-time token up; False if somebody else has, or its time is over."""
+        statement = sa.delete(password_resets).where(*_good_reset(digest, now))
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def purge_password_resets(self, now: datetime) -> int:
+        """Delete one-time tokens whose time is over."""
+        statement = sa.delete(password_resets).where(password_resets.c.expires_at <= now)
+        return (await self._connection.execute(statement)).rowcount
+
     async def _one(self, condition: sa.ColumnElement[bool]) -> User | None:
         row = (await self._connection.execute(sa.select(*_COLUMNS).where(condition))).mappings().first()
         return None if row is None else _user(row)
@@ -78,3 +141,7 @@ class UserQueries:
 
 def _user(row: Mapping[Any, Any]) -> User:
     return User(**{**row, "roles": tuple(row["roles"])})
+
+
+def _good_reset(digest: bytes, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    return password_resets.c.token_digest == digest, password_resets.c.expires_at > now

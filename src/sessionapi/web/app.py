@@ -1,5 +1,6 @@
 """The ASGI app: routes, error handlers and the layers around them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from sessionapi import __version__, logs, settings, wiring
 from sessionapi.errors import SessionApiError
 from sessionapi.web import openapi, problems
-from sessionapi.web.headers import MAX_BODY, Edge
-from sessionapi.web.routes import account, docs, login, service
+from sessionapi.web.guard import MAX_BODY, Guard
+from sessionapi.web.headers import Edge
+from sessionapi.web.routes import account, admin, docs, login, service, sessions
 
 DESCRIPTION = """
 Log in once, stay logged in, on one-minute JWTs that every service verifies offline.
@@ -44,6 +47,9 @@ def create(parts: wiring.App) -> FastAPI:
     app.add_exception_handler(SessionApiError, problems.on_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
+    app.add_middleware(Guard, settings=parts.settings)
+    if parts.settings.allowed_origins:
+        app.add_middleware(CORSMiddleware, **_cors(parts.settings))
     app.add_middleware(Edge, metrics=parts.metrics, https=parts.settings.public_url.startswith("https:"))
     _finish_openapi(app)
     return app
@@ -58,18 +64,32 @@ def from_environment() -> FastAPI:
 
 def _routes() -> APIRouter:
     router = APIRouter(max_body_size=MAX_BODY)
-    for part in (login, account, service, docs):
+    for part in (login, sessions, account, admin, service, docs):
         router.include_router(part.router)
     return router
+
+
+def _cors(known: settings.Settings) -> dict[str, Any]:
+    """Only listed origins, never `*`, and what a client must be able to read of an answer."""
+    return {
+        "allow_origins": known.allowed_origins,
+        "allow_credentials": True,
+        "allow_methods": ["GET", "POST", "PATCH", "DELETE"],
+        "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
+        "expose_headers": ["Retry-After", "X-Request-ID", "WWW-Authenticate"],
+    }
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: wiring.App = app.state.sessionapi
     await parts.start()
+    purging = asyncio.create_task(parts.purge.run_forever())
     try:
         yield
     finally:
+        purging.cancel()
+        await asyncio.gather(purging, return_exceptions=True)
         await parts.stop()
 
 

@@ -7,7 +7,7 @@ reading it. Without remember me it has no lifetime of its own and goes with the 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sessionapi.sessions import Tokens
+from sessionapi.issuer import Tokens
 from sessionapi.settings import Settings
 
 
@@ -25,7 +25,7 @@ def set_session(response: Response, settings: Settings, tokens: Tokens) -> None:
     """Hand the refresh token to the browser; a remembered one until the session's absolute end."""
     response.set_cookie(
         name(settings),
-        tokens.refresh_token,
+        tokens.refresh_token or "",
         max_age=tokens.expires_absolutely_in if tokens.session.remember else None,
         path="/",
         secure=settings.cookie_secure,

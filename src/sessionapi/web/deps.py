@@ -1,13 +1,16 @@
 """What routes are handed: the parts of the app, the claims behind a Bearer token, the client."""
 
 from typing import Annotated, Any
+from uuid import UUID
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Query, Request, Security
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
-from sessionapi.errors import MalformedAuthorization, MissingToken
+from sessionapi import ids
+from sessionapi.errors import FieldError, MalformedAuthorization, MissingToken, NotFound, ValidationFailed
 from sessionapi.model import Client
+from sessionapi.sessions import owner
 from sessionapi.tokens import Claims
 from sessionapi.web import csrf
 from sessionapi.wiring import App
@@ -76,6 +79,33 @@ class AccessToken(SecurityBase):
         return app_of(request).sessions.check(bearer_token(request.scope["headers"]))
 
 
+async def admin_of(request: Request, claims: Annotated[Claims, Security(AccessToken())]) -> Claims:
+    """Return the claims of an administrator, by the live row, with a recent login."""
+    user_id, _ = owner(claims)
+    await app_of(request).accounts.require_admin(claims, user_id)
+    return claims
+
+
+def id_in_path(kind: ids.Kind, text: str) -> UUID:
+    """Return the id that a path names; a malformed one is answered as an unknown one."""
+    found = ids.parse(kind, text)
+    if found is None:
+        raise NotFound
+    return found
+
+
+def cursor(kind: ids.Kind, text: str | None) -> UUID | None:
+    """Return the id behind a `cursor`, which is the `next_cursor` of the page before."""
+    found = ids.parse(kind, text) if text else None
+    if text and found is None:
+        wrong = "Use the next_cursor of the page before."
+        raise ValidationFailed(field_errors=[FieldError("cursor", "unknown_cursor", wrong)])
+    return found
+
+
 Parts = Annotated[App, Depends(app_of)]
 From = Annotated[Client, Depends(client_of)]
 Bearer = Annotated[Claims, Security(AccessToken())]
+Admin = Annotated[Claims, Depends(admin_of)]
+Limit = Annotated[int, Query(ge=1, le=100, description="How many items at most.")]
+Cursor = Annotated[str | None, Query(description="The `next_cursor` of the page before.", max_length=64)]

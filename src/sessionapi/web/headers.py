@@ -1,7 +1,4 @@
-"""The outermost layer, in plain ASGI: request id, security headers, one log line and the counters.
-
-It also is the last net: whatever nobody expected becomes a 500 without a trace, and a log line with it.
-"""
+"""The outermost layer, in plain ASGI: request id, security headers, one log line and the counters."""
 
 import re
 import time
@@ -9,18 +6,13 @@ from collections.abc import Mapping
 
 import structlog
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sessionapi import ids
-from sessionapi.errors import PayloadTooLarge
 from sessionapi.metrics import Metrics
-from sessionapi.web import problems
 
 log = structlog.get_logger()
 
-MAX_BODY = 64 * 1024
-"""Bytes. A larger declared length is refused here, unread; a body without one by the router, on the way."""
 API_CSP = "default-src 'none'; frame-ancestors 'none'"
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -63,16 +55,7 @@ class Edge:
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                if _declared_length(scope) > MAX_BODY:
-                    raise PayloadTooLarge
-                await self._app(scope, receive, send_with_headers)
-            except PayloadTooLarge as problem:
-                await problems.response(problem, Request(scope))(scope, receive, send_with_headers)
-            except Exception as problem:  # the last net
-                answer = problems.unexpected(Request(scope), problem)
-                if not status:
-                    await answer(scope, receive, send_with_headers)
+            await self._app(scope, receive, send_with_headers)
             self._tell(scope, status, time.perf_counter() - began)
 
     def _add_headers(self, message: Message, request_id: str) -> None:
@@ -94,11 +77,6 @@ class Edge:
         )
         self._metrics.requests.labels(scope["method"], route, status).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
-
-
-def _declared_length(scope: Scope) -> int:
-    given: bytes = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    return int(given) if given.isdigit() else 0
 
 
 def _request_id(scope: Scope) -> str:

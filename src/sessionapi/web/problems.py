@@ -17,6 +17,7 @@ from sessionapi.errors import (
     NotFound,
     PayloadTooLarge,
     SessionApiError,
+    Unavailable,
     UnsupportedMediaType,
     ValidationFailed,
 )
@@ -95,7 +96,9 @@ def _challenge(error: SessionApiError, request: Request) -> str:
 
 
 async def on_error(request: Request, problem: Exception) -> JSONResponse:
-    """Answer an error of the tree."""
+    """Answer an error of the tree; what the database said goes to the log alone."""
+    if isinstance(problem, Unavailable):
+        log.error("database unavailable", error=problem.cause or problem.detail)
     return response(problem if isinstance(problem, SessionApiError) else InternalError(), request)
 
 

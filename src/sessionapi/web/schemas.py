@@ -1,12 +1,13 @@
 """The JSON in and out, as explicit members: what is not named here never leaves."""
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sessionapi import ids
-from sessionapi.model import User
-from sessionapi.sessions import Tokens
+from sessionapi import ids, policy
+from sessionapi.issuer import Tokens
+from sessionapi.model import Event, Session, User
 
 
 class Body(BaseModel):
@@ -29,19 +30,23 @@ Email = Annotated[
     ),
 ]
 DeviceName = Annotated[
-    str,
-    Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["Ada's laptop"]),
+    str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["Ada's laptop"])
 ]
 Transport = Annotated[
     Literal["body", "cookie"],
     Field(description="How the refresh token travels: in the body, or as an HttpOnly cookie."),
 ]
+RefreshText = Annotated[str, Field(max_length=512, examples=["sr_AQGQ..."])]
+Json = dict[str, Any]
+USER_ID = "user_01h455vb4pex5vsknk084sn02q"
+SESSION_ID = "sess_01h45ytscbebyvny4gc8cr8ma2"
+MOMENT = "2026-11-24T09:30:00Z"
 
 
 class LoginIn(Body):
     username: Username
     password: Password
-    remember: bool = True
+    remember: bool = Field(True, description="Stay logged in beyond a day, and when the browser closes.")
     transport: Transport = "body"
     device_name: DeviceName | None = None
 
@@ -50,8 +55,52 @@ class SignupIn(LoginIn):
     email: Email | None = None
 
 
+class RefreshIn(Body):
+    refresh_token: RefreshText | None = None
+    active: bool = Field(
+        True, description="Whether somebody was there; `false` renews without moving the idle clock."
+    )
+
+
+class LogoutIn(Body):
+    refresh_token: RefreshText | None = None
+
+
+class ReauthenticateIn(Body):
+    password: Password
+
+
+class PasswordIn(Body):
+    current_password: Password
+    new_password: Password
+
+
+class PasswordResetIn(Body):
+    token: str = Field(max_length=200, examples=["pr_5f0c..."])
+    new_password: Password
+
+
+class MeIn(Body):
+    username: Username | None = None
+    email: Email | None = None
+    preferences: Json | None = Field(None, description="Merged (RFC 7396).", examples=[{"theme": "dark"}])
+
+
+class CurrentIn(Body):
+    data: Json | None = Field(None, description="Merged (RFC 7396).", examples=[{"tab": "inbox"}])
+    device_name: DeviceName | None = None
+
+
+class AdminUserIn(Body):
+    disabled: bool | None = None
+    roles: list[Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]] | None = (
+        Field(None, max_length=32, examples=[["admin"]])
+    )
+    claims: Json | None = Field(None, description="Replaces the user's own claims in access tokens.")
+
+
 class TokenUserOut(BaseModel):
-    id: str = Field(examples=["user_01h455vb4pex5vsknk084sn02q"])
+    id: str = Field(examples=[USER_ID])
     username: str = Field(examples=["ada"])
     email: str | None = Field(examples=["ada@example.com"])
 
@@ -65,7 +114,7 @@ class TokensOut(BaseModel):
     refresh_token: str | None = Field(
         None, description="Renews the session; absent with the cookie transport.", examples=["sr_AQGQ..."]
     )
-    session_id: str = Field(examples=["sess_01h45ytscbebyvny4gc8cr8ma2"])
+    session_id: str = Field(examples=[SESSION_ID])
     generation: int = Field(description="How often the refresh token was rotated.", examples=[0])
     session_expires_in: int = Field(
         description="Seconds to the nearer of the session's two ends.", examples=[604800]
@@ -75,14 +124,64 @@ class TokensOut(BaseModel):
 
 class ProtectedOut(BaseModel):
     data: str = Field(examples=["Protected data"])
-    user_id: str = Field(examples=["user_01h455vb4pex5vsknk084sn02q"])
-    session_id: str = Field(examples=["sess_01h45ytscbebyvny4gc8cr8ma2"])
+    user_id: str = Field(examples=[USER_ID])
+    session_id: str = Field(examples=[SESSION_ID])
 
 
 class MeOut(TokenUserOut):
     roles: list[str] = Field(examples=[["admin"]])
-    preferences: dict[str, Any] = Field(examples=[{"theme": "dark"}])
-    created_at: str = Field(examples=["2026-11-24T09:30:00Z"])
+    preferences: Json = Field(examples=[{"theme": "dark"}])
+    created_at: str = Field(examples=[MOMENT])
+
+
+class AdminUserOut(MeOut):
+    claims: Json
+    disabled_at: str | None
+
+
+class SessionOut(BaseModel):
+    id: str = Field(examples=[SESSION_ID])
+    current: bool = Field(description="Whether this is the session that asks.")
+    device_name: str | None = Field(examples=["Firefox on Linux"])
+    ip: str | None = Field(examples=["203.0.113.7"])
+    created_at: str = Field(examples=[MOMENT])
+    last_seen_at: str = Field(examples=[MOMENT])
+    idle_expires_at: str = Field(examples=[MOMENT])
+    expires_at: str = Field(examples=[MOMENT])
+
+
+class CurrentOut(SessionOut):
+    data: Json = Field(examples=[{"tab": "inbox"}])
+    auth_time: str = Field(examples=[MOMENT])
+
+
+class SessionsOut(BaseModel):
+    items: list[SessionOut]
+    next_cursor: str | None
+
+
+class UsersOut(BaseModel):
+    items: list[AdminUserOut]
+    next_cursor: str | None
+
+
+class EventOut(BaseModel):
+    id: str
+    at: str = Field(examples=[MOMENT])
+    kind: str = Field(examples=["session.ended"])
+    user_id: str | None
+    session_id: str | None
+    ip: str | None
+    details: Json = Field(examples=[{"reason": "logout"}])
+
+
+class EventsOut(BaseModel):
+    items: list[EventOut]
+    next_cursor: str | None
+
+
+class RevokedOut(BaseModel):
+    revoked: int = Field(examples=[3])
 
 
 class StatusOut(BaseModel):
@@ -90,12 +189,12 @@ class StatusOut(BaseModel):
 
 
 class JwksOut(BaseModel):
-    keys: list[dict[str, Any]]
+    keys: list[Json]
 
 
 def tokens_out(tokens: Tokens) -> TokensOut:
     """Return the body that a login or a refresh is answered with."""
-    in_body = {"refresh_token": tokens.refresh_token} if tokens.session.transport == "body" else {}
+    in_body = tokens.session.transport == "body" and tokens.refresh_token is not None
     return TokensOut(
         access_token=tokens.access_token,
         token_type="Bearer",  # noqa: S106 - the name of a scheme
@@ -103,22 +202,72 @@ def tokens_out(tokens: Tokens) -> TokensOut:
         session_id=ids.public("sess", tokens.session.id),
         generation=tokens.session.generation,
         session_expires_in=tokens.session_expires_in,
-        user=_token_user(tokens.user),
-        **in_body,
+        user=TokenUserOut(**_naming(tokens.user)),
+        **({"refresh_token": tokens.refresh_token} if in_body else {}),
     )
 
 
 def me_out(user: User) -> MeOut:
     """Return the account as its owner sees it."""
-    return MeOut(
-        id=ids.public("user", user.id),
-        username=user.username,
-        email=user.email,
-        roles=list(user.roles),
-        preferences=dict(user.preferences),
-        created_at=user.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    return MeOut(**_naming(user), **_account(user))
+
+
+def admin_user_out(user: User) -> AdminUserOut:
+    """Return the account as an administrator sees it."""
+    disabled_at = moment(user.disabled_at) if user.disabled_at else None
+    return AdminUserOut(**_naming(user), **_account(user), claims=dict(user.claims), disabled_at=disabled_at)
+
+
+def session_out(session: Session, current: str) -> SessionOut:
+    """Return a session for the list of devices: names and times, never a token."""
+    return SessionOut(**_session(session, current))
+
+
+def current_out(session: Session, data: Json) -> CurrentOut:
+    """Return the session that asks, with its data."""
+    own = _session(session, ids.public("sess", session.id))
+    return CurrentOut(**own, data=data, auth_time=moment(session.auth_time))
+
+
+def event_out(event: Event) -> EventOut:
+    """Return a row of the audit log."""
+    return EventOut(
+        id=ids.public("event", event.id),
+        at=moment(event.at),
+        kind=event.kind,
+        user_id=ids.public("user", event.user_id) if event.user_id else None,
+        session_id=ids.public("sess", event.session_id) if event.session_id else None,
+        ip=event.ip,
+        details=dict(event.details),
     )
 
 
-def _token_user(user: User) -> TokenUserOut:
-    return TokenUserOut(id=ids.public("user", user.id), username=user.username, email=user.email)
+def moment(value: datetime) -> str:
+    """Return a moment as RFC 3339 text, in UTC, to the second."""
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _naming(user: User) -> dict[str, Any]:
+    return {"id": ids.public("user", user.id), "username": user.username, "email": user.email}
+
+
+def _account(user: User) -> dict[str, Any]:
+    return {
+        "roles": list(user.roles),
+        "preferences": dict(user.preferences),
+        "created_at": moment(user.created_at),
+    }
+
+
+def _session(session: Session, current: str) -> dict[str, Any]:
+    session_id = ids.public("sess", session.id)
+    return {
+        "id": session_id,
+        "current": session_id == current,
+        "device_name": session.device_name,
+        "ip": session.ip,
+        "created_at": moment(session.created_at),
+        "last_seen_at": moment(session.last_seen_at),
+        "idle_expires_at": moment(policy.idle_end(session)),
+        "expires_at": moment(session.expires_at),
+    }

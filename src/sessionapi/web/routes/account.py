@@ -1,12 +1,20 @@
-"""What a user's access token opens."""
+"""What a user's access token opens: the example, and the account."""
 
 from fastapi import APIRouter, Response
 
-from sessionapi import ids
-from sessionapi.errors import InvalidToken
-from sessionapi.web.deps import Bearer, Parts
-from sessionapi.web.openapi import BEARER, STORE, answers
-from sessionapi.web.schemas import MeOut, ProtectedOut, me_out
+from sessionapi.sessions import owner
+from sessionapi.web.deps import Bearer, From, Parts
+from sessionapi.web.openapi import BEARER, BODY, STORE, answers
+from sessionapi.web.routes.login import hand_out
+from sessionapi.web.schemas import (
+    MeIn,
+    MeOut,
+    PasswordIn,
+    PasswordResetIn,
+    ProtectedOut,
+    TokensOut,
+    me_out,
+)
 
 router = APIRouter(tags=["account"])
 
@@ -23,11 +31,66 @@ async def protected(claims: Bearer, response: Response) -> ProtectedOut:
     return ProtectedOut(data="Protected data", user_id=claims.user_id, session_id=claims.session_id)
 
 
-@router.get("/me", operation_id="me", summary="My account", responses=answers(*BEARER, *STORE))
+@router.get("/me", operation_id="me", summary="My account", responses=answers(*BEARER, "not_found", *STORE))
 async def me(claims: Bearer, parts: Parts, response: Response) -> MeOut:
     """Return the account behind the access token."""
     response.headers["Cache-Control"] = "no-store"
-    user_id = ids.parse("user", claims.user_id)
-    if user_id is None:
-        raise InvalidToken
-    return me_out(await parts.users.get(user_id))
+    return me_out(await parts.accounts.get(owner(claims)[0]))
+
+
+@router.patch(
+    "/me",
+    operation_id="updateMe",
+    summary="Change my name, e-mail or preferences",
+    responses=answers(*BEARER, "reauthentication_required", "username_taken", "not_found", *BODY, *STORE),
+)
+async def update_me(body: MeIn, claims: Bearer, parts: Parts, client: From) -> MeOut:
+    """Change what is given. A new name or e-mail needs a login in the last five minutes."""
+    given = body.model_dump(exclude_unset=True)
+    if given.keys() & {"username", "email"}:
+        parts.accounts.require_recent(claims)
+    return me_out(await parts.accounts.change(owner(claims)[0], client, given))
+
+
+@router.delete(
+    "/me",
+    operation_id="deleteMe",
+    status_code=204,
+    summary="Delete my account",
+    responses=answers(*BEARER, "reauthentication_required", "not_found", *STORE),
+)
+async def delete_me(claims: Bearer, parts: Parts, client: From) -> None:
+    """Empty the account and end its sessions. It needs a login in the last five minutes."""
+    parts.accounts.require_recent(claims)
+    await parts.accounts.delete(owner(claims)[0], client)
+
+
+@router.post(
+    "/me/password",
+    operation_id="changePassword",
+    summary="Change my password",
+    response_model_exclude_unset=True,
+    responses=answers(
+        *BEARER, "invalid_credentials", "weak_password", "csrf_rejected", "overloaded", *BODY, *STORE
+    ),
+)
+async def change_password(
+    body: PasswordIn, claims: Bearer, parts: Parts, client: From, response: Response
+) -> TokensOut:
+    """Set a new password. The other sessions end; this one goes on with new tokens."""
+    tokens = await parts.users.change_password(
+        *owner(claims), body.current_password, body.new_password, client
+    )
+    return hand_out(tokens, response, parts)
+
+
+@router.post(
+    "/password-reset",
+    operation_id="resetPassword",
+    status_code=204,
+    summary="Set a new password with a one-time token",
+    responses=answers("weak_password", "csrf_rejected", "overloaded", *BODY, *STORE),
+)
+async def reset_password(body: PasswordResetIn, parts: Parts, client: From) -> None:
+    """Set a new password and end all sessions. The token lives for 30 minutes and works once."""
+    await parts.accounts.reset_password(body.token, body.new_password, client)

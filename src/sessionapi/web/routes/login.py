@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Request, Response
 
 from sessionapi.errors import CsrfRejected
-from sessionapi.sessions import Device, Tokens
+from sessionapi.issuer import Tokens
+from sessionapi.sessions import Device
 from sessionapi.web import cookies
 from sessionapi.web.deps import From, Parts, may_use_cookie
 from sessionapi.web.openapi import BODY, STORE, answers
@@ -41,7 +42,7 @@ async def signup(
 )
 async def login(body: LoginIn, request: Request, response: Response, parts: Parts, client: From) -> TokensOut:
     """Verify the password and start a session. A wrong name and a wrong password are answered alike."""
-    device = _device(body, request, client)
+    device = _device(body, request, client, replaces=_replaced(body, request, parts))
     tokens = await parts.users.log_in(body.username, body.password, device)
     return hand_out(tokens, response, parts)
 
@@ -49,12 +50,17 @@ async def login(body: LoginIn, request: Request, response: Response, parts: Part
 def hand_out(tokens: Tokens, response: Response, parts: App) -> TokensOut:
     """Give the tokens to the client, the refresh token by the session's transport; nobody may store them."""
     response.headers["Cache-Control"] = "no-store"
-    if tokens.session.transport == "cookie":
+    if tokens.session.transport == "cookie" and tokens.is_new:
         cookies.set_session(response, parts.settings, tokens)
     return tokens_out(tokens)
 
 
-def _device(body: LoginIn, request: Request, client: From) -> Device:
+def _device(body: LoginIn, request: Request, client: From, replaces: str | None = None) -> Device:
     if body.transport == "cookie" and not may_use_cookie(request):
         raise CsrfRejected
-    return Device(client, body.remember, body.transport, body.device_name)
+    return Device(client, body.remember, body.transport, body.device_name, replaces)
+
+
+def _replaced(body: LoginIn, request: Request, parts: App) -> str | None:
+    """Return the token of the cookie that this login overwrites: its session ends."""
+    return cookies.read(request, parts.settings) if body.transport == "cookie" else None

@@ -1,0 +1,219 @@
+"""What is done with an account without its password: by its owner, an administrator or the command line.
+
+The same operations serve all three, so that disabling ends the sessions wherever it is done.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sessionapi import audit, ids, policy, refresh_token
+from sessionapi.clock import Clock
+from sessionapi.errors import (
+    FieldError,
+    Forbidden,
+    NotFound,
+    ReauthenticationRequired,
+    UsernameTaken,
+    ValidationFailed,
+)
+from sessionapi.model import Client, Event, User
+from sessionapi.passwords import Passwords
+from sessionapi.policy import Policy
+from sessionapi.sessions import Sessions
+from sessionapi.storage import Store
+from sessionapi.tokens import Claims
+from sessionapi.users import normalise, refuse_weak
+
+ADMIN = "admin"
+RESET_TTL = timedelta(minutes=30)
+"""How long a one-time token for a new password lives (OWASP: short; a person reads mail within it)."""
+_EMPTIED: dict[str, Any] = {
+    "username": "",
+    "email": None,
+    "password_hash": None,
+    "roles": [],
+    "claims": {},
+    "preferences": {},
+}
+
+
+class Accounts:
+    """Accounts in one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        passwords: Passwords,
+        sessions: Sessions,
+        the_policy: Policy,
+        clock: Clock,
+        new_secret: Callable[[int], bytes] = ids.new_secret,
+    ) -> None:
+        self._store = store
+        self._passwords = passwords
+        self._sessions = sessions
+        self._policy = the_policy
+        self._clock = clock
+        self._new_secret = new_secret
+
+    async def get(self, user_id: UUID) -> User:
+        """Return an account that was not deleted, else NotFound."""
+        async with self._store.read() as tx:
+            user = await tx.user(user_id)
+        return _present(user)
+
+    async def find(self, username: str) -> User:
+        """Return the account of a name, else NotFound."""
+        _, key = normalise(username)
+        async with self._store.read() as tx:
+            return _present(await tx.user_by_name(key))
+
+    async def page(self, limit: int, after: UUID | None = None) -> tuple[list[User], UUID | None]:
+        """Return accounts, the oldest first, and the id to go on after if there are more."""
+        async with self._store.read() as tx:
+            found = await tx.all_users(limit + 1, after)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    async def events(
+        self, limit: int, before: UUID | None = None, user_id: UUID | None = None
+    ) -> tuple[list[Event], UUID | None]:
+        """Return the audit log, the newest first, and the id to go on before if there is more."""
+        async with self._store.read() as tx:
+            found = await tx.events(limit + 1, before, user_id)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    async def add(
+        self, username: str, email: str | None, *, password: str | None, hashed: str | None
+    ) -> User:
+        """Create an account from a password, or from a hash of another system, without a session."""
+        name, key = normalise(username)
+        if password is not None:
+            refuse_weak(password)
+            hashed = await self._passwords.hash(password)
+        elif hashed is not None and not self._passwords.knows(hashed):
+            raise ValidationFailed(
+                "This is no hash that can be verified here: bcrypt, PBKDF2, scrypt or Argon2."
+            )
+        now = self._clock()
+        user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
+        async with self._store.begin() as tx:
+            if await tx.insert_user(user, key):
+                await tx.record(audit.event("user.created", now, user_id=user.id))
+                return user
+        raise UsernameTaken
+
+    async def change(self, user_id: UUID, client: Client, given: Mapping[str, Any]) -> User:
+        """Change the members that are given: username, email, preferences, roles, claims.
+
+        Preferences are merged (RFC 7396), the rest is replaced; an email of None takes it away.
+        """
+        now = self._clock()
+        async with self._store.begin() as tx:
+            changes = _changes(_present(await tx.locked_user(user_id)), given)
+            if changes and await tx.change_user(user_id, **changes) is False:
+                raise UsernameTaken
+            details = {"members": sorted(changes.keys() - {"username_key"})}
+            await tx.record(audit.event("user.changed", now, user_id=user_id, client=client, details=details))
+        return await self.get(user_id)
+
+    async def disable(self, user_id: UUID, client: Client) -> None:
+        """Let an account log in no more, and end its sessions."""
+        now = self._clock()
+        async with self._store.begin() as tx:
+            if not await tx.renew_credentials(user_id, disabled_at=now):
+                raise NotFound
+            await tx.record(audit.event("user.disabled", now, user_id=user_id, client=client))
+            await self._sessions.end_all(tx, user_id, "user_disabled", now, client)
+
+    async def enable(self, user_id: UUID, client: Client) -> None:
+        """Let a disabled account log in again; its sessions stay ended."""
+        now = self._clock()
+        async with self._store.begin() as tx:
+            if not await tx.renew_credentials(user_id, disabled_at=None):
+                raise NotFound
+            await tx.record(audit.event("user.enabled", now, user_id=user_id, client=client))
+
+    async def delete(self, user_id: UUID, client: Client) -> None:
+        """Empty an account and end its sessions; the name is free again.
+
+        The emptied row and the revoked sessions stay until they are purged, so that every process learns of
+        them.
+        """
+        now = self._clock()
+        # A colon is in no name that can be given, so the key is nobody's.
+        emptied = {**_EMPTIED, "username_key": f"deleted:{user_id.hex}", "deleted_at": now}
+        async with self._store.begin() as tx:
+            if not await tx.renew_credentials(user_id, **emptied):
+                raise NotFound
+            await tx.record(audit.event("user.deleted", now, user_id=user_id, client=client))
+            await self._sessions.end_all(tx, user_id, "user_deleted", now, client)
+
+    async def make_reset_token(self, user_id: UUID) -> str:
+        """Return a one-time token that sets a new password within 30 minutes; an earlier one is void."""
+        now = self._clock()
+        token = f"pr_{self._new_secret(32).hex()}"
+        async with self._store.begin() as tx:
+            _present(await tx.locked_user(user_id))
+            await tx.insert_password_reset(user_id, refresh_token.digest(token.encode()), now + RESET_TTL)
+            await tx.record(audit.event("user.password_reset_token_made", now, user_id=user_id))
+        return token
+
+    async def reset_password(self, token: str, new: str, client: Client) -> None:
+        """Set a new password with a one-time token, and end all sessions."""
+        refuse_weak(new, "new_password")
+        digest = refresh_token.digest(token.encode())
+        async with self._store.read() as tx:
+            user_id = await tx.password_reset(digest, self._clock())
+        if user_id is None:
+            raise _no_such_reset()
+        hashed = await self._passwords.hash(new)
+        now = self._clock()
+        async with self._store.begin() as tx:
+            if not await tx.use_password_reset(digest, now):
+                raise _no_such_reset()
+            if not await tx.renew_credentials(user_id, password_hash=hashed):
+                raise _no_such_reset()
+            await tx.record(audit.event("user.password_reset", now, user_id=user_id, client=client))
+            await self._sessions.end_all(tx, user_id, "password_reset", now, client)
+
+    async def require_admin(self, claims: Claims, user_id: UUID) -> None:
+        """Raise Forbidden unless the live row names the role; the token's word for it is not enough."""
+        async with self._store.read() as tx:
+            user = await tx.user(user_id)
+        if user is None or user.disabled_at or user.deleted_at or ADMIN not in user.roles:
+            raise Forbidden
+        self.require_recent(claims)
+
+    def require_recent(self, claims: Claims) -> None:
+        """Raise ReauthenticationRequired unless the password was shown lately."""
+        if not policy.is_recent(claims.auth_time, self._clock(), self._policy):
+            raise ReauthenticationRequired
+
+
+def _present(user: User | None) -> User:
+    if user is None or user.deleted_at is not None:
+        raise NotFound
+    return user
+
+
+def _changes(user: User, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that the given members change."""
+    changes: dict[str, Any] = {}
+    if given.get("username") is not None:
+        changes["username"], changes["username_key"] = normalise(given["username"])
+    if "email" in given:
+        changes["email"] = given["email"]
+    if given.get("preferences") is not None:
+        changes["preferences"] = policy.bounded(policy.merge(user.preferences, given["preferences"]))
+    if given.get("roles") is not None:
+        changes["roles"] = list(given["roles"])
+    if given.get("claims") is not None:
+        changes["claims"] = policy.bounded(given["claims"])
+    return changes
+
+
+def _no_such_reset() -> ValidationFailed:
+    text = "This link has been used or is older than 30 minutes. Ask for a new one."
+    return ValidationFailed(text, [FieldError("token", "invalid_or_used", text)])

@@ -1,0 +1,93 @@
+"""Making the tokens that a client is given for a living session."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sessionapi import ids, policy, refresh_token, tokens
+from sessionapi.keyring import KeyRing
+from sessionapi.model import Session, User
+from sessionapi.policy import Policy
+from sessionapi.refresh_token import RefreshToken
+from sessionapi.tokens import Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a client is given. All `*_in` are seconds from now.
+
+    `refresh_token` is None where only the access token is renewed; `is_new` says that it differs from the
+    one that the client showed, so that a cookie is to be set.
+    """
+
+    access_token: str = field(repr=False)
+    expires_in: int
+    refresh_token: str | None = field(repr=False)
+    is_new: bool
+    session_expires_in: int
+    expires_absolutely_in: int
+    session: Session
+    user: User
+
+
+class Issuer:
+    """Makes tokens. `refresh_keys` are derived from the server secrets, the present one's first."""
+
+    def __init__(
+        self,
+        ring: KeyRing,
+        rules: Rules,
+        the_policy: Policy,
+        refresh_keys: Sequence[bytes],
+        new_secret: Callable[[], bytes] = ids.new_secret,
+    ) -> None:
+        self._ring = ring
+        self._rules = rules
+        self._policy = the_policy
+        self._refresh_keys = refresh_keys
+        self._new_secret = new_secret
+
+    def read(self, text: str) -> RefreshToken | None:
+        """Return what a refresh token of ours says, under the present or an accepted secret."""
+        return refresh_token.match(text, self._refresh_keys)
+
+    def issue(
+        self, session: Session, user: User, now: datetime, secret: bytes | None, *, is_new: bool = True
+    ) -> Tokens:
+        """Return the tokens of a session; without its secret only an access token can be made."""
+        access_token, expires_in = self._access_token(session, user, now)
+        return Tokens(
+            access_token=access_token,
+            expires_in=expires_in,
+            refresh_token=self._refresh_token(session, secret) if secret else None,
+            is_new=is_new and secret is not None,
+            session_expires_in=int((policy.ends_at(session) - now).total_seconds()),
+            expires_absolutely_in=int((session.expires_at - now).total_seconds()),
+            session=session,
+            user=user,
+        )
+
+    def _refresh_token(self, session: Session, secret: bytes) -> str:
+        token = RefreshToken(session.user_id, session.id, session.generation, secret)
+        return refresh_token.mint(token, self._refresh_keys[0])
+
+    def _access_token(self, session: Session, user: User, now: datetime) -> tuple[str, int]:
+        """Return (token, seconds it lives). What we say in our own name wins over the user's `claims`."""
+        issued_at = int(now.timestamp())
+        expires_at = int(policy.access_token_expiry(session, now, self._policy).timestamp())
+        key = self._ring.active
+        claims = {
+            **{name: value for name, value in user.claims.items() if name not in tokens.REGISTERED},
+            "iss": self._rules.issuer,
+            "aud": self._rules.audience,
+            "sub": ids.public("user", user.id),
+            "sid": ids.public("sess", session.id),
+            "iat": issued_at,
+            "exp": expires_at,
+            "jti": self._new_secret().hex(),
+            "auth_time": int(session.auth_time.timestamp()),
+            "amr": list(session.amr),
+            "roles": list(user.roles),
+        }
+        text = tokens.sign(claims, kid=key.kid, algorithm=key.algorithm, private_key=key.private_key)
+        return text, expires_at - issued_at

@@ -1,0 +1,54 @@
+"""Deleting what nobody needs any more: sessions that ended long enough ago, dead one-time tokens.
+
+In batches, each a short transaction of its own, so that nobody waits for it. Several processes may do it at
+once. A session past its idle end waits for its absolute one: there is no index on the idle end, for every
+refresh would have to write it.
+"""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from sessionapi.clock import Clock
+from sessionapi.errors import TryLater
+from sessionapi.storage import Store
+
+log = structlog.get_logger()
+
+BATCH = 500
+INTERVAL = 300
+"""Seconds between two rounds in the background."""
+
+
+class Purge:
+    """Purges one store; ended rows are kept for `kept` first."""
+
+    def __init__(self, store: Store, clock: Clock, kept: timedelta) -> None:
+        self._store = store
+        self._clock = clock
+        self._kept = kept
+
+    async def run(self) -> int:
+        """Delete all that is due, and return how many sessions there were."""
+        now = self._clock()
+        async with self._store.begin() as tx:
+            await tx.purge_password_resets(now)
+        total = 0
+        while True:
+            async with self._store.begin() as tx:
+                deleted = await tx.purge_sessions(now - self._kept, BATCH)
+            total += deleted
+            if deleted == 0:
+                return total
+
+    async def run_forever(self) -> None:
+        """Purge now and then until cancelled; a database that is away is tried again the next time."""
+        while True:
+            try:
+                deleted = await self.run()
+                if deleted:
+                    log.info("purged", sessions=deleted)
+            except TryLater as problem:
+                log.warning("purge postponed", reason=problem.detail)
+            await asyncio.sleep(INTERVAL)

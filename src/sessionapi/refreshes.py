@@ -1,0 +1,146 @@
+"""Refreshing a session (design 4.3). This is the heart of the product; read it from top to bottom.
+
+What is to be done is decided by `policy.decide`, a pure function; here is only the I/O around it.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sessionapi import audit, policy, refresh_token
+from sessionapi.clock import Clock
+from sessionapi.errors import Conflict, InvalidRefreshToken, RefreshTokenReused
+from sessionapi.issuer import Issuer, Tokens
+from sessionapi.metrics import Metrics
+from sessionapi.model import Client, Session, Transport, User
+from sessionapi.policy import Attempt, Decision, Policy
+from sessionapi.refresh_token import RefreshToken
+from sessionapi.sessions import Sessions, require_living
+from sessionapi.storage import Store, Tx
+
+TRIES = 3
+"""How often a write that met a changed row is decided again (design 4.3, step 4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A refresh as it came: the opaque text, how it travelled, and what the client says of it."""
+
+    text: str = field(repr=False)
+    transport: Transport
+    client: Client
+    idempotency_key: str | None = field(default=None, repr=False)
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A refresh whose token is one of ours, at the moment `now` that all its decisions share."""
+
+    token: RefreshToken
+    attempt: Attempt
+    presented: Presented
+    now: datetime
+
+
+class Refreshes:
+    """Refreshes of the sessions in one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        issuer: Issuer,
+        sessions: Sessions,
+        the_policy: Policy,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._issuer = issuer
+        self._sessions = sessions
+        self._policy = the_policy
+        self._clock = clock
+        self._metrics = metrics
+
+    async def refresh(self, presented: Presented) -> Tokens:
+        """Renew a session. What only reads is answered from one read; everything else is one write.
+
+        Raises InvalidRefreshToken, SessionRevoked, SessionExpired, or, after the session has been ended
+        durably, RefreshTokenReused.
+        """
+        request = self._understand(presented, self._clock())
+        async with self._store.read() as tx:
+            session, user = await self._living(tx, request)
+        decision = policy.decide(session, request.attempt, request.now, self._policy)
+        if decision.writes:
+            session, user, decision = await self._write(request)
+        self._metrics.refreshes.labels(decision.outcome).inc()
+        if decision.outcome == "reuse":
+            raise RefreshTokenReused
+        moved = session.generation != request.token.generation
+        return self._issuer.issue(session, user, request.now, request.token.secret, is_new=moved)
+
+    def _understand(self, presented: Presented, now: datetime) -> _Request:
+        """Refuse a forged token before any query, by its HMAC."""
+        token = self._issuer.read(presented.text)
+        if token is None:
+            raise InvalidRefreshToken
+        key = presented.idempotency_key
+        digest = refresh_token.digest(key.encode()).hex()[: policy.DIGEST_SIZE] if key else None
+        return _Request(token, Attempt(token.generation, digest, presented.active), presented, now)
+
+    async def _write(self, request: _Request) -> tuple[Session, User, Decision]:
+        """Decide again in a transaction that writes, and carry it out in one guarded statement.
+
+        If the row changed between the read and the statement, the statement finds no row: then it is read
+        and decided again.
+        """
+        async with self._store.begin() as tx:
+            for _ in range(TRIES):
+                session, user = await self._living(tx, request)
+                decision = policy.decide(session, request.attempt, request.now, self._policy)
+                written = await self._carry_out(tx, session, decision, request)
+                if written is not None:
+                    await self._tell(tx, session, decision, request)
+                    return written, user, decision
+        raise Conflict
+
+    async def _carry_out(
+        self, tx: Tx, session: Session, decision: Decision, request: _Request
+    ) -> Session | None:
+        """Write a decision; None if the row isn't any more what was decided upon."""
+        if not decision.writes:
+            return session
+        if decision.outcome == "reuse":
+            ended = await self._sessions.end(
+                tx, session.user_id, [session.id], "refresh_reuse", request.now, request.presented.client
+            )
+            return session if ended else None
+        if decision.outcome == "rotation":
+            return await tx.rotate(
+                request.token, request.attempt, request.now, self._policy, request.presented.client.ip
+            )
+        return await tx.note_refresh(session, request.attempt, decision, request.now)
+
+    async def _living(self, tx: Tx, request: _Request) -> tuple[Session, User]:
+        """Steps 1 and 2 of design 4.3: return the token's session if it lives, with its user."""
+        found = await tx.session_and_user(request.token.user_id, request.token.session_id)
+        if found is None or found[0].secret_digest != request.token.secret_digest:
+            raise InvalidRefreshToken
+        if found[0].transport != request.presented.transport:
+            raise InvalidRefreshToken
+        require_living(found[0], request.now)
+        return found
+
+    async def _tell(self, tx: Tx, session: Session, decision: Decision, request: _Request) -> None:
+        """Write into the audit log what of a refresh belongs there; the rest is only counted."""
+        client = request.presented.client
+        kind: audit.Kind
+        if request.attempt.generation > session.generation:
+            kind = "session.generation_ahead"
+        elif decision.outcome == "repeat" and client.ip != session.ip:
+            kind = "session.repeated_elsewhere"
+        else:
+            return
+        await tx.record(
+            audit.event(kind, request.now, user_id=session.user_id, session_id=session.id, client=client)
+        )

@@ -1,0 +1,154 @@
+"""For administrators: the role `admin`, read from the live row, and a recent login."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from sessionapi import ids
+from sessionapi.web.deps import Admin, Cursor, From, Limit, Parts, cursor, id_in_path
+from sessionapi.web.openapi import BEARER, BODY, STORE, answers
+from sessionapi.web.schemas import (
+    AdminUserIn,
+    AdminUserOut,
+    EventsOut,
+    RevokedOut,
+    SessionsOut,
+    UsersOut,
+    admin_user_out,
+    event_out,
+    session_out,
+)
+
+router = APIRouter(prefix="/admin", tags=["admin"])
+
+REFUSED = (*BEARER, "forbidden", "reauthentication_required", "validation_failed", *STORE)
+
+
+@router.get("/users", operation_id="adminListUsers", summary="All users", responses=answers(*REFUSED))
+async def list_users(
+    admin: Admin,
+    parts: Parts,
+    response: Response,
+    limit: Limit = 50,
+    cursor_text: Annotated[Cursor, Query(alias="cursor")] = None,
+) -> UsersOut:
+    """Return users, the oldest first."""
+    response.headers["Cache-Control"] = "no-store"
+    found, following = await parts.accounts.page(limit, cursor("user", cursor_text))
+    return UsersOut(
+        items=[admin_user_out(each) for each in found],
+        next_cursor=ids.public("user", following) if following else None,
+    )
+
+
+@router.get(
+    "/users/{user_id}",
+    operation_id="adminGetUser",
+    summary="One user",
+    responses=answers(*REFUSED, "not_found"),
+)
+async def get_user(user_id: str, admin: Admin, parts: Parts, response: Response) -> AdminUserOut:
+    """Return one user."""
+    response.headers["Cache-Control"] = "no-store"
+    return admin_user_out(await parts.accounts.get(id_in_path("user", user_id)))
+
+
+@router.patch(
+    "/users/{user_id}",
+    operation_id="adminUpdateUser",
+    summary="Disable, enable, set roles or claims",
+    responses=answers(*REFUSED, "not_found", *BODY),
+)
+async def update_user(
+    user_id: str, body: AdminUserIn, admin: Admin, parts: Parts, client: From
+) -> AdminUserOut:
+    """Change what is given. Disabling ends all sessions of the user at once."""
+    target = id_in_path("user", user_id)
+    given = body.model_dump(exclude_unset=True)
+    disabled = given.pop("disabled", None)
+    if given:
+        await parts.accounts.change(target, client, given)
+    if disabled is not None:
+        await (parts.accounts.disable if disabled else parts.accounts.enable)(target, client)
+    return admin_user_out(await parts.accounts.get(target))
+
+
+@router.delete(
+    "/users/{user_id}",
+    operation_id="adminDeleteUser",
+    status_code=204,
+    summary="Delete a user",
+    responses=answers(*REFUSED, "not_found"),
+)
+async def delete_user(user_id: str, admin: Admin, parts: Parts, client: From) -> None:
+    """Empty the account and end its sessions."""
+    await parts.accounts.delete(id_in_path("user", user_id), client)
+
+
+@router.get(
+    "/users/{user_id}/sessions",
+    operation_id="adminListSessions",
+    summary="A user's sessions",
+    responses=answers(*REFUSED, "not_found"),
+)
+async def list_sessions(
+    user_id: str,
+    admin: Admin,
+    parts: Parts,
+    response: Response,
+    limit: Limit = 50,
+    cursor_text: Annotated[Cursor, Query(alias="cursor")] = None,
+) -> SessionsOut:
+    """Return the living sessions of a user, the newest first."""
+    response.headers["Cache-Control"] = "no-store"
+    user = await parts.accounts.get(id_in_path("user", user_id))
+    found, following = await parts.sessions.devices(user.id, limit, cursor("sess", cursor_text))
+    return SessionsOut(
+        items=[session_out(each, admin.session_id) for each in found],
+        next_cursor=ids.public("sess", following) if following else None,
+    )
+
+
+@router.delete(
+    "/users/{user_id}/sessions",
+    operation_id="adminRevokeSessions",
+    summary="End all sessions of a user",
+    responses=answers(*REFUSED, "not_found"),
+)
+async def revoke_sessions(user_id: str, admin: Admin, parts: Parts, client: From) -> RevokedOut:
+    """End them and answer how many there were."""
+    user = await parts.accounts.get(id_in_path("user", user_id))
+    return RevokedOut(revoked=await parts.sessions.revoke_all(user.id, "revoked_by_admin", client))
+
+
+@router.delete(
+    "/users/{user_id}/sessions/{session_id}",
+    operation_id="adminRevokeSession",
+    status_code=204,
+    summary="End one session of a user",
+    responses=answers(*REFUSED, "not_found"),
+)
+async def revoke_session(user_id: str, session_id: str, admin: Admin, parts: Parts, client: From) -> None:
+    """End a living session."""
+    await parts.sessions.revoke(
+        id_in_path("user", user_id), id_in_path("sess", session_id), "revoked_by_admin", client
+    )
+
+
+@router.get("/events", operation_id="adminListEvents", summary="The audit log", responses=answers(*REFUSED))
+async def list_events(
+    admin: Admin,
+    parts: Parts,
+    response: Response,
+    limit: Limit = 50,
+    cursor_text: Annotated[Cursor, Query(alias="cursor")] = None,
+    user_id: Annotated[str | None, Query(description="Only the events of this user.")] = None,
+) -> EventsOut:
+    """Return events, the newest first."""
+    response.headers["Cache-Control"] = "no-store"
+    about = id_in_path("user", user_id) if user_id else None
+    found, following = await parts.accounts.events(limit, cursor("event", cursor_text), about)
+    return EventsOut(
+        items=[event_out(each) for each in found],
+        next_cursor=ids.public("event", following) if following else None,
+    )

@@ -1,0 +1,214 @@
+"""Renewing, ending, listing sessions."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from sessionapi import ids
+from sessionapi.errors import FieldError, InvalidRefreshToken, ValidationFailed
+from sessionapi.model import Transport
+from sessionapi.refreshes import Presented
+from sessionapi.sessions import owner
+from sessionapi.web import cookies
+from sessionapi.web.deps import (
+    Bearer,
+    Cursor,
+    From,
+    Limit,
+    Parts,
+    bearer_token,
+    cursor,
+    id_in_path,
+)
+from sessionapi.web.openapi import BEARER, BODY, STORE, answers
+from sessionapi.web.routes.login import hand_out
+from sessionapi.web.schemas import (
+    CurrentIn,
+    CurrentOut,
+    LogoutIn,
+    ReauthenticateIn,
+    RefreshIn,
+    RevokedOut,
+    SessionsOut,
+    TokensOut,
+    current_out,
+    session_out,
+    tokens_out,
+)
+from sessionapi.wiring import App
+
+router = APIRouter(tags=["sessions"])
+
+REFRESH = (
+    "invalid_refresh_token",
+    "refresh_token_reused",
+    "session_revoked",
+    "session_expired",
+    "csrf_rejected",
+    "conflict",
+)
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="One random value for each refresh token, sent with every try.",
+    ),
+]
+
+
+@router.post(
+    "/refresh",
+    operation_id="refresh",
+    summary="Renew the access token",
+    response_model_exclude_unset=True,
+    responses=answers(*REFRESH, *BODY, *STORE),
+)
+async def refresh(
+    request: Request,
+    response: Response,
+    parts: Parts,
+    client: From,
+    body: RefreshIn | None = None,
+    idempotency_key: IdempotencyKey = None,
+) -> TokensOut:
+    """Answer a new access token, and now and then a new refresh token. Trying again is harmless.
+
+    The refresh token comes in the body or in the cookie. Two requests with one token get the same successor.
+    """
+    body = body or RefreshIn.model_validate({})
+    cookie = _cookie(request, parts, body.refresh_token)
+    text = body.refresh_token or cookie
+    if text is None:
+        raise InvalidRefreshToken("Send the refresh token in the body, or in the cookie.")
+    transport: Transport = "body" if body.refresh_token else "cookie"
+    return hand_out(
+        await parts.refreshes.refresh(Presented(text, transport, client, idempotency_key, body.active)),
+        response,
+        parts,
+    )
+
+
+@router.post(
+    "/logout",
+    operation_id="logout",
+    status_code=204,
+    summary="End this session",
+    responses=answers(*BEARER, "csrf_rejected", *BODY, *STORE),
+)
+async def logout(
+    request: Request, response: Response, parts: Parts, client: From, body: LogoutIn | None = None
+) -> None:
+    """End the session of the refresh token in the body, else of the cookie, else of the access token.
+
+    One that has ended or is unknown is no error. The cookie is cleared.
+    """
+    given = body.refresh_token if body else None
+    cookie = _cookie(request, parts, given)
+    if given or cookie:
+        await parts.sessions.log_out(given or cookie or "", client)
+    else:
+        await parts.sessions.log_out_bearer(bearer_token(request.scope["headers"]), client)
+    if cookie:
+        cookies.clear_session(response, parts.settings)
+
+
+@router.get(
+    "/sessions",
+    operation_id="listSessions",
+    summary="My devices",
+    responses=answers(*BEARER, "validation_failed", *STORE),
+)
+async def list_sessions(
+    claims: Bearer,
+    parts: Parts,
+    response: Response,
+    limit: Limit = 50,
+    cursor_text: Annotated[Cursor, Query(alias="cursor")] = None,
+) -> SessionsOut:
+    """Return my living sessions, the newest first."""
+    response.headers["Cache-Control"] = "no-store"
+    user_id, _ = owner(claims)
+    found, following = await parts.sessions.devices(user_id, limit, cursor("sess", cursor_text))
+    return SessionsOut(
+        items=[session_out(each, claims.session_id) for each in found],
+        next_cursor=ids.public("sess", following) if following else None,
+    )
+
+
+@router.delete(
+    "/sessions",
+    operation_id="revokeSessions",
+    summary="End all my sessions, or all others",
+    responses=answers(*BEARER, "validation_failed", *STORE),
+)
+async def revoke_sessions(
+    claims: Bearer,
+    parts: Parts,
+    client: From,
+    keep_current: Annotated[bool, Query(description="Keep the session that asks.")] = False,  # noqa: FBT002
+) -> RevokedOut:
+    """End my sessions everywhere and answer how many there were."""
+    user_id, session_id = owner(claims)
+    keep = session_id if keep_current else None
+    return RevokedOut(revoked=await parts.sessions.revoke_all(user_id, "revoked_by_user", client, keep))
+
+
+@router.get(
+    "/sessions/current",
+    operation_id="currentSession",
+    summary="This session, its data and when it ends",
+    responses=answers(*BEARER, *STORE),
+)
+async def current_session(claims: Bearer, parts: Parts, response: Response) -> CurrentOut:
+    """Return the session of the access token."""
+    response.headers["Cache-Control"] = "no-store"
+    return current_out(*await parts.sessions.current(claims))
+
+
+@router.patch(
+    "/sessions/current",
+    operation_id="updateCurrentSession",
+    summary="Merge into this session's data, name this device",
+    responses=answers(*BEARER, *BODY, *STORE),
+)
+async def update_current_session(body: CurrentIn, claims: Bearer, parts: Parts) -> CurrentOut:
+    """Merge `data` by RFC 7396; at most 4 KiB are kept. Two patches at once lose nothing."""
+    return current_out(*await parts.sessions.update(claims, body.data, body.device_name))
+
+
+@router.post(
+    "/sessions/current/reauthenticate",
+    operation_id="reauthenticate",
+    summary="Confirm the password in this session",
+    response_model_exclude_unset=True,
+    responses=answers(*BEARER, "invalid_credentials", "csrf_rejected", "overloaded", *BODY, *STORE),
+)
+async def reauthenticate(
+    body: ReauthenticateIn, claims: Bearer, parts: Parts, response: Response
+) -> TokensOut:
+    """Move `auth_time`, which sensitive changes ask for, and answer a new access token."""
+    response.headers["Cache-Control"] = "no-store"
+    return tokens_out(await parts.users.reauthenticate(*owner(claims), body.password))
+
+
+@router.delete(
+    "/sessions/{session_id}",
+    operation_id="revokeSession",
+    status_code=204,
+    summary="End one of my sessions",
+    responses=answers(*BEARER, "not_found", "validation_failed", *STORE),
+)
+async def revoke_session(session_id: str, claims: Bearer, parts: Parts, client: From) -> None:
+    """End a living session of mine; whatever else the id is, it is not found."""
+    user_id, _ = owner(claims)
+    await parts.sessions.revoke(user_id, id_in_path("sess", session_id), "revoked_by_user", client)
+
+
+def _cookie(request: Request, parts: App, in_body: str | None) -> str | None:
+    cookie = cookies.read(request, parts.settings)
+    if cookie and in_body:
+        text = "Send the refresh token in the body or in the cookie, not in both."
+        raise ValidationFailed(text, [FieldError("refresh_token", "sent_twice", text)])
+    return cookie
