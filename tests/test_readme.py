@@ -1,0 +1,90 @@
+"""What the documents say is so: the README's commands run, its table is the code's, every error is told."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sessionapi import settings
+from sessionapi.web.problems import STATUS
+from tests.conftest import serving
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_first_two_commands_are_targets_of_the_makefile():
+    targets = re.findall(r"^make (\w+)", SHELL[0], re.MULTILINE)
+    assert targets == ["run", "test"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_every_curl_line_of_the_readme_works(tmp_path):
+    with serving(tmp_path / "var") as server:
+        said = []
+        for block in SHELL[1:]:
+            script = block.replace("http://localhost:8000", server.url)
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", script],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            said.append(done.stdout)
+    assert '"token_type": "Bearer"' in said[0]
+    assert '"data":"Protected data"' in said[1]
+    assert "access_token" in (tmp_path / "tokens.json").read_text()
+    assert len(said) == 3
+
+
+def test_the_table_of_the_settings_is_made_from_the_code():
+    shown = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", README, re.DOTALL)
+    assert shown
+    assert shown.group(1) == settings.table()
+
+
+def test_every_error_code_is_told_with_its_status_and_none_more():
+    rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \|", (ROOT / "docs" / "errors.md").read_text(), re.MULTILINE)
+    assert {code: int(status) for code, status in rows} == {
+        code: status for code, (status, _) in STATUS.items()
+    }
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def install_steps() -> list[str]:
+    """The commands of the Dockerfile that install, in their order."""
+    runs = re.findall(r"^RUN (.*(?:venv|pip).*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    return [run.replace(" --no-cache-dir", "") for run in runs]
+
+
+def test_the_dockerfile_installs_as_the_makefile_does():
+    makefile = (ROOT / "Makefile").read_text()
+    assert [step.split("/opt/sessionapi/bin/")[-1] for step in install_steps()] == [
+        "python -m venv /opt/sessionapi",
+        "pip install --require-hashes -r requirements.lock",
+        "pip install --no-deps .",
+    ]
+    assert "install --require-hashes -r requirements.lock" in makefile
+    assert "install --no-deps -e ." in makefile
+
+
+@pytest.mark.prove
+@pytest.mark.skipif(
+    "SESSIONAPI_PROVE" not in os.environ, reason="installs everything anew: run by make prove"
+)
+def test_the_install_steps_of_the_dockerfile_work_in_a_clean_environment(tmp_path):
+    for step in install_steps():
+        command = step.replace("/opt/sessionapi", str(tmp_path / "venv"))
+        subprocess.run(["bash", "-c", command], cwd=ROOT, check=True)
+    said = subprocess.check_output([tmp_path / "venv/bin/sessionapi", "version"], cwd=tmp_path, text=True)
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", said)
