@@ -152,8 +152,8 @@ async def test_alg_none_and_hmac_with_the_public_key_are_refused(service: Runnin
     header = {"alg": "none", "kid": key.kid, "typ": "at+jwt"}
     for signature in ("", "AAAA"):
         await refused(service, bearer(f"{encode(header)}.{encode(payload)}.{signature}"), "invalid_token")
-    pem = key.public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    point = key.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    pem = key.public.public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    point = key.public.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     for secret in (pem, point, b"x" * 32):
         parts = f"{encode({**header, 'alg': 'HS256'})}.{encode(payload)}"
         mac = jwt.get_algorithm_by_name("HS256").sign(parts.encode(), secret)

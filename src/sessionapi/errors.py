@@ -5,6 +5,7 @@ SessionApiError
 │   ├── MissingToken              no credential of the kind that the operation takes
 │   ├── MalformedAuthorization    a Bearer header that can't be one token
 │   ├── InvalidToken              an access token that we did not issue, or not for this
+│   │   └── UnknownKey            it names a key that isn't in the ring: a look at the newest ring may help
 │   ├── ExpiredToken              ours, but past `exp`
 │   ├── SessionRevoked            the session was ended by somebody; `reason` says how
 │   ├── SessionExpired            the session was ended by time; `reason` is idle or absolute
@@ -71,6 +72,14 @@ class MalformedAuthorization(AuthenticationError):
 class InvalidToken(AuthenticationError):
     code = "invalid_token"
     default_detail = "This is not an access token that is valid here."
+
+
+class UnknownKey(InvalidToken):
+    default_detail = "The token names a key that does not verify here."
+
+    def __init__(self, kid: str) -> None:
+        super().__init__()
+        self.kid = kid
 
 
 class ExpiredToken(AuthenticationError):

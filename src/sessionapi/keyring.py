@@ -8,7 +8,7 @@ database nor two rows exchanged in it give a key away.
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from sessionapi import ids
-from sessionapi.model import Algorithm, KeyState, StoredKey
+from sessionapi.model import Algorithm, KeyState, StoredKey, VerificationKey
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _NONCE_SIZE = 12
@@ -40,7 +40,7 @@ class SigningKey:
     algorithm: Algorithm
     state: KeyState
     private_key: PrivateKey = field(repr=False)
-    public_key: Any
+    public: VerificationKey
     public_jwk: Mapping[str, Any]
 
 
@@ -69,9 +69,15 @@ class KeyRing:
             raise LookupError("the key ring has no active key")
         return self._active
 
-    def find(self, kid: str) -> SigningKey | None:
-        """Return the key that verifies tokens of this `kid`, if there is one."""
-        return self._by_kid.get(kid)
+    def find(self, kid: str) -> VerificationKey | None:
+        """Return the key that verifies tokens of this `kid`, if there is one: the same object each time."""
+        key = self._by_kid.get(kid)
+        return None if key is None else key.public
+
+    def opened(self, stored: StoredKey) -> SigningKey | None:
+        """Return a key that is in the ring already, in its present state, so that it isn't opened again."""
+        key = self._by_kid.get(ids.public("key", stored.id))
+        return None if key is None else replace(key, state=stored.state)
 
     def jwks(self) -> dict[str, list[Mapping[str, Any]]]:
         """Return the public parts as a JWK Set (RFC 7517)."""
@@ -116,7 +122,6 @@ def unseal(keys: Sequence[bytes], stored: StoredKey) -> SigningKey:
         private = load_der_private_key(plain, password=None)
         if not isinstance(private, PrivateKey):
             raise SecretDoesNotOpen(kid)
-        return SigningKey(
-            stored.id, kid, stored.algorithm, stored.state, private, private.public_key(), stored.public_jwk
-        )
+        public = VerificationKey(kid, stored.algorithm, private.public_key())
+        return SigningKey(stored.id, kid, stored.algorithm, stored.state, private, public, stored.public_jwk)
     raise SecretDoesNotOpen(kid)

@@ -85,6 +85,36 @@ class StoredKey:
     public_jwk: Mapping[str, Any]
     sealed_private_key: bytes = field(repr=False)
     created_at: datetime
+    state_since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationKey:
+    """A public key with the only algorithm that it verifies."""
+
+    kid: str
+    algorithm: str
+    public_key: Any
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSession:
+    """A session that was ended lately, as every process and verifier has to know it."""
+
+    id: UUID
+    reason: RevokeReason
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceToken:
+    """A credential of another service, by the name that it was given; of its text only a digest is kept."""
+
+    id: UUID
+    name: str
+    digest: bytes = field(repr=False)
+    created_at: datetime
+    revoked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

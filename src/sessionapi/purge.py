@@ -5,20 +5,16 @@ once. A session past its idle end waits for its absolute one: there is no index 
 refresh would have to write it.
 """
 
-import asyncio
 from datetime import timedelta
 
 import structlog
 
 from sessionapi.clock import Clock
-from sessionapi.errors import TryLater
 from sessionapi.storage import Store
 
 log = structlog.get_logger()
 
 BATCH = 500
-INTERVAL = 300
-"""Seconds between two rounds in the background."""
 
 
 class Purge:
@@ -40,15 +36,7 @@ class Purge:
                 deleted = await tx.purge_sessions(now - self._kept, BATCH)
             total += deleted
             if deleted == 0:
-                return total
-
-    async def run_forever(self) -> None:
-        """Purge now and then until cancelled; a database that is away is tried again the next time."""
-        while True:
-            try:
-                deleted = await self.run()
-                if deleted:
-                    log.info("purged", sessions=deleted)
-            except TryLater as problem:
-                log.warning("purge postponed", reason=problem.detail)
-            await asyncio.sleep(INTERVAL)
+                break
+        if total:
+            log.info("purged", sessions=total)
+        return total

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sessionapi import audit, devices, ids, policy, refresh_token, tokens
+from sessionapi import audit, devices, ids, policy, refresh_token
+from sessionapi.checks import Checks
 from sessionapi.clock import Clock
 from sessionapi.errors import (
     AuthenticationError,
@@ -18,12 +19,11 @@ from sessionapi.errors import (
     SessionRevoked,
 )
 from sessionapi.issuer import Issuer, Tokens
-from sessionapi.keyring import KeyRing
 from sessionapi.model import Client, RevokeReason, Session, Transport, User
 from sessionapi.policy import Policy
 from sessionapi.revocations import Revocations
 from sessionapi.storage import Store, Tx
-from sessionapi.tokens import Claims, Rules, VerificationKey
+from sessionapi.tokens import Claims
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,7 @@ class Sessions:
         self,
         store: Store,
         issuer: Issuer,
-        ring: KeyRing,
-        rules: Rules,
+        checks: Checks,
         the_policy: Policy,
         revocations: Revocations,
         clock: Clock,
@@ -53,8 +52,7 @@ class Sessions:
     ) -> None:
         self._store = store
         self._issuer = issuer
-        self._ring = ring
-        self._rules = rules
+        self._checks = checks
         self._policy = the_policy
         self._revocations = revocations
         self._clock = clock
@@ -77,14 +75,6 @@ class Sessions:
         )
         return self._issuer.issue(session, user, now, secret)
 
-    def check(self, access_token: str) -> Claims:
-        """Return the claims of an access token of a living session; no query is needed to know."""
-        claims = tokens.verify(access_token, self._find_key, self._rules, self._clock())
-        reason = self._revocations.reason(claims.session_id)
-        if reason is not None:
-            raise SessionRevoked(reason)
-        return claims
-
     async def log_out(self, text: str, client: Client) -> None:
         """End the session of a refresh token, of any generation; one that is unknown or ended is no error."""
         token = self._issuer.read(text)
@@ -97,8 +87,7 @@ class Sessions:
 
     async def log_out_bearer(self, access_token: str, client: Client) -> None:
         """End the session of an access token, which may have died meanwhile."""
-        claims = tokens.verify(access_token, self._find_key, self._rules, self._clock(), expired_ok=True)
-        user_id, session_id = owner(claims)
+        user_id, session_id = owner(self._checks.genuine(access_token))
         async with self._store.begin() as tx:
             await self.end(tx, user_id, [session_id], "logout", self._clock(), client)
 
@@ -244,10 +233,6 @@ class Sessions:
             transport=device.transport,
             remember=device.remember,
         )
-
-    def _find_key(self, kid: str) -> VerificationKey | None:
-        key = self._ring.find(kid)
-        return None if key is None else VerificationKey(key.kid, key.algorithm, key.public_key)
 
 
 def owner(claims: Claims) -> tuple[UUID, UUID]:

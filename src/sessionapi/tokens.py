@@ -16,7 +16,8 @@ from typing import Any
 
 import jwt
 
-from sessionapi.errors import ExpiredToken, InvalidToken
+from sessionapi.errors import ExpiredToken, InvalidToken, UnknownKey
+from sessionapi.model import VerificationKey
 
 TYPE = "at+jwt"
 LONGEST_TTL = 300
@@ -43,15 +44,6 @@ REGISTERED = frozenset(
 )
 """Claims that a user's own `claims` can't hold: they would say something in our name."""
 _HEADER_NAMES = frozenset({"alg", "kid", "typ"})
-
-
-@dataclass(frozen=True, slots=True)
-class VerificationKey:
-    """A public key with the only algorithm that it verifies."""
-
-    kid: str
-    algorithm: str
-    public_key: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +85,35 @@ def verify(
 ) -> Claims:
     """Return the claims of a token that is genuine, meant for us and alive at `now`.
 
-    `find_key` maps a `kid` to a key or None. Raises ExpiredToken if nothing but the time is wrong, else
-    InvalidToken, which doesn't say more than its detail: it would only help a forger. `expired_ok` is for
-    logging out with a token that has died meanwhile.
+    `find_key` maps a `kid` to a key or None. Raises ExpiredToken if nothing but the time is wrong, UnknownKey
+    if the key isn't there, else InvalidToken, which doesn't say more than its detail: it would only help a
+    forger. `expired_ok` is for logging out with a token that has died meanwhile.
     """
     header, payload, signature = _split(token)
     kid, algorithm = _read_header(header)
     key = find_key(kid)
-    if key is None or key.algorithm != algorithm:
+    if key is None:
+        raise UnknownKey(kid)
+    if key.algorithm != algorithm:
         raise InvalidToken("The token names a key that does not verify here.")
     signed = f"{header}.{payload}".encode()
     if not jwt.get_algorithm_by_name(key.algorithm).verify(signed, key.public_key, _decode(signature)):
         raise InvalidToken("The signature does not match.")
     claims = _judge(_load_object(_decode(payload)), rules, now.timestamp())
-    if claims.expires_at + rules.leeway <= now.timestamp() and not expired_ok:
-        raise ExpiredToken
+    if not expired_ok:
+        refuse_expired(claims, rules, now.timestamp())
     return claims
+
+
+def key_id(token: str) -> str:
+    """Return the `kid` that a token names, verified or not; InvalidToken if it can't be one of ours."""
+    return _read_header(_split(token)[0])[0]
+
+
+def refuse_expired(claims: Claims, rules: Rules, now: float) -> None:
+    """Raise ExpiredToken at `exp` and after (plus the leeway); `now` is in seconds since 1970."""
+    if claims.expires_at + rules.leeway <= now:
+        raise ExpiredToken
 
 
 def _split(token: str) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from sessionapi import ids, secret
 from sessionapi.accounts import Accounts
+from sessionapi.checks import Checks
 from sessionapi.clock import Clock, system_clock
 from sessionapi.errors import StartupError, Unavailable
 from sessionapi.issuer import Issuer
@@ -17,10 +18,12 @@ from sessionapi.keys import Keys
 from sessionapi.metrics import Metrics
 from sessionapi.passwords import Passwords
 from sessionapi.policy import Policy
+from sessionapi.poll import Poll
 from sessionapi.purge import Purge
 from sessionapi.refreshes import Refreshes
 from sessionapi.revocations import Revocations
 from sessionapi.secret import ServerSecret
+from sessionapi.service_tokens import ServiceTokens
 from sessionapi.sessions import Sessions
 from sessionapi.settings import Settings
 from sessionapi.storage import Store, engines, migrations
@@ -38,6 +41,10 @@ class App:
     store: Store
     ring: KeyRing
     keys: Keys
+    revocations: Revocations
+    poll: Poll
+    checks: Checks
+    service_tokens: ServiceTokens
     passwords: Passwords
     sessions: Sessions
     users: Users
@@ -46,13 +53,15 @@ class App:
     purge: Purge
 
     async def start(self) -> None:
-        """Load what must be in memory before the first request."""
+        """Learn what must be in memory before the first request: the key ring, and what was revoked."""
         await self.keys.load()
+        await self.poll.once()
 
     async def check_ready(self) -> None:
         """Raise Unavailable, saying why, unless everything can be served."""
+        self.poll.check()
         async with self.store.read() as tx:
-            await tx.ping()
+            await tx.now()
 
     async def stop(self) -> None:
         """Let go of threads and connections."""
@@ -73,14 +82,31 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
     rules = Rules(settings.effective_issuer, settings.audience)
     policy = policy_of(settings)
     issuer = Issuer(ring, rules, policy, server_secret.derive("refresh token"))
-    sessions = Sessions(store, issuer, ring, rules, policy, Revocations(clock), clock)
+    keys = Keys(
+        store,
+        ring,
+        server_secret.derive("key ring"),
+        clock,
+        algorithm=settings.algorithm,
+        # Two polls more, for every process of ours has to learn of the key before it can show it.
+        published_for=timedelta(seconds=settings.jwks_max_age + 2 * settings.revocation_poll),
+        max_age=timedelta(seconds=settings.key_max_age),
+    )
+    revocations = Revocations(clock)
+    poll = Poll(store, keys, revocations, clock, settings.revocation_poll)
+    checks = Checks(store, ring, rules, revocations, poll, clock)
+    sessions = Sessions(store, issuer, checks, policy, revocations, clock)
     return App(
         settings=settings,
         clock=clock,
         metrics=metrics,
         store=store,
         ring=ring,
-        keys=Keys(store, ring, server_secret.derive("key ring"), clock),
+        keys=keys,
+        revocations=revocations,
+        poll=poll,
+        checks=checks,
+        service_tokens=ServiceTokens(store, clock),
         passwords=passwords,
         sessions=sessions,
         users=Users(store, passwords, sessions, clock, signup_open=settings.signup == "open"),
@@ -103,7 +129,7 @@ async def prepare(settings: Settings, clock: Clock = system_clock) -> None:
                 await migrations.migrate(settings.effective_database_url)
             else:
                 await migrations.check(settings.effective_database_url)
-            await app.keys.ensure_active(settings.algorithm)
+            await app.keys.ensure_active()
             await app.keys.load()
         except Unavailable as problem:
             where = settings.shown_database_url

@@ -15,11 +15,12 @@ from sessionapi.errors import Unavailable
 from sessionapi.storage import engines
 from sessionapi.storage.events import EventQueries
 from sessionapi.storage.keys import KeyQueries
+from sessionapi.storage.service_tokens import ServiceTokenQueries
 from sessionapi.storage.sessions import SessionQueries
 from sessionapi.storage.users import UserQueries
 
 
-class Tx(UserQueries, SessionQueries, KeyQueries, EventQueries):
+class Tx(UserQueries, SessionQueries, KeyQueries, ServiceTokenQueries, EventQueries):
     """One transaction: a short method for each question, records out."""
 
     def __init__(self, connection: AsyncConnection) -> None:

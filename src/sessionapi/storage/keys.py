@@ -1,6 +1,7 @@
 """Questions about signing keys."""
 
 from datetime import datetime
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -16,20 +17,21 @@ class KeyQueries:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def ping(self) -> None:
-        """Ask the database whether it is there."""
-        await self._connection.execute(sa.select(1))
+    async def now(self) -> datetime | None:
+        """Return the database's own time; None from SQLite, which has only that of our host."""
+        if self._connection.dialect.name == "sqlite":
+            await self._connection.execute(sa.select(1))
+            return None
+        moment: datetime = (await self._connection.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
+        return moment
 
     async def signing_keys(self) -> list[StoredKey]:
         """Return the whole ring, oldest first."""
         rows = await self._connection.execute(sa.select(signing_keys).order_by(signing_keys.c.id))
-        return [
-            StoredKey(row.id, row.algorithm, row.state, row.public_jwk, row.private_key, row.created_at)
-            for row in rows
-        ]
+        return [StoredKey(*row) for row in rows]
 
-    async def insert_key(self, key: StoredKey, now: datetime) -> bool:
-        """Insert a key; False if it is `active` and there is an active one: the unique index decides."""
+    async def insert_key(self, key: StoredKey) -> bool:
+        """Insert a key; False if another is `active`, or `next`, already: the unique index decides."""
         statement = sa.insert(signing_keys).values(
             id=key.id,
             algorithm=key.algorithm,
@@ -37,7 +39,7 @@ class KeyQueries:
             public_jwk=dict(key.public_jwk),
             private_key=key.sealed_private_key,
             created_at=key.created_at,
-            state_since=now,
+            state_since=key.state_since,
         )
         try:
             async with self._connection.begin_nested():
@@ -45,3 +47,46 @@ class KeyQueries:
         except IntegrityError:
             return False
         return True
+
+    async def retire_active_key(self, now: datetime) -> None:
+        """Let the active key sign no more; it goes on verifying."""
+        await self._connection.execute(
+            sa.update(signing_keys)
+            .where(signing_keys.c.state == "active")
+            .values(state="retired", state_since=now)
+        )
+
+    async def activate_key(self, key_id: UUID, now: datetime) -> bool:
+        """Let the next key sign; False if it isn't the next one any more."""
+        statement = (
+            sa.update(signing_keys)
+            .where(signing_keys.c.id == key_id, signing_keys.c.state == "next")
+            .values(state="active", state_since=now)
+        )
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def drop_key(self, key_id: UUID, now: datetime) -> bool:
+        """Drop a key and wipe its private part; False if that has been done."""
+        statement = (
+            sa.update(signing_keys)
+            .where(signing_keys.c.id == key_id, signing_keys.c.state != "dropped")
+            .values(state="dropped", state_since=now, private_key=b"")
+        )
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def reseal_key(self, key: StoredKey, sealed: bytes) -> bool:
+        """Replace the sealed private part, only over the one that was opened."""
+        statement = (
+            sa.update(signing_keys)
+            .where(signing_keys.c.id == key.id, signing_keys.c.private_key == key.sealed_private_key)
+            .values(private_key=sealed)
+        )
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def delete_retired_keys(self, before: datetime) -> None:
+        """Delete keys that were retired before a moment: none of their tokens is alive."""
+        await self._connection.execute(
+            sa.delete(signing_keys).where(
+                signing_keys.c.state == "retired", signing_keys.c.state_since < before
+            )
+        )

@@ -9,7 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessionapi.model import RevokeReason, Session, User
+from sessionapi.model import EndedSession, RevokeReason, Session, User
 from sessionapi.policy import DIGEST_SIZE, KEPT_DIGESTS, Attempt, Decision, Policy
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.storage.tables import session_data, sessions, to_microseconds, users
@@ -188,6 +188,13 @@ class SessionQueries:
                 )
             )
         return ended
+
+    async def revoked_since(self, moment: datetime) -> list[EndedSession]:
+        """Return all sessions that were revoked at or after a moment, of everybody."""
+        statement = sa.select(sessions.c.id, sessions.c.revoke_reason, sessions.c.revoked_at).where(
+            sessions.c.revoked_at >= moment
+        )
+        return [EndedSession(*row) for row in await self._connection.execute(statement)]
 
     async def session_data(self, user_id: UUID, session_id: UUID) -> dict[str, Any]:
         """Return a session's own JSON object; an empty one if nothing was kept."""

@@ -116,6 +116,13 @@ signing_keys = sa.Table(
         sqlite_where=sa.text("state = 'active'"),
         postgresql_where=sa.text("state = 'active'"),
     ),
+    sa.Index(
+        "uq_signing_keys_next",
+        "state",
+        unique=True,
+        sqlite_where=sa.text("state = 'next'"),
+        postgresql_where=sa.text("state = 'next'"),
+    ),
 )
 
 events = sa.Table(
@@ -129,6 +136,23 @@ events = sa.Table(
     sa.Column("ip", sa.String(45)),
     sa.Column("details", Json, nullable=False),
     sa.Index(None, "user_id", "id"),
+)
+
+service_tokens = sa.Table(
+    "service_tokens",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("name", sa.String(100), nullable=False),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("revoked_at", Moment),
+    sa.Index(
+        "uq_service_tokens_living_name",
+        "name",
+        unique=True,
+        sqlite_where=sa.text("revoked_at IS NULL"),
+        postgresql_where=sa.text("revoked_at IS NULL"),
+    ),
 )
 
 password_resets = sa.Table(

@@ -11,11 +11,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from sessionapi import __version__, logs, settings, wiring
+from sessionapi.background import repeat
 from sessionapi.errors import SessionApiError
 from sessionapi.web import openapi, problems
 from sessionapi.web.guard import MAX_BODY, Guard
 from sessionapi.web.headers import Edge
-from sessionapi.web.routes import account, admin, docs, login, service, sessions
+from sessionapi.web.routes import account, admin, docs, login, service, sessions, verification
+
+KEYS_INTERVAL = 60
+"""Seconds between two looks at the age of the signing keys."""
+PURGE_INTERVAL = 300
 
 DESCRIPTION = """
 Log in once, stay logged in, on one-minute JWTs that every service verifies offline.
@@ -64,7 +69,7 @@ def from_environment() -> FastAPI:
 
 def _routes() -> APIRouter:
     router = APIRouter(max_body_size=MAX_BODY)
-    for part in (login, sessions, account, admin, service, docs):
+    for part in (login, sessions, account, admin, verification, service, docs):
         router.include_router(part.router)
     return router
 
@@ -84,12 +89,17 @@ def _cors(known: settings.Settings) -> dict[str, Any]:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: wiring.App = app.state.sessionapi
     await parts.start()
-    purging = asyncio.create_task(parts.purge.run_forever())
+    background = [
+        asyncio.create_task(repeat("poll", parts.poll.once, parts.poll.interval)),
+        asyncio.create_task(repeat("keys", parts.keys.keep_up, KEYS_INTERVAL)),
+        asyncio.create_task(repeat("purge", parts.purge.run, PURGE_INTERVAL)),
+    ]
     try:
         yield
     finally:
-        purging.cancel()
-        await asyncio.gather(purging, return_exceptions=True)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await parts.stop()
 
 

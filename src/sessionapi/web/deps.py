@@ -7,16 +7,14 @@ from fastapi import Depends, Query, Request, Security
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
-from sessionapi import ids
-from sessionapi.errors import FieldError, MalformedAuthorization, MissingToken, NotFound, ValidationFailed
-from sessionapi.model import Client
+from sessionapi import bearer, ids
+from sessionapi.errors import FieldError, NotFound, ValidationFailed
+from sessionapi.model import Client, ServiceToken
 from sessionapi.sessions import owner
 from sessionapi.tokens import Claims
 from sessionapi.web import csrf
 from sessionapi.wiring import App
 
-MAX_AUTHORIZATION = 8 * 1024
-"""Bytes of an Authorization header that we look at; a token of ours has under 1 KiB plus its claims."""
 _MAX_USER_AGENT = 512
 
 
@@ -35,36 +33,23 @@ def client_of(request: Request) -> Client:
     )
 
 
-def bearer_token(headers: list[tuple[bytes, bytes]]) -> str:
-    """Return the one Bearer token of a request (RFC 6750, only from the header).
-
-    MissingToken if there is none, MalformedAuthorization if it can't be exactly one.
-    """
-    values = [value for name, value in headers if name == b"authorization"]
-    if not values:
-        raise MissingToken
-    if len(values) > 1:
-        raise MalformedAuthorization
-    scheme, _, token = values[0].strip().partition(b" ")
-    if scheme.lower() != b"bearer":
-        raise MissingToken
-    token = token.strip()
-    if (
-        not token
-        or b" " in token
-        or b"\t" in token
-        or len(values[0]) > MAX_AUTHORIZATION
-        or not token.isascii()
-    ):
-        raise MalformedAuthorization
-    return token.decode()
-
-
 def may_use_cookie(request: Request) -> bool:
     """Return whether a POST comes from where our cookie may be read or set (csrf.py)."""
     settings = app_of(request).settings
     own = {settings.public_url, f"{request.url.scheme}://{request.headers.get('host', '')}"}
     return csrf.allowed(request.headers, own, settings.allowed_origins)
+
+
+class ServiceCredential(SecurityBase):
+    """The dependency of routes for other services: a service token in the same header."""
+
+    def __init__(self) -> None:
+        self.model: Any = HTTPBearerModel(description="A token of `sessionapi service-tokens add`.")
+        self.scheme_name = "ServiceToken"
+
+    async def __call__(self, request: Request) -> ServiceToken:
+        """Return the service token, or raise what is wrong with it."""
+        return await app_of(request).service_tokens.check(bearer.read(request.scope["headers"]))
 
 
 class AccessToken(SecurityBase):
@@ -76,7 +61,7 @@ class AccessToken(SecurityBase):
 
     async def __call__(self, request: Request) -> Claims:
         """Return the claims of the token, or raise what is wrong with it."""
-        return app_of(request).sessions.check(bearer_token(request.scope["headers"]))
+        return await app_of(request).checks.check(bearer.read(request.scope["headers"]))
 
 
 async def admin_of(request: Request, claims: Annotated[Claims, Security(AccessToken())]) -> Claims:
@@ -106,6 +91,7 @@ def cursor(kind: ids.Kind, text: str | None) -> UUID | None:
 Parts = Annotated[App, Depends(app_of)]
 From = Annotated[Client, Depends(client_of)]
 Bearer = Annotated[Claims, Security(AccessToken())]
+Service = Annotated[ServiceToken, Security(ServiceCredential())]
 Admin = Annotated[Claims, Depends(admin_of)]
 Limit = Annotated[int, Query(ge=1, le=100, description="How many items at most.")]
 Cursor = Annotated[str | None, Query(description="The `next_cursor` of the page before.", max_length=64)]

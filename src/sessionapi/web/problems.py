@@ -9,7 +9,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from sessionapi import bearer
 from sessionapi.errors import (
+    AuthenticationError,
     FieldError,
     InternalError,
     MalformedBody,
@@ -53,8 +55,6 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "overloaded": (503, "Overloaded"),
     "unavailable": (503, "Database unavailable"),
 }
-_PLAIN_CHALLENGE = {"missing_token", "invalid_credentials", "invalid_refresh_token", "refresh_token_reused"}
-"""No access token was presented: the challenge says only the scheme (RFC 6750 section 3.1)."""
 
 
 def response(error: SessionApiError, request: Request) -> JSONResponse:
@@ -89,10 +89,8 @@ def _headers(error: SessionApiError, status: int, request: Request) -> dict[str,
 
 def _challenge(error: SessionApiError, request: Request) -> str:
     """Say what was wrong with an access token, on the routes that take one (RFC 6750 section 3)."""
-    if error.code in _PLAIN_CHALLENGE or request.url.path in ("/login", "/refresh"):
-        return "Bearer"
-    name = "invalid_request" if error.code == "malformed_authorization" else "invalid_token"
-    return f'Bearer error="{name}", error_description="{error.detail}"'
+    takes_none = request.url.path in ("/login", "/refresh")
+    return bearer.challenge(error) if isinstance(error, AuthenticationError) and not takes_none else "Bearer"
 
 
 async def on_error(request: Request, problem: Exception) -> JSONResponse:

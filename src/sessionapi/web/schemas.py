@@ -192,6 +192,51 @@ class JwksOut(BaseModel):
     keys: list[Json]
 
 
+class RevokedSessionOut(BaseModel):
+    session_id: str = Field(examples=[SESSION_ID])
+    reason: str = Field(examples=["logout"])
+
+
+class RevocationsOut(BaseModel):
+    revoked: list[RevokedSessionOut] = Field(description="All sessions that were ended within the window.")
+    keys: str = Field(
+        description="Version of the key ring: when it changes, fetch the JWKS again.", examples=["5f0c1d2e"]
+    )
+    window: int = Field(description="Seconds that an ended session stays in the list.", examples=[315])
+
+
+class MetadataOut(BaseModel):
+    issuer: str = Field(examples=["https://login.example.com"])
+    jwks_uri: str = Field(examples=["https://login.example.com/.well-known/jwks.json"])
+    introspection_endpoint: str = Field(examples=["https://login.example.com/introspect"])
+    response_types_supported: list[str] = Field(
+        default=[], description="None: there are no OAuth clients here."
+    )
+    grant_types_supported: list[str] = []
+
+
+class IntrospectIn(BaseModel):
+    token: str = Field(max_length=16384, examples=["eyJhbGciOiJFUzI1NiIs..."])
+    token_type_hint: str | None = Field(default=None, max_length=64, examples=["access_token"])
+
+
+class IntrospectionOut(BaseModel):
+    active: bool = Field(examples=[True])
+    token_type: str | None = Field(default=None, examples=["Bearer"])
+    iss: str | None = Field(default=None, examples=["https://login.example.com"])
+    aud: str | None = Field(default=None, examples=["sessionapi"])
+    sub: str | None = Field(default=None, examples=[USER_ID])
+    sid: str | None = Field(default=None, examples=[SESSION_ID])
+    jti: str | None = Field(default=None, examples=["5f0c1d2e"])
+    iat: int | None = Field(default=None, examples=[1795512600])
+    exp: int | None = Field(default=None, examples=[1795512660])
+    auth_time: int | None = Field(default=None, examples=[1795512600])
+    username: str | None = Field(default=None, examples=["ada"])
+    roles: list[str] | None = Field(
+        default=None, description="As the user's row is now.", examples=[["admin"]]
+    )
+
+
 def tokens_out(tokens: Tokens) -> TokensOut:
     """Return the body that a login or a refresh is answered with."""
     in_body = tokens.session.transport == "body" and tokens.refresh_token is not None

@@ -1,22 +1,13 @@
-"""For machines: public keys, health, metrics."""
+"""For machines: health, metrics."""
 
 from fastapi import APIRouter, Response
 
 from sessionapi.errors import NotFound
 from sessionapi.web.deps import Parts
 from sessionapi.web.openapi import STORE, answers
-from sessionapi.web.schemas import JwksOut, StatusOut
+from sessionapi.web.schemas import StatusOut
 
 router = APIRouter(tags=["service"])
-
-
-@router.get(
-    "/.well-known/jwks.json", operation_id="jwks", summary="Public keys (RFC 7517)", responses=answers()
-)
-async def jwks(parts: Parts, response: Response) -> JwksOut:
-    """Return the keys that verify access tokens; cache them as long as the answer says."""
-    response.headers["Cache-Control"] = f"public, max-age={parts.settings.jwks_max_age}"
-    return JwksOut.model_validate(parts.ring.jwks())
 
 
 @router.get("/healthz", operation_id="healthz", summary="Alive, and can verify tokens", responses=answers())

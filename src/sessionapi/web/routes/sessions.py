@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from sessionapi import ids
+from sessionapi import bearer, ids
 from sessionapi.errors import FieldError, InvalidRefreshToken, ValidationFailed
 from sessionapi.model import Transport
 from sessionapi.refreshes import Presented
@@ -16,7 +16,6 @@ from sessionapi.web.deps import (
     From,
     Limit,
     Parts,
-    bearer_token,
     cursor,
     id_in_path,
 )
@@ -109,7 +108,7 @@ async def logout(
     if given or cookie:
         await parts.sessions.log_out(given or cookie or "", client)
     else:
-        await parts.sessions.log_out_bearer(bearer_token(request.scope["headers"]), client)
+        await parts.sessions.log_out_bearer(bearer.read(request.scope["headers"]), client)
     if cookie:
         cookies.clear_session(response, parts.settings)
 

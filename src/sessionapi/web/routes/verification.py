@@ -1,0 +1,145 @@
+"""For other services: public keys, where to find things, what was revoked, whether a token is good."""
+
+import time
+from typing import Annotated
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from sessionapi.errors import UnsupportedMediaType
+from sessionapi.revocations import WINDOW
+from sessionapi.web.deps import Parts, Service
+from sessionapi.web.openapi import BODY, STORE, answers
+from sessionapi.web.schemas import (
+    IntrospectIn,
+    IntrospectionOut,
+    JwksOut,
+    MetadataOut,
+    RevocationsOut,
+    RevokedSessionOut,
+)
+
+router = APIRouter(tags=["verification"])
+
+SERVICE = ("missing_token", "malformed_authorization", "invalid_token")
+FRESHNESS = 0.1
+"""Seconds that the list of revocations may be old: many verifiers together cost ten reads a second."""
+FORM = "application/x-www-form-urlencoded"
+_TAKEN = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            kind: {"schema": IntrospectIn.model_json_schema()} for kind in (FORM, "application/json")
+        },
+    }
+}
+
+
+@router.get(
+    "/.well-known/jwks.json", operation_id="jwks", summary="Public keys (RFC 7517)", responses=answers()
+)
+async def jwks(parts: Parts, response: Response) -> JwksOut:
+    """Return the keys that verify access tokens; cache them as long as the answer says."""
+    response.headers["Cache-Control"] = f"public, max-age={parts.settings.jwks_max_age}"
+    return JwksOut.model_validate(parts.ring.jwks())
+
+
+@router.get(
+    "/.well-known/oauth-authorization-server",
+    operation_id="metadata",
+    summary="Where to find the keys (RFC 8414)",
+    responses=answers(),
+)
+async def metadata(parts: Parts, response: Response) -> MetadataOut:
+    """Return what generic libraries look up. There are no OAuth clients here, so no grants either."""
+    response.headers["Cache-Control"] = f"public, max-age={parts.settings.jwks_max_age}"
+    url = parts.settings.public_url
+    return MetadataOut(
+        issuer=parts.settings.effective_issuer,
+        jwks_uri=f"{url}/.well-known/jwks.json",
+        introspection_endpoint=f"{url}/introspect",
+    )
+
+
+@router.get(
+    "/revocations",
+    operation_id="revocations",
+    summary="Sessions that ended lately",
+    response_model=RevocationsOut,
+    responses={304: {"description": "Nothing changed."}, **answers(*SERVICE, *STORE)},
+)
+async def revocations(
+    service: Service,  # noqa: ARG001 - it is there for its check
+    parts: Parts,
+    response: Response,
+    if_none_match: Annotated[str | None, Header(description="The ETag of the answer before.")] = None,
+) -> RevocationsOut | Response:
+    """Return the whole window each time, so that a verifier never has to catch up.
+
+    Access tokens of these sessions are to be refused, although their signature is good.
+    """
+    await parts.poll.fresher_than(time.monotonic() - FRESHNESS)
+    etag = f'"{parts.revocations.version}.{parts.ring.version}"'
+    response.headers.update({"ETag": etag, "Cache-Control": "no-cache"})
+    if if_none_match == etag:
+        return Response(status_code=304, headers=response.headers)
+    ended = parts.revocations.all().items()
+    return RevocationsOut(
+        revoked=[RevokedSessionOut(session_id=session_id, reason=reason) for session_id, reason in ended],
+        keys=parts.ring.version,
+        window=int(WINDOW.total_seconds()),
+    )
+
+
+@router.post(
+    "/introspect",
+    operation_id="introspect",
+    summary="Whether an access token is good now (RFC 7662)",
+    response_model_exclude_unset=True,
+    openapi_extra=_TAKEN,
+    responses=answers(*SERVICE, *BODY, *STORE),
+)
+async def introspect(
+    service: Service,  # noqa: ARG001 - it is there for its check
+    request: Request,
+    response: Response,
+    parts: Parts,
+) -> IntrospectionOut:
+    """Answer from the live rows. Of what is no good access token nothing is said but that."""
+    response.headers["Cache-Control"] = "no-store"
+    found = await parts.checks.introspect((await _introspected(request)).token)
+    if found is None:
+        return IntrospectionOut(active=False)
+    claims, user = found
+    return IntrospectionOut(
+        active=True,
+        token_type="Bearer",  # noqa: S106 - the name of a scheme
+        iss=parts.settings.effective_issuer,
+        aud=parts.settings.audience,
+        sub=claims.user_id,
+        sid=claims.session_id,
+        jti=claims.token_id,
+        iat=claims.issued_at,
+        exp=claims.expires_at,
+        auth_time=claims.auth_time,
+        username=user.username,
+        roles=list(user.roles),
+    )
+
+
+async def _introspected(request: Request) -> IntrospectIn:
+    """Return the body, which is the RFC's form, or JSON as everywhere else here."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body = await request.body()
+    try:
+        if media_type == "application/json":
+            return IntrospectIn.model_validate_json(body)
+        if media_type == FORM:
+            return IntrospectIn.model_validate(dict(parse_qsl(body.decode("latin-1"))))
+    except ValidationError as problem:
+        raise RequestValidationError(
+            [{**error, "loc": ("body", *error["loc"])} for error in problem.errors()]
+        ) from None
+    raise UnsupportedMediaType
