@@ -52,7 +52,13 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
     """Settings on an SQLite file of this test, whatever the environment says."""
 
     def make(**changes: Any) -> Settings:
-        values = {"data_dir": tmp_path / "var", "secret": SERVER_SECRET, **CHEAP_HASH, **changes}
+        values = {
+            "data_dir": tmp_path / "var",
+            "secret": SERVER_SECRET,
+            "throttle": False,
+            **CHEAP_HASH,
+            **changes,
+        }
         return Settings(_env_file=None, **values)
 
     return make
@@ -127,7 +133,7 @@ class Server:
 
 def environment(data_dir: Path, **settings: Any) -> dict[str, str]:
     """The environment of a server on a data folder; `settings` are named as in `Settings`."""
-    own = {"data_dir": data_dir, "hash_memory_kib": 8, "hash_time": 1, **settings}
+    own = {"data_dir": data_dir, "hash_memory_kib": 8, "hash_time": 1, "throttle": "off", **settings}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONAPI_")}
     return {**kept, **{f"SESSIONAPI_{name.upper()}": str(value) for name, value in own.items()}}
 

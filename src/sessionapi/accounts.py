@@ -19,12 +19,13 @@ from sessionapi.errors import (
     ValidationFailed,
 )
 from sessionapi.model import Client, Event, User
+from sessionapi.password_rules import PasswordRules
 from sessionapi.passwords import Passwords
 from sessionapi.policy import Policy
 from sessionapi.sessions import Sessions
 from sessionapi.storage import Store
 from sessionapi.tokens import Claims
-from sessionapi.users import normalise, refuse_weak
+from sessionapi.users import normalise
 
 ADMIN = "admin"
 RESET_TTL = timedelta(minutes=30)
@@ -46,6 +47,7 @@ class Accounts:
         self,
         store: Store,
         passwords: Passwords,
+        rules: PasswordRules,
         sessions: Sessions,
         the_policy: Policy,
         clock: Clock,
@@ -53,6 +55,7 @@ class Accounts:
     ) -> None:
         self._store = store
         self._passwords = passwords
+        self._rules = rules
         self._sessions = sessions
         self._policy = the_policy
         self._clock = clock
@@ -90,7 +93,7 @@ class Accounts:
         """Create an account from a password, or from a hash of another system, without a session."""
         name, key = normalise(username)
         if password is not None:
-            refuse_weak(password)
+            await self._rules.refuse_weak(password, name, email)
             hashed = await self._passwords.hash(password)
         elif hashed is not None and not self._passwords.knows(hashed):
             raise ValidationFailed(
@@ -135,6 +138,14 @@ class Accounts:
                 raise NotFound
             await tx.record(audit.event("user.enabled", now, user_id=user_id, client=client))
 
+    async def unlock(self, user_id: UUID, client: Client) -> None:
+        """Forget the wrong passwords of an account, so that its own is taken everywhere again."""
+        now = self._clock()
+        async with self._store.begin() as tx:
+            _present(await tx.locked_user(user_id))
+            await tx.clear_tries_of(user_id)
+            await tx.record(audit.event("user.unlocked", now, user_id=user_id, client=client))
+
     async def delete(self, user_id: UUID, client: Client) -> None:
         """Empty an account and end its sessions; the name is free again.
 
@@ -147,6 +158,7 @@ class Accounts:
         async with self._store.begin() as tx:
             if not await tx.renew_credentials(user_id, **emptied):
                 raise NotFound
+            await tx.clear_tries_of(user_id)
             await tx.record(audit.event("user.deleted", now, user_id=user_id, client=client))
             await self._sessions.end_all(tx, user_id, "user_deleted", now, client)
 
@@ -162,21 +174,23 @@ class Accounts:
 
     async def reset_password(self, token: str, new: str, client: Client) -> None:
         """Set a new password with a one-time token, and end all sessions."""
-        refuse_weak(new, "new_password")
         digest = refresh_token.digest(token.encode())
         async with self._store.read() as tx:
             user_id = await tx.password_reset(digest, self._clock())
-        if user_id is None:
+            user = await tx.user(user_id) if user_id else None
+        if user is None:
             raise _no_such_reset()
+        await self._rules.refuse_weak(new, user.username, user.email, "new_password")
         hashed = await self._passwords.hash(new)
         now = self._clock()
         async with self._store.begin() as tx:
             if not await tx.use_password_reset(digest, now):
                 raise _no_such_reset()
-            if not await tx.renew_credentials(user_id, password_hash=hashed):
+            if not await tx.renew_credentials(user.id, password_hash=hashed):
                 raise _no_such_reset()
-            await tx.record(audit.event("user.password_reset", now, user_id=user_id, client=client))
-            await self._sessions.end_all(tx, user_id, "password_reset", now, client)
+            await tx.clear_tries_of(user.id)
+            await tx.record(audit.event("user.password_reset", now, user_id=user.id, client=client))
+            await self._sessions.end_all(tx, user.id, "password_reset", now, client)
 
     async def require_admin(self, claims: Claims, user_id: UUID) -> None:
         """Raise Forbidden unless the live row names the role; the token's word for it is not enough."""

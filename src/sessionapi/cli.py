@@ -15,6 +15,7 @@ from sessionapi import settings as settings_module
 from sessionapi.errors import SessionApiError, StartupError
 from sessionapi.settings import Settings
 from sessionapi.storage import migrations
+from sessionapi.web import proxies
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -114,7 +115,7 @@ def _uvicorn_config(settings: Settings, workers: int) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=list(settings.trusted_proxies),
+        forwarded_allow_ips=proxies.trusted(settings.trusted_proxies),
         timeout_graceful_shutdown=DRAIN_SECONDS,
         timeout_worker_healthcheck=WORKER_PATIENCE,
         lifespan="on",

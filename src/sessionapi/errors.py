@@ -22,7 +22,8 @@ SessionApiError
 │   ├── NotFound, MethodNotAllowed
 │   └── UsernameTaken, Conflict
 ├── TryLater                      carries `retry_after` in seconds
-│   ├── RateLimited, Overloaded, Unavailable
+│   ├── RateLimited               too many tries; carries which limit it is
+│   ├── Overloaded, Unavailable
 ├── InternalError
 └── StartupError                  the process can't start; one line for the operator
 """
@@ -204,8 +205,17 @@ class TryLater(SessionApiError):
 
 
 class RateLimited(TryLater):
+    """A limit is used up: `quota` tries in `window` seconds, `remaining` of them left."""
+
     code = "rate_limited"
     default_detail = "Too many tries. Wait, then try again."
+    remaining: ClassVar[int] = 0
+
+    def __init__(self, detail: str, policy: str, quota: int, window: int, retry_after: int) -> None:
+        super().__init__(detail, retry_after)
+        self.policy = policy
+        self.quota = quota
+        self.window = window
 
 
 class Overloaded(TryLater):

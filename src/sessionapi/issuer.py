@@ -17,7 +17,7 @@ class Tokens:
     """What a client is given. All `*_in` are seconds from now.
 
     `refresh_token` is None where only the access token is renewed; `is_new` says that it differs from the
-    one that the client showed, so that a cookie is to be set.
+    one that the client showed, so that a cookie is to be set. A login adds the `device_token`.
     """
 
     access_token: str = field(repr=False)
@@ -28,6 +28,7 @@ class Tokens:
     expires_absolutely_in: int
     session: Session
     user: User
+    device_token: str | None = field(default=None, repr=False)
 
 
 class Issuer:

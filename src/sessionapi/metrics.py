@@ -33,6 +33,18 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.throttled = Counter(
+            "sessionapi_throttled",
+            "Tries refused by a limit: login, signup, refresh or password.",
+            ["policy"],
+            registry=self.registry,
+        )
+        self.breach_checks = Counter(
+            "sessionapi_breach_checks",
+            "New passwords looked up among the leaked ones: clean, found or failed.",
+            ["outcome"],
+            registry=self.registry,
+        )
 
     def render(self) -> bytes:
         """Return the text format that Prometheus scrapes."""

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,12 +22,21 @@ _QUEUE_PER_THREAD = 100
 """Hashes that may wait for a thread: about 2 s of work, beyond which an honest client has given up."""
 _LEGACY_SCHEMES = [
     "bcrypt",
-    "django_pbkdf2_sha256",
-    "pbkdf2_sha256",
-    "django_bcrypt_sha256",
     "bcrypt_sha256",
+    "pbkdf2_sha256",
+    "pbkdf2_sha512",
     "scrypt",
+    "sha256_crypt",
+    "sha512_crypt",
+    "django_argon2",
+    "django_bcrypt",
+    "django_bcrypt_sha256",
+    "django_pbkdf2_sha1",
+    "django_pbkdf2_sha256",
 ]
+_CUT_SCHEMES = frozenset({"bcrypt", "django_bcrypt"})
+_BCRYPT_BYTES = 72
+"""What bcrypt looks at. The library refuses longer passwords, the systems that hashes come from cut them."""
 
 R = TypeVar("R")
 
@@ -52,15 +61,30 @@ class Passwords:
 
     async def hash(self, password: str) -> str:
         """Return an Argon2id hash of the password, exactly as received."""
-        return await self._run(lambda: str(self._context.hash(password)))
+        with self.place():
+            return await self._run(lambda: str(self._context.hash(password)))
 
     async def verify(self, password: str, hashed: str | None) -> tuple[bool, str | None]:
         """Return (right, new hash if the stored one is of an old scheme or weaker parameters).
 
-        Without a stored hash the time of one is spent and the answer is (False, None).
+        Without a stored hash the time of one is spent and the answer is (False, None). The caller has taken
+        a place, before it counted the try.
         """
         right, upgraded = await self._run(lambda: self._verify(password, hashed or self._dummy))
         return (right, upgraded) if hashed is not None else (False, None)
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Take a place among those who hash or wait, or raise Overloaded at once."""
+        if self._room <= 0:
+            raise Overloaded
+        self._room -= 1
+        self._metrics.hash_queue.inc()
+        try:
+            yield
+        finally:
+            self._room += 1
+            self._metrics.hash_queue.dec()
 
     def knows(self, hashed: str) -> bool:
         """Return whether a hash of another system can be verified here."""
@@ -72,21 +96,22 @@ class Passwords:
 
     def _verify(self, password: str, hashed: str) -> tuple[bool, str | None]:
         try:
+            if self._context.identify(hashed) in _CUT_SCHEMES:
+                return self._verify_as_cut(password, hashed)
             right, upgraded = self._context.verify_and_update(password, hashed)
-        except ValueError:  # a legacy hash that can't take this password (too long, or with a NUL)
+        except ValueError:  # a legacy hash that can't take this password (with a NUL)
             return False, None
         return bool(right), upgraded
 
+    def _verify_as_cut(self, password: str, hashed: str) -> tuple[bool, str | None]:
+        """Take what its origin took: every password with these 72 bytes. From then on it is the whole one."""
+        right = self._context.verify(password.encode()[:_BCRYPT_BYTES], hashed)
+        return right, self._context.hash(password) if right else None
+
     async def _run(self, work: Callable[[], R]) -> R:
-        if self._room <= 0:
-            raise Overloaded
-        self._room -= 1
-        self._metrics.hash_queue.inc()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
-            self._room += 1
-            self._metrics.hash_queue.dec()
             self._metrics.hashes.inc()
 
 

@@ -1,16 +1,17 @@
-"""Deleting what nobody needs any more: sessions that ended long enough ago, dead one-time tokens.
+"""Deleting what nobody needs any more: sessions that ended long enough ago, dead one-time tokens, old counts.
 
 In batches, each a short transaction of its own, so that nobody waits for it. Several processes may do it at
 once. A session past its idle end waits for its absolute one: there is no index on the idle end, for every
 refresh would have to write it.
 """
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
 
 from sessionapi.clock import Clock
-from sessionapi.storage import Store
+from sessionapi.storage import Store, Tx
 
 log = structlog.get_logger()
 
@@ -30,13 +31,17 @@ class Purge:
         now = self._clock()
         async with self._store.begin() as tx:
             await tx.purge_password_resets(now)
-        total = 0
-        while True:
-            async with self._store.begin() as tx:
-                deleted = await tx.purge_sessions(now - self._kept, BATCH)
-            total += deleted
-            if deleted == 0:
-                break
+        await self._all(lambda tx: tx.purge_tries(now, BATCH))
+        total = await self._all(lambda tx: tx.purge_sessions(now - self._kept, BATCH))
         if total:
             log.info("purged", sessions=total)
         return total
+
+    async def _all(self, purge: Callable[[Tx], Awaitable[int]]) -> int:
+        total = 0
+        while True:
+            async with self._store.begin() as tx:
+                deleted = await purge(tx)
+            total += deleted
+            if deleted == 0:
+                return total

@@ -16,6 +16,7 @@ from sessionapi.policy import Attempt, Decision, Policy
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.sessions import Sessions, require_living
 from sessionapi.storage import Store, Tx
+from sessionapi.windows import MemoryLimits
 
 TRIES = 3
 """How often a write that met a changed row is decided again (design 4.3, step 4)."""
@@ -51,6 +52,7 @@ class Refreshes:
         issuer: Issuer,
         sessions: Sessions,
         the_policy: Policy,
+        memory: MemoryLimits,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -58,19 +60,22 @@ class Refreshes:
         self._issuer = issuer
         self._sessions = sessions
         self._policy = the_policy
+        self._memory = memory
         self._clock = clock
         self._metrics = metrics
 
     async def refresh(self, presented: Presented) -> Tokens:
         """Renew a session. What only reads is answered from one read; everything else is one write.
 
-        Raises InvalidRefreshToken, SessionRevoked, SessionExpired, or, after the session has been ended
-        durably, RefreshTokenReused.
+        Raises InvalidRefreshToken, SessionRevoked, SessionExpired, RateLimited, or, after the session has
+        been ended durably, RefreshTokenReused.
         """
         request = self._understand(presented, self._clock())
         async with self._store.read() as tx:
             session, user = await self._living(tx, request)
         decision = policy.decide(session, request.attempt, request.now, self._policy)
+        if decision.outcome in ("renewal", "rotation"):
+            await self._memory.count("refresh", session.id.hex)
         if decision.writes:
             session, user, decision = await self._write(request)
         self._metrics.refreshes.labels(decision.outcome).inc()

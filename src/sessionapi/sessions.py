@@ -1,7 +1,7 @@
 """The life of a session but for its refreshes: start, check, list, end."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -28,13 +28,17 @@ from sessionapi.tokens import Claims
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a login says of the device that it happens on. `replaces` is the token of its cookie, if any."""
+    """What a login says of the device that it happens on.
+
+    `replaces` is the refresh token of its cookie, `token` its device token, if it has one.
+    """
 
     client: Client
     remember: bool = True
     transport: Transport = "body"
     name: str | None = None
-    replaces: str | None = None
+    replaces: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
 
 
 class Sessions:

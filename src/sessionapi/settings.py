@@ -4,6 +4,7 @@ Spans are in seconds. The README's table is made from this class (`sessionapi se
 """
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -88,6 +89,30 @@ class Settings(BaseSettings):
     recent_login: int = Field(300, ge=10, le=DAY, description="How recent a login a sensitive change needs.")
     signup: Literal["open", "closed"] = Field("open", description="Whether strangers may create accounts.")
     throttle: bool = Field(True, description="Limits on guessing; `off` is for load tests only.")
+    login_per_address: int = Field(
+        30, ge=1, le=100_000, description="Logins a minute of one address (IPv6: one /64), in each process."
+    )
+    signup_per_address: int = Field(
+        10, ge=1, le=100_000, description="Sign-ups an hour of one address, in each process."
+    )
+    refresh_per_session: int = Field(
+        120, ge=5, le=100_000, description="Renewals a minute of one session: a client that runs wild."
+    )
+    login_failures: int = Field(
+        10, ge=3, le=100, description="Wrong passwords for an account from one address, or on a known device."
+    )
+    login_failures_window: int = Field(
+        600, ge=10, le=DAY, description="Seconds from the first of them until they are forgotten."
+    )
+    account_failures: int = Field(
+        100, ge=10, le=100, description="Wrong passwords in a row that lock an account (NIST SP 800-63B-4)."
+    )
+    breached_passwords: bool = Field(
+        False, description="Look new passwords up among leaked ones, by five letters of their SHA-1."
+    )
+    breached_passwords_url: str = Field(
+        "https://api.pwnedpasswords.com/range", description="Where; a copy of your own works too."
+    )
     trusted_proxies: CommaList = Field(
         (), description="Addresses or networks whose X-Forwarded-For is believed, by comma."
     )
@@ -136,13 +161,25 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("public_url", "issuer")
+    @field_validator("public_url", "issuer", "breached_passwords_url")
     @classmethod
     def _is_web_address(cls, value: str, info: ValidationInfo) -> str:
         parts = urlsplit(value)
         if value and (parts.scheme not in ("http", "https") or not parts.hostname):
             raise _refusal(f"must be an address as in https://login.example.com, not {value!r}")
         return value if info.field_name == "issuer" else value.rstrip("/")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ip_network(network)
+            except ValueError:
+                raise _refusal(
+                    f"must list addresses or whole networks as in 10.0.0.0/8, not {network!r}"
+                ) from None
+        return value
 
     @field_validator("allowed_origins")
     @classmethod

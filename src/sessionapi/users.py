@@ -2,26 +2,27 @@
 
 import re
 import unicodedata
+from dataclasses import replace
 from uuid import UUID
 
 from sessionapi import audit, ids
 from sessionapi.clock import Clock
+from sessionapi.device_token import DeviceTokens
 from sessionapi.errors import (
     FieldError,
     InvalidCredentials,
     SignupClosed,
     UsernameTaken,
     ValidationFailed,
-    WeakPassword,
 )
 from sessionapi.issuer import Tokens
 from sessionapi.model import Client, User
+from sessionapi.password_rules import PasswordRules
 from sessionapi.passwords import Passwords
 from sessionapi.sessions import Device, Sessions
 from sessionapi.storage import Store
+from sessionapi.throttle import Throttle, Try
 
-MIN_PASSWORD, MAX_PASSWORD = 8, 256
-"""Characters (ASVS 6.2.1, 6.2.9: at least 8, and at least 64 taken)."""
 _USERNAME = re.compile(r"[\w.@+-]{1,150}")
 
 
@@ -29,10 +30,22 @@ class Users:
     """Accounts in one store, as far as passwords go."""
 
     def __init__(
-        self, store: Store, passwords: Passwords, sessions: Sessions, clock: Clock, *, signup_open: bool
+        self,
+        store: Store,
+        passwords: Passwords,
+        rules: PasswordRules,
+        throttle: Throttle,
+        device_tokens: DeviceTokens,
+        sessions: Sessions,
+        clock: Clock,
+        *,
+        signup_open: bool,
     ) -> None:
         self._store = store
         self._passwords = passwords
+        self._rules = rules
+        self._throttle = throttle
+        self._device_tokens = device_tokens
         self._sessions = sessions
         self._clock = clock
         self._signup_open = signup_open
@@ -42,31 +55,45 @@ class Users:
         if not self._signup_open:
             raise SignupClosed
         name, key = normalise(username)
-        refuse_weak(password)
+        await self._rules.refuse_weak(password, name, email)
+        await self._throttle.count_signup(device.client)
         hashed = await self._passwords.hash(password)
         now = self._clock()
         user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
         async with self._store.begin() as tx:
             if await tx.insert_user(user, key):
                 await tx.record(audit.event("user.created", now, user_id=user.id, client=device.client))
-                return await self._sessions.start(tx, user, device, now)
+                return self._known(await self._sessions.start(tx, user, device, now), device)
         raise UsernameTaken
 
     async def log_in(self, username: str, password: str, device: Device) -> Tokens:
-        """Verify the password, then start a session, unless the credentials changed in between."""
-        user = await self._authenticate(await self._find(username), password)
+        """Verify the password, then start a session, unless the credentials changed in between.
+
+        What refuses a try comes in the order of what it costs: a count in memory, the length of the queue,
+        a reservation in the database, a hash.
+        """
+        await self._throttle.count_login(device.client)
+        with self._passwords.place():
+            found, typed = await self._find(username)
+            tried = await self._throttle.reserve_login(
+                found.id if found else None, typed, device.token, device.client
+            )
+            user = await self._authenticate(found, password, tried, device.client)
         now = self._clock()
         async with self._store.begin() as tx:
             if await tx.lock_user(user.id, user.credential_version):
-                return await self._sessions.start(tx, user, device, now)
+                await self._throttle.succeeded(tx, tried)
+                return self._known(await self._sessions.start(tx, user, device, now), device)
         raise InvalidCredentials
 
-    async def reauthenticate(self, user_id: UUID, session_id: UUID, password: str) -> Tokens:
+    async def reauthenticate(self, user_id: UUID, session_id: UUID, password: str, client: Client) -> Tokens:
         """Confirm the password in a living session, which moves its `auth_time`."""
-        user = await self._authenticate(await self._get(user_id), password)
+        user = await self._get(user_id)
+        tried = await self._verify_in_session(user, session_id, password, client)
         now = self._clock()
         async with self._store.begin() as tx:
             if await tx.lock_user(user.id, user.credential_version):
+                await self._throttle.succeeded(tx, tried)
                 return await self._sessions.reauthenticated(tx, user, session_id, now)
         raise InvalidCredentials
 
@@ -77,19 +104,28 @@ class Users:
 
         All in one transaction, which also asks whether the password that was verified is still the one.
         """
-        refuse_weak(new, "new_password")
-        user = await self._authenticate(await self._get(user_id), current)
+        user = await self._get(user_id)
+        await self._rules.refuse_weak(new, user.username, user.email, "new_password")
+        await self._verify_in_session(user, session_id, current, client)
         hashed = await self._passwords.hash(new)
         now = self._clock()
         async with self._store.begin() as tx:
             if await tx.lock_user(user.id, user.credential_version):
                 await tx.renew_credentials(user.id, password_hash=hashed)
+                await tx.clear_tries_of(user.id)
                 await tx.record(audit.event("user.password_changed", now, user_id=user.id, client=client))
                 await self._sessions.end_all(tx, user.id, "password_changed", now, client, keep=session_id)
                 return await self._sessions.renew_secret(tx, user, session_id, now)
         raise InvalidCredentials
 
-    async def _authenticate(self, user: User | None, password: str) -> User:
+    async def _verify_in_session(self, user: User, session_id: UUID, password: str, client: Client) -> Try:
+        """Verify a password that is shown again in a living session, which has tries of its own."""
+        with self._passwords.place():
+            tried = await self._throttle.reserve_in_session(user.id, session_id)
+            await self._authenticate(user, password, tried, client)
+        return tried
+
+    async def _authenticate(self, user: User | None, password: str, tried: Try, client: Client) -> User:
         """Return the enabled user whose password this is.
 
         An unknown user, one without a password, a disabled one and a wrong password cost one hash each and
@@ -98,23 +134,35 @@ class Users:
         hashed = user.password_hash if user else None
         right, upgraded = await self._passwords.verify(password, hashed)
         if user is None or hashed is None or not right or user.disabled_at is not None:
+            await self._throttle.failed(tried, client)
             raise InvalidCredentials
         if upgraded is not None:
             async with self._store.begin() as tx:
                 await tx.upgrade_hash(user.id, verified=hashed, upgraded=upgraded)
         return user
 
-    async def _find(self, username: str) -> User | None:
+    def _known(self, tokens: Tokens, device: Device) -> Tokens:
+        """Add the token by which the user will be known on this device."""
+        return replace(tokens, device_token=self._device_tokens.issue(tokens.user.id, device.token))
+
+    async def _find(self, username: str) -> tuple[User | None, str]:
+        """Return the user of a name, and the name as it is counted."""
         try:
             _, key = normalise(username)
         except ValidationFailed:
-            return None  # no such name can exist; no query with what may not even be text for the database
+            return (
+                None,
+                username,
+            )  # no such name can exist; the database isn't asked, it may be no text for it
         async with self._store.read() as tx:
-            return await tx.user_by_name(key)
+            return await tx.user_by_name(key), key
 
-    async def _get(self, user_id: UUID) -> User | None:
+    async def _get(self, user_id: UUID) -> User:
         async with self._store.read() as tx:
-            return await tx.user(user_id)
+            user = await tx.user(user_id)
+        if user is None:
+            raise InvalidCredentials
+        return user
 
 
 def normalise(username: str) -> tuple[str, str]:
@@ -124,10 +172,3 @@ def normalise(username: str) -> tuple[str, str]:
         text = "Use 1 to 150 letters, digits and @ . + - _"
         raise ValidationFailed(field_errors=[FieldError("username", "invalid_username", text)])
     return name, unicodedata.normalize("NFKC", name.casefold())
-
-
-def refuse_weak(password: str, field: str = "password") -> None:
-    """Raise WeakPassword for a password that is too short; its letters are never changed."""
-    if len(password) < MIN_PASSWORD:
-        text = f"Use at least {MIN_PASSWORD} characters."
-        raise WeakPassword(text, [FieldError(field, "too_short", text)])

@@ -4,18 +4,22 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 
 from sessionapi import ids, secret
 from sessionapi.accounts import Accounts
+from sessionapi.breached import BreachedPasswords
 from sessionapi.checks import Checks
 from sessionapi.clock import Clock, system_clock
+from sessionapi.device_token import DeviceTokens
 from sessionapi.errors import StartupError, Unavailable
 from sessionapi.issuer import Issuer
 from sessionapi.keyring import KeyRing
 from sessionapi.keys import Keys
+from sessionapi.limits import BucketKeys, Limits
 from sessionapi.metrics import Metrics
+from sessionapi.password_rules import PasswordRules
 from sessionapi.passwords import Passwords
 from sessionapi.policy import Policy
 from sessionapi.poll import Poll
@@ -27,8 +31,10 @@ from sessionapi.service_tokens import ServiceTokens
 from sessionapi.sessions import Sessions
 from sessionapi.settings import Settings
 from sessionapi.storage import Store, engines, migrations
+from sessionapi.throttle import Throttle
 from sessionapi.tokens import Rules
 from sessionapi.users import Users
+from sessionapi.windows import MemoryLimits
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class App:
     service_tokens: ServiceTokens
     passwords: Passwords
     sessions: Sessions
+    throttle: Throttle
     users: Users
     accounts: Accounts
     refreshes: Refreshes
@@ -96,6 +103,12 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
     poll = Poll(store, keys, revocations, clock, settings.revocation_poll)
     checks = Checks(store, ring, rules, revocations, poll, clock)
     sessions = Sessions(store, issuer, checks, policy, revocations, clock)
+    memory = MemoryLimits(limits_of(settings), clock, metrics, enabled=settings.throttle)
+    devices = DeviceTokens(server_secret.derive("device"))
+    buckets = BucketKeys(server_secret.derive("throttle")[0], limits_of(settings))
+    throttle = Throttle(store, memory, devices, buckets, clock, metrics, enabled=settings.throttle)
+    strength = password_rules_of(settings, metrics)
+    signup_open = settings.signup == "open"
     return App(
         settings=settings,
         clock=clock,
@@ -109,9 +122,10 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         service_tokens=ServiceTokens(store, clock),
         passwords=passwords,
         sessions=sessions,
-        users=Users(store, passwords, sessions, clock, signup_open=settings.signup == "open"),
-        accounts=Accounts(store, passwords, sessions, policy, clock),
-        refreshes=Refreshes(store, issuer, sessions, policy, clock, metrics),
+        throttle=throttle,
+        users=Users(store, passwords, strength, throttle, devices, sessions, clock, signup_open=signup_open),
+        accounts=Accounts(store, passwords, strength, sessions, policy, clock),
+        refreshes=Refreshes(store, issuer, sessions, policy, memory, clock, metrics),
         purge=Purge(store, clock, timedelta(seconds=settings.keep_ended)),
     )
 
@@ -154,6 +168,19 @@ def policy_of(settings: Settings) -> Policy:
         **{name: timedelta(seconds=getattr(settings, name)) for name in spans},
         sessions_per_user=settings.sessions_per_user,
     )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the numbers behind the limits."""
+    return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
+
+
+def password_rules_of(settings: Settings, metrics: Metrics) -> PasswordRules:
+    """Return the rules for new passwords."""
+    names = (settings.brand_name, "sessionapi")
+    if not settings.breached_passwords:
+        return PasswordRules(names)
+    return PasswordRules(names, BreachedPasswords(settings.breached_passwords_url, metrics).contains)
 
 
 def _server_secret(settings: Settings) -> ServerSecret:

@@ -17,10 +17,11 @@ from sessionapi.storage.events import EventQueries
 from sessionapi.storage.keys import KeyQueries
 from sessionapi.storage.service_tokens import ServiceTokenQueries
 from sessionapi.storage.sessions import SessionQueries
+from sessionapi.storage.tries import TryQueries
 from sessionapi.storage.users import UserQueries
 
 
-class Tx(UserQueries, SessionQueries, KeyQueries, ServiceTokenQueries, EventQueries):
+class Tx(UserQueries, SessionQueries, KeyQueries, ServiceTokenQueries, EventQueries, TryQueries):
     """One transaction: a short method for each question, records out."""
 
     def __init__(self, connection: AsyncConnection) -> None:

@@ -162,3 +162,12 @@ password_resets = sa.Table(
     sa.Column("user_id", sa.Uuid, sa.ForeignKey("users.id"), nullable=False, index=True),
     sa.Column("expires_at", Moment, nullable=False, index=True),
 )
+
+password_tries = sa.Table(
+    "password_tries",
+    metadata,
+    sa.Column("bucket", sa.LargeBinary(32), primary_key=True),
+    sa.Column("user_id", sa.Uuid, index=True),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("ends_at", Moment, index=True),
+)

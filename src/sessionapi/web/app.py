@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -21,6 +22,8 @@ from sessionapi.web.routes import account, admin, docs, login, service, sessions
 KEYS_INTERVAL = 60
 """Seconds between two looks at the age of the signing keys."""
 PURGE_INTERVAL = 300
+
+log = structlog.get_logger()
 
 DESCRIPTION = """
 Log in once, stay logged in, on one-minute JWTs that every service verifies offline.
@@ -81,13 +84,21 @@ def _cors(known: settings.Settings) -> dict[str, Any]:
         "allow_credentials": True,
         "allow_methods": ["GET", "POST", "PATCH", "DELETE"],
         "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-        "expose_headers": ["Retry-After", "X-Request-ID", "WWW-Authenticate"],
+        "expose_headers": [
+            "Retry-After",
+            "RateLimit",
+            "RateLimit-Policy",
+            "X-Request-ID",
+            "WWW-Authenticate",
+        ],
     }
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: wiring.App = app.state.sessionapi
+    if not parts.settings.throttle:
+        log.warning("THROTTLE=off: anybody may guess passwords without limit; for load tests only")
     await parts.start()
     background = [
         asyncio.create_task(repeat("poll", parts.poll.once, parts.poll.interval)),

@@ -1,19 +1,34 @@
-"""The session cookie: `__Host-NAME`, HttpOnly, Secure, SameSite=Lax, Path=/, and no Domain (RFC 6265bis).
+"""Our two cookies: HttpOnly, Secure, SameSite=Lax, Path=/, and no Domain (RFC 6265bis).
 
-`__Host-` keeps every other host of the domain from setting it, the HttpOnly flag keeps every script from
-reading it. Without remember me it has no lifetime of its own and goes with the browser's session.
+`__Host-session` holds the refresh token, `__Host-device` the device token, which outlives logouts. `__Host-`
+keeps every other host of the domain from setting them, the HttpOnly flag keeps every script from reading
+them. Without remember me they have no lifetime of their own and go with the browser's session.
 """
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sessionapi.issuer import Tokens
-from sessionapi.settings import Settings
+from sessionapi.settings import DAY, Settings
+
+DEVICE_MAX_AGE = 365 * DAY
+"""Seconds that a browser is a known device after the last login there: browsers keep none over 400 days."""
 
 
 def name(settings: Settings) -> str:
-    """Return the cookie's whole name."""
-    return f"__Host-{settings.cookie_name}" if settings.cookie_secure else settings.cookie_name
+    """Return the whole name of the session cookie."""
+    return _prefixed(settings.cookie_name, settings)
+
+
+def device_name(settings: Settings) -> str:
+    """Return the whole name of the device cookie; another `COOKIE_NAME` keeps two environments apart."""
+    own = "" if settings.cookie_name == "session" else f"{settings.cookie_name}-"
+    return _prefixed(f"{own}device", settings)
+
+
+def any_of_ours(request: Request, settings: Settings) -> bool:
+    """Return whether a request carries one of our cookies, which somebody else could have made it send."""
+    return bool({name(settings), device_name(settings)} & request.cookies.keys())
 
 
 def read(request: Request, settings: Settings) -> str | None:
@@ -21,17 +36,21 @@ def read(request: Request, settings: Settings) -> str | None:
     return request.cookies.get(name(settings))
 
 
+def read_device(request: Request, settings: Settings) -> str | None:
+    """Return the device token that the cookie holds, if there is one."""
+    return request.cookies.get(device_name(settings))
+
+
 def set_session(response: Response, settings: Settings, tokens: Tokens) -> None:
     """Hand the refresh token to the browser; a remembered one until the session's absolute end."""
-    response.set_cookie(
-        name(settings),
-        tokens.refresh_token or "",
-        max_age=tokens.expires_absolutely_in if tokens.session.remember else None,
-        path="/",
-        secure=settings.cookie_secure,
-        httponly=True,
-        samesite="lax",
-    )
+    max_age = tokens.expires_absolutely_in if tokens.session.remember else None
+    _set(response, settings, name(settings), tokens.refresh_token or "", max_age)
+
+
+def set_device(response: Response, settings: Settings, tokens: Tokens) -> None:
+    """Hand the device token to the browser; a shared computer, not remembered, forgets it when it closes."""
+    max_age = DEVICE_MAX_AGE if tokens.session.remember else None
+    _set(response, settings, device_name(settings), tokens.device_token or "", max_age)
 
 
 def clear_session(response: Response, settings: Settings) -> None:
@@ -39,3 +58,19 @@ def clear_session(response: Response, settings: Settings) -> None:
     response.delete_cookie(
         name(settings), path="/", secure=settings.cookie_secure, httponly=True, samesite="lax"
     )
+
+
+def _set(response: Response, settings: Settings, cookie: str, value: str, max_age: int | None) -> None:
+    response.set_cookie(
+        cookie,
+        value,
+        max_age=max_age,
+        path="/",
+        secure=settings.cookie_secure,
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def _prefixed(cookie: str, settings: Settings) -> str:
+    return f"__Host-{cookie}" if settings.cookie_secure else cookie

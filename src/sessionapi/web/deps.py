@@ -7,7 +7,7 @@ from fastapi import Depends, Query, Request, Security
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
-from sessionapi import bearer, ids
+from sessionapi import bearer, ids, limits
 from sessionapi.errors import FieldError, NotFound, ValidationFailed
 from sessionapi.model import Client, ServiceToken
 from sessionapi.sessions import owner
@@ -25,10 +25,14 @@ def app_of(request: Request) -> App:
 
 
 def client_of(request: Request) -> Client:
-    """Return where a request comes from; behind a trusted proxy uvicorn has put the real address there."""
+    """Return where a request comes from; behind a trusted proxy uvicorn has put the real address there.
+
+    What is no address (a proxy may say `unknown`) is none here.
+    """
     user_agent = request.headers.get("user-agent")
+    found = limits.address(request.client.host if request.client else None)
     return Client(
-        ip=request.client.host if request.client else None,
+        ip=str(found) if found else None,
         user_agent=user_agent[:_MAX_USER_AGENT] if user_agent else None,
     )
 

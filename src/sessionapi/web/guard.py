@@ -51,5 +51,5 @@ class Guard:
         length = request.headers.get("content-length", "0")
         if length.isdecimal() and int(length) > MAX_BODY:
             return PayloadTooLarge()
-        with_cookie = request.method == "POST" and cookies.read(request, self._settings) is not None
+        with_cookie = request.method == "POST" and cookies.any_of_ours(request, self._settings)
         return CsrfRejected() if with_cookie and not may_use_cookie(request) else None

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sessionapi import ids
 from sessionapi.metrics import Metrics
+from sessionapi.web.proxies import ProxyWarning
 
 log = structlog.get_logger()
 
@@ -36,6 +37,7 @@ class Edge:
         self._app = app
         self._metrics = metrics
         self._headers = security_headers(https=https)
+        self._proxy_warning = ProxyWarning()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -43,6 +45,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
+        self._proxy_warning.look(scope)
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0

@@ -41,6 +41,7 @@ BEARER = (
 )
 BODY = ("malformed_body", "payload_too_large", "unsupported_media_type", "validation_failed")
 STORE = ("unavailable",)
+BUSY = ("rate_limited", "overloaded")
 
 
 def answers(*codes: str) -> dict[int | str, dict[str, Any]]:

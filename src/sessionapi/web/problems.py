@@ -18,6 +18,7 @@ from sessionapi.errors import (
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
+    RateLimited,
     SessionApiError,
     Unavailable,
     UnsupportedMediaType,
@@ -84,7 +85,17 @@ def _headers(error: SessionApiError, status: int, request: Request) -> dict[str,
         headers["WWW-Authenticate"] = _challenge(error, request)
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, RateLimited):
+        headers |= _limit_headers(error)
     return headers
+
+
+def _limit_headers(error: RateLimited) -> dict[str, str]:
+    """Say which limit it is and when it opens again (draft-ietf-httpapi-ratelimit-headers)."""
+    return {
+        "RateLimit-Policy": f'"{error.policy}";q={error.quota};w={error.window}',
+        "RateLimit": f'"{error.policy}";r={error.remaining};t={error.retry_after}',
+    }
 
 
 def _challenge(error: SessionApiError, request: Request) -> str:

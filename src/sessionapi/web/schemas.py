@@ -37,13 +37,14 @@ Transport = Annotated[
     Field(description="How the refresh token travels: in the body, or as an HttpOnly cookie."),
 ]
 RefreshText = Annotated[str, Field(max_length=512, examples=["sr_AQGQ..."])]
+DeviceText = Annotated[str, Field(max_length=512, examples=["dt_AQGQ..."])]
 Json = dict[str, Any]
 USER_ID = "user_01h455vb4pex5vsknk084sn02q"
 SESSION_ID = "sess_01h45ytscbebyvny4gc8cr8ma2"
 MOMENT = "2026-11-24T09:30:00Z"
 
 
-class LoginIn(Body):
+class _StartIn(Body):
     username: Username
     password: Password
     remember: bool = Field(True, description="Stay logged in beyond a day, and when the browser closes.")
@@ -51,7 +52,13 @@ class LoginIn(Body):
     device_name: DeviceName | None = None
 
 
-class SignupIn(LoginIn):
+class LoginIn(_StartIn):
+    device_token: DeviceText | None = Field(
+        None, description="From an earlier login of this user on this device; a cookie does the same."
+    )
+
+
+class SignupIn(_StartIn):
     email: Email | None = None
 
 
@@ -93,6 +100,7 @@ class CurrentIn(Body):
 
 class AdminUserIn(Body):
     disabled: bool | None = None
+    locked: Literal[False] | None = Field(None, description="`false` forgets the wrong passwords.")
     roles: list[Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]] | None = (
         Field(None, max_length=32, examples=[["admin"]])
     )
@@ -120,6 +128,11 @@ class TokensOut(BaseModel):
         description="Seconds to the nearer of the session's two ends.", examples=[604800]
     )
     user: TokenUserOut
+    device_token: str | None = Field(
+        None,
+        description="Keep it through logouts and send it with the next login here; of a login over the body.",
+        examples=["dt_AQGQ..."],
+    )
 
 
 class ProtectedOut(BaseModel):
@@ -137,6 +150,9 @@ class MeOut(TokenUserOut):
 class AdminUserOut(MeOut):
     claims: Json
     disabled_at: str | None
+    locked: bool = Field(
+        description="Whether the password is refused on unknown devices, after too many wrong ones in a row."
+    )
 
 
 class SessionOut(BaseModel):
@@ -239,7 +255,8 @@ class IntrospectionOut(BaseModel):
 
 def tokens_out(tokens: Tokens) -> TokensOut:
     """Return the body that a login or a refresh is answered with."""
-    in_body = tokens.session.transport == "body" and tokens.refresh_token is not None
+    secrets: Json = {"refresh_token": tokens.refresh_token, "device_token": tokens.device_token}
+    in_body = secrets if tokens.session.transport == "body" else {}
     return TokensOut(
         access_token=tokens.access_token,
         token_type="Bearer",  # noqa: S106 - the name of a scheme
@@ -248,7 +265,7 @@ def tokens_out(tokens: Tokens) -> TokensOut:
         generation=tokens.session.generation,
         session_expires_in=tokens.session_expires_in,
         user=TokenUserOut(**_naming(tokens.user)),
-        **({"refresh_token": tokens.refresh_token} if in_body else {}),
+        **{name: value for name, value in in_body.items() if value is not None},
     )
 
 
@@ -257,10 +274,15 @@ def me_out(user: User) -> MeOut:
     return MeOut(**_naming(user), **_account(user))
 
 
-def admin_user_out(user: User) -> AdminUserOut:
+def admin_user_out(user: User, *, locked: bool) -> AdminUserOut:
     """Return the account as an administrator sees it."""
-    disabled_at = moment(user.disabled_at) if user.disabled_at else None
-    return AdminUserOut(**_naming(user), **_account(user), claims=dict(user.claims), disabled_at=disabled_at)
+    return AdminUserOut(
+        **_naming(user),
+        **_account(user),
+        claims=dict(user.claims),
+        disabled_at=moment(user.disabled_at) if user.disabled_at else None,
+        locked=locked,
+    )
 
 
 def session_out(session: Session, current: str) -> SessionOut:

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from sessionapi.sessions import owner
 from sessionapi.web.deps import Bearer, From, Parts
-from sessionapi.web.openapi import BEARER, BODY, STORE, answers
+from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, answers
 from sessionapi.web.routes.login import hand_out
 from sessionapi.web.schemas import (
     MeIn,
@@ -71,7 +71,13 @@ async def delete_me(claims: Bearer, parts: Parts, client: From) -> None:
     summary="Change my password",
     response_model_exclude_unset=True,
     responses=answers(
-        *BEARER, "invalid_credentials", "weak_password", "csrf_rejected", "overloaded", *BODY, *STORE
+        *BEARER,
+        "invalid_credentials",
+        "weak_password",
+        "csrf_rejected",
+        *BUSY,
+        *BODY,
+        *STORE,
     ),
 )
 async def change_password(

@@ -1,6 +1,7 @@
 """For administrators: the role `admin`, read from the live row, and a recent login."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
@@ -18,6 +19,7 @@ from sessionapi.web.schemas import (
     event_out,
     session_out,
 )
+from sessionapi.wiring import App
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 
@@ -35,8 +37,9 @@ async def list_users(
     """Return users, the oldest first."""
     response.headers["Cache-Control"] = "no-store"
     found, following = await parts.accounts.page(limit, cursor("user", cursor_text))
+    locked = await parts.throttle.locked([each.id for each in found])
     return UsersOut(
-        items=[admin_user_out(each) for each in found],
+        items=[admin_user_out(each, locked=each.id in locked) for each in found],
         next_cursor=ids.public("user", following) if following else None,
     )
 
@@ -50,13 +53,13 @@ async def list_users(
 async def get_user(user_id: str, admin: Admin, parts: Parts, response: Response) -> AdminUserOut:
     """Return one user."""
     response.headers["Cache-Control"] = "no-store"
-    return admin_user_out(await parts.accounts.get(id_in_path("user", user_id)))
+    return await _shown(parts, id_in_path("user", user_id))
 
 
 @router.patch(
     "/users/{user_id}",
     operation_id="adminUpdateUser",
-    summary="Disable, enable, set roles or claims",
+    summary="Disable, enable, unlock, set roles or claims",
     responses=answers(*REFUSED, "not_found", *BODY),
 )
 async def update_user(
@@ -65,12 +68,14 @@ async def update_user(
     """Change what is given. Disabling ends all sessions of the user at once."""
     target = id_in_path("user", user_id)
     given = body.model_dump(exclude_unset=True)
-    disabled = given.pop("disabled", None)
+    disabled, locked = given.pop("disabled", None), given.pop("locked", None)
     if given:
         await parts.accounts.change(target, client, given)
     if disabled is not None:
         await (parts.accounts.disable if disabled else parts.accounts.enable)(target, client)
-    return admin_user_out(await parts.accounts.get(target))
+    if locked is False:
+        await parts.accounts.unlock(target, client)
+    return await _shown(parts, target)
 
 
 @router.delete(
@@ -152,3 +157,8 @@ async def list_events(
         items=[event_out(each) for each in found],
         next_cursor=ids.public("event", following) if following else None,
     )
+
+
+async def _shown(parts: App, user_id: UUID) -> AdminUserOut:
+    user = await parts.accounts.get(user_id)
+    return admin_user_out(user, locked=bool(await parts.throttle.locked([user_id])))

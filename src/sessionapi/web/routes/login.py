@@ -1,5 +1,7 @@
 """Signing up and logging in."""
 
+from dataclasses import replace
+
 from fastapi import APIRouter, Request, Response
 
 from sessionapi.errors import CsrfRejected
@@ -7,7 +9,7 @@ from sessionapi.issuer import Tokens
 from sessionapi.sessions import Device
 from sessionapi.web import cookies
 from sessionapi.web.deps import From, Parts, may_use_cookie
-from sessionapi.web.openapi import BODY, STORE, answers
+from sessionapi.web.openapi import BODY, BUSY, STORE, answers
 from sessionapi.web.schemas import LoginIn, SignupIn, TokensOut, tokens_out
 from sessionapi.wiring import App
 
@@ -21,7 +23,13 @@ router = APIRouter(tags=["login"])
     summary="Create an account and log in",
     response_model_exclude_unset=True,
     responses=answers(
-        "username_taken", "weak_password", "signup_closed", "csrf_rejected", "overloaded", *BODY, *STORE
+        "username_taken",
+        "weak_password",
+        "signup_closed",
+        "csrf_rejected",
+        *BUSY,
+        *BODY,
+        *STORE,
     ),
 )
 async def signup(
@@ -38,11 +46,15 @@ async def signup(
     operation_id="login",
     summary="Log in: start a session on this device",
     response_model_exclude_unset=True,
-    responses=answers("invalid_credentials", "csrf_rejected", "overloaded", *BODY, *STORE),
+    responses=answers("invalid_credentials", "csrf_rejected", *BUSY, *BODY, *STORE),
 )
 async def login(body: LoginIn, request: Request, response: Response, parts: Parts, client: From) -> TokensOut:
     """Verify the password and start a session. A wrong name and a wrong password are answered alike."""
-    device = _device(body, request, client, replaces=_replaced(body, request, parts))
+    device = replace(
+        _device(body, request, client),
+        replaces=_replaced(body, request, parts),
+        token=body.device_token or cookies.read_device(request, parts.settings),
+    )
     tokens = await parts.users.log_in(body.username, body.password, device)
     return hand_out(tokens, response, parts)
 
@@ -50,15 +62,18 @@ async def login(body: LoginIn, request: Request, response: Response, parts: Part
 def hand_out(tokens: Tokens, response: Response, parts: App) -> TokensOut:
     """Give the tokens to the client, the refresh token by the session's transport; nobody may store them."""
     response.headers["Cache-Control"] = "no-store"
-    if tokens.session.transport == "cookie" and tokens.is_new:
+    by_cookie = tokens.session.transport == "cookie"
+    if by_cookie and tokens.is_new:
         cookies.set_session(response, parts.settings, tokens)
+    if by_cookie and tokens.device_token:
+        cookies.set_device(response, parts.settings, tokens)
     return tokens_out(tokens)
 
 
-def _device(body: LoginIn, request: Request, client: From, replaces: str | None = None) -> Device:
+def _device(body: LoginIn | SignupIn, request: Request, client: From) -> Device:
     if body.transport == "cookie" and not may_use_cookie(request):
         raise CsrfRejected
-    return Device(client, body.remember, body.transport, body.device_name, replaces)
+    return Device(client, body.remember, body.transport, body.device_name)
 
 
 def _replaced(body: LoginIn, request: Request, parts: App) -> str | None:

@@ -19,7 +19,7 @@ from sessionapi.web.deps import (
     cursor,
     id_in_path,
 )
-from sessionapi.web.openapi import BEARER, BODY, STORE, answers
+from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, answers
 from sessionapi.web.routes.login import hand_out
 from sessionapi.web.schemas import (
     CurrentIn,
@@ -45,6 +45,7 @@ REFRESH = (
     "session_expired",
     "csrf_rejected",
     "conflict",
+    "rate_limited",
 )
 IdempotencyKey = Annotated[
     str | None,
@@ -182,14 +183,14 @@ async def update_current_session(body: CurrentIn, claims: Bearer, parts: Parts) 
     operation_id="reauthenticate",
     summary="Confirm the password in this session",
     response_model_exclude_unset=True,
-    responses=answers(*BEARER, "invalid_credentials", "csrf_rejected", "overloaded", *BODY, *STORE),
+    responses=answers(*BEARER, "invalid_credentials", "csrf_rejected", *BUSY, *BODY, *STORE),
 )
 async def reauthenticate(
-    body: ReauthenticateIn, claims: Bearer, parts: Parts, response: Response
+    body: ReauthenticateIn, claims: Bearer, parts: Parts, client: From, response: Response
 ) -> TokensOut:
     """Move `auth_time`, which sensitive changes ask for, and answer a new access token."""
     response.headers["Cache-Control"] = "no-store"
-    return tokens_out(await parts.users.reauthenticate(*owner(claims), body.password))
+    return tokens_out(await parts.users.reauthenticate(*owner(claims), body.password, client))
 
 
 @router.delete(

@@ -1,0 +1,155 @@
+"""How many tries are allowed, and what they are counted under. Nothing here counts.
+
+`windows.py` counts in the memory of a process, `throttle.py` in the database.
+"""
+
+import hmac
+import json
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Literal
+from uuid import UUID
+
+from sessionapi.errors import RateLimited
+
+Policy = Literal["login", "signup", "refresh", "password"]
+"""The name of a limit in the `RateLimit` headers and in the metrics."""
+
+KEPT_FOR_UNKNOWN = timedelta(days=30)
+"""How long the failures of a name that nobody has are kept, so that made-up names don't fill the database."""
+KEPT_FOR_DEVICE = timedelta(days=365)
+"""How long those of a device or a session are: the lifetime of a device cookie."""
+_REASONS: dict[Policy, str] = {
+    "login": "Too many logins from your network.",
+    "signup": "Too many sign-ups from your network.",
+    "refresh": "This session is renewed too often: use an access token until it expires.",
+    "password": "Too many wrong passwords. Log in on a device where you have before, or reset the password.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The numbers, from the settings of the same names; windows are in seconds."""
+
+    login_per_address: int = 30
+    signup_per_address: int = 10
+    refresh_per_session: int = 120
+    login_failures: int = 10
+    login_failures_window: int = 600
+    account_failures: int = 100
+
+
+def refusal(policy: Policy, quota: int, window: int, retry_after: float) -> RateLimited:
+    """Return the error of a limit that is used up for so many seconds more."""
+    return RateLimited(_REASONS[policy], policy, quota, window, max(1, math.ceil(retry_after)))
+
+
+def address(host: str | None) -> IPv4Address | IPv6Address | None:
+    """Return the address that a connection or a proxy names, or None for what is none (`unknown`, a path).
+
+    An IPv4 address is one, also when it comes over an IPv6 socket.
+    """
+    try:
+        found = ip_address(host or "")
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or (IPv6Address(int(found)) if isinstance(found, IPv6Address) else found)
+
+
+def network(host: str | None) -> str:
+    """Return whom an address counts as: IPv6 by /64, which is what one customer is given (RFC 6177).
+
+    All whose address isn't known count as one.
+    """
+    found = address(host)
+    if isinstance(found, IPv6Address):
+        return f"{IPv6Address(int(found) >> 64 << 64)}/64"
+    return str(found or "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One count of wrong passwords in the database: at most `quota` until `kept` after the first of them.
+
+    Without `kept` only a right password, a new one or an administrator clears it.
+    """
+
+    key: bytes
+    quota: int
+    kept: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """The two counts that a try falls under: those of the last minutes, and those in a row.
+
+    `on` says what is throttled, and what a lock would lock.
+    """
+
+    on: Literal["account", "device", "session"]
+    recent: Bucket
+    in_a_row: Bucket
+
+    @property
+    def both(self) -> tuple[Bucket, Bucket]:
+        """The two in one order for everybody, so that no two transactions wait for each other's rows."""
+        first, second = sorted((self.recent, self.in_a_row), key=lambda bucket: bucket.key)
+        return first, second
+
+
+class BucketKeys:
+    """Names the counts: by HMAC, so that the database holds neither a typed name nor an address."""
+
+    def __init__(self, key: bytes, limits: Limits) -> None:
+        self._key = key
+        self.limits = limits
+
+    def of_stranger(self, subject: UUID | str, host: str | None) -> Buckets:
+        """Return the counts of a login on a device that isn't known: by network, and of the whole account.
+
+        `subject` is the user's id, or what was typed where a name should be that nobody has.
+        """
+        kept = None if isinstance(subject, UUID) else KEPT_FOR_UNKNOWN
+        recent = self._digest("network", *_who(subject), network(host))
+        return self._buckets("account", recent, self._digest("account", *_who(subject)), kept)
+
+    def of_device(self, user_id: UUID, device: bytes) -> Buckets:
+        """Return the counts of a login on a device that this user has logged in on before."""
+        names = (user_id.hex, device.hex())
+        recent, in_a_row = self._digest("device", *names), self._digest("device in a row", *names)
+        return self._buckets("device", recent, in_a_row, KEPT_FOR_DEVICE)
+
+    def of_session(self, session_id: UUID) -> Buckets:
+        """Return the counts of a living session that is asked for the password again."""
+        name = session_id.hex
+        recent, in_a_row = self._digest("session", name), self._digest("session in a row", name)
+        return self._buckets("session", recent, in_a_row, KEPT_FOR_DEVICE)
+
+    def account(self, user_id: UUID) -> bytes:
+        """Return the key of the count that locks an account."""
+        return self._digest("account", *_who(user_id))
+
+    def _buckets(
+        self,
+        on: Literal["account", "device", "session"],
+        recent: bytes,
+        in_a_row: bytes,
+        kept: timedelta | None,
+    ) -> Buckets:
+        limits = self.limits
+        window = timedelta(seconds=limits.login_failures_window)
+        return Buckets(
+            on,
+            Bucket(recent, limits.login_failures, window),
+            Bucket(in_a_row, limits.account_failures, kept),
+        )
+
+    def _digest(self, *parts: str) -> bytes:
+        return hmac.digest(self._key, json.dumps(parts).encode(), "sha256")
+
+
+def _who(subject: UUID | str) -> tuple[str, str]:
+    return ("user", subject.hex) if isinstance(subject, UUID) else ("nobody", subject)

@@ -1,0 +1,75 @@
+"""Which new passwords are refused, and what each refusal says (ASVS 6.2, NIST SP 800-63B-4 section 3.1.1).
+
+Length and guessability count; there is no rule about kinds of letters. A password is compared without regard
+to case and width, but hashed exactly as received.
+"""
+
+import unicodedata
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
+
+from sessionapi.errors import FieldError, WeakPassword
+
+MIN_LENGTH, MAX_LENGTH = 8, 256
+"""Characters (ASVS 6.2.1, 6.2.9: at least 8, and at least 64 taken)."""
+MIN_PART = 4
+"""A name of fewer letters is inside of too many good passwords."""
+COMMON = frozenset(word for word in FREQUENCY_LISTS["passwords"] if len(word) >= MIN_LENGTH)
+"""The 11,611 of zxcvbn's 30,000 most common passwords that are long enough to be chosen here."""
+
+IsBreached = Callable[[str], Awaitable[bool]]
+
+
+async def never_breached(password: str) -> bool:  # noqa: ARG001
+    """Know of no leaked password: the look-up is off."""
+    return False
+
+
+class PasswordRules:
+    """The rules of one installation; `product_names` are what its users know it by."""
+
+    def __init__(self, product_names: Sequence[str], is_breached: IsBreached = never_breached) -> None:
+        self._product_names = product_names
+        self._is_breached = is_breached
+
+    async def refuse_weak(
+        self, password: str, username: str, email: str | None, field: str = "password"
+    ) -> None:
+        """Raise WeakPassword, with each rule that is broken; the look-up comes only when none is."""
+        broken = list(self._broken(password, username, email or ""))
+        if not broken and await self._is_breached(password):
+            broken = [("breached", "It has leaked. Choose one that you use nowhere else.")]
+        if broken:
+            raise WeakPassword(broken[0][1], [FieldError(field, code, text) for code, text in broken])
+
+    def _broken(self, password: str, username: str, email: str) -> Iterator[tuple[str, str]]:
+        folded = _fold(password)
+        if len(password) < MIN_LENGTH:
+            yield (
+                "too_short",
+                f"Use at least {MIN_LENGTH} characters, as in four random words.",
+            )
+        if len(password) > MAX_LENGTH:
+            yield "too_long", f"Use at most {MAX_LENGTH} characters."
+        if folded in COMMON:
+            yield "too_common", "It is among the most common passwords. Use four random words instead."
+        if _holds(folded, username):
+            yield "contains_username", "Your username is in it. Use unrelated words."
+        if _holds(folded, email) or _holds(folded, email.rpartition("@")[0]):
+            yield "contains_email", "Your e-mail is in it. Use unrelated words."
+        if any(_holds(folded, name) for name in self._product_names):
+            yield (
+                "contains_product",
+                "The name of this service is in it. Use words that have nothing to do with us.",
+            )
+
+
+def _holds(folded: str, part: str) -> bool:
+    """Return whether a part is inside, also when its words are written together."""
+    found = _fold(part)
+    return any(len(each) >= MIN_PART and each in folded for each in (found, "".join(found.split())))
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()

@@ -1,0 +1,119 @@
+"""Throttling whoever guesses passwords, across processes and restarts.
+
+A try is reserved in the database before its hash, whether the name exists or not; a right password gives back
+the counts, a wrong one leaves them. So of any number of tries at once none is one too many.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from uuid import UUID
+
+from sessionapi import audit
+from sessionapi.clock import Clock
+from sessionapi.device_token import DeviceTokens
+from sessionapi.errors import RateLimited
+from sessionapi.limits import BucketKeys, Buckets, network, refusal
+from sessionapi.metrics import Metrics
+from sessionapi.model import Client
+from sessionapi.storage import Store, Tx
+from sessionapi.windows import MemoryLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One reserved try of a password. `ends_the_row` says that it is the last one that the account takes."""
+
+    buckets: Buckets
+    user_id: UUID | None
+    ends_the_row: bool
+
+
+class Throttle:
+    """The limits of one store and of this process; off, nothing is counted and nothing refused."""
+
+    def __init__(
+        self,
+        store: Store,
+        memory: MemoryLimits,
+        device_tokens: DeviceTokens,
+        keys: BucketKeys,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        enabled: bool,
+    ) -> None:
+        self._store = store
+        self._memory = memory
+        self._device_tokens = device_tokens
+        self._keys = keys
+        self._clock = clock
+        self._metrics = metrics
+        self._enabled = enabled
+
+    async def count_login(self, client: Client) -> None:
+        """Count a login of this network, in memory, or raise RateLimited."""
+        await self._memory.count("login", network(client.ip))
+
+    async def count_signup(self, client: Client) -> None:
+        """Count a sign-up of this network, in memory, or raise RateLimited."""
+        await self._memory.count("signup", network(client.ip))
+
+    async def reserve_login(
+        self, user_id: UUID | None, typed: str, device_token: str | None, client: Client
+    ) -> Try:
+        """Reserve a login: under the device if this user is known on it, else under network and account."""
+        device = self._device_tokens.read(device_token, user_id) if user_id else None
+        if user_id and device:
+            return await self._reserve(self._keys.of_device(user_id, device), user_id)
+        return await self._reserve(self._keys.of_stranger(user_id or typed, client.ip), user_id)
+
+    async def reserve_in_session(self, user_id: UUID, session_id: UUID) -> Try:
+        """Reserve a try inside of a living session, where no stranger can use the account's tries up."""
+        return await self._reserve(self._keys.of_session(session_id), user_id)
+
+    async def failed(self, tried: Try, client: Client) -> None:
+        """Leave a failed try reserved, and tell the audit log if it was about an account.
+
+        It writes for unknown names as well, so that they take as long (ASVS 6.3.8).
+        """
+        kinds: tuple[audit.Kind, ...] = ("user.login_failed",)
+        if tried.ends_the_row:
+            kinds = ("user.login_failed", "user.locked_out")
+        now = self._clock()
+        async with self._store.begin() as tx:
+            await tx.touch_tries(tried.buckets.in_a_row.key)
+            for kind in kinds if tried.user_id else ():
+                details = {"on": tried.buckets.on}
+                await tx.record(audit.event(kind, now, user_id=tried.user_id, client=client, details=details))
+
+    async def succeeded(self, tx: Tx, tried: Try) -> None:
+        """Clear what the try was counted under, in the transaction of what the password opened."""
+        if self._enabled:
+            await tx.clear_tries([bucket.key for bucket in tried.buckets.both])
+
+    async def locked(self, user_ids: Collection[UUID]) -> set[UUID]:
+        """Return those of the accounts whose password is refused on unknown devices."""
+        keys = {self._keys.account(user_id): user_id for user_id in user_ids}
+        async with self._store.read() as tx:
+            full = await tx.full_buckets(list(keys), self._keys.limits.account_failures)
+        return {keys[bucket] for bucket in full}
+
+    async def _reserve(self, buckets: Buckets, user_id: UUID | None) -> Try:
+        """Count a try in both buckets or in none: the refusal is raised inside, so that it rolls back."""
+        if not self._enabled:
+            return Try(buckets, user_id, ends_the_row=False)
+        now = self._clock()
+        async with self._store.begin() as tx:
+            counts = await tx.reserve_try(buckets.both, user_id, now)
+            if len(counts) < len(buckets.both):
+                raise await self._refusal(tx, buckets, counts)
+        count, quota = counts[buckets.in_a_row.key], buckets.in_a_row.quota
+        return Try(buckets, user_id, ends_the_row=count == quota)
+
+    async def _refusal(self, tx: Tx, buckets: Buckets, counts: Collection[bytes]) -> RateLimited:
+        """Return the error, the same for a lock, which time doesn't end, as for the first minutes."""
+        self._metrics.throttled.labels("password").inc()
+        window = self._keys.limits.login_failures_window
+        ends_at = await tx.tries_end(buckets.recent.key) if buckets.recent.key not in counts else None
+        wait = (ends_at - self._clock()).total_seconds() if ends_at else window
+        return refusal("password", self._keys.limits.login_failures, window, wait)
