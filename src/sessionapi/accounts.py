@@ -139,7 +139,7 @@ class Accounts:
         """Empty an account and end its sessions; the name is free again.
 
         The emptied row and the revoked sessions stay until they are purged, so that every process learns of
-        them.
+        them; a row that has no sessions goes at once.
         """
         now = self._clock()
         # A colon is in no name that can be given, so the key is nobody's.
@@ -149,6 +149,8 @@ class Accounts:
                 raise NotFound
             await tx.record(audit.event("user.deleted", now, user_id=user_id, client=client))
             await self._sessions.end_all(tx, user_id, "user_deleted", now, client)
+            await tx.delete_password_reset(user_id)
+            await tx.purge_users([user_id])
 
     async def make_reset_token(self, user_id: UUID) -> str:
         """Return a one-time token that sets a new password within 30 minutes; an earlier one is void."""

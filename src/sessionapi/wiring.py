@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from sessionapi import ids, secret
 from sessionapi.accounts import Accounts
+from sessionapi.all_sessions import AllSessions
 from sessionapi.checks import Checks
 from sessionapi.clock import Clock, system_clock
 from sessionapi.errors import StartupError, Unavailable
@@ -47,6 +48,7 @@ class App:
     service_tokens: ServiceTokens
     passwords: Passwords
     sessions: Sessions
+    all_sessions: AllSessions
     users: Users
     accounts: Accounts
     refreshes: Refreshes
@@ -65,6 +67,7 @@ class App:
 
     async def stop(self) -> None:
         """Let go of threads and connections."""
+        await self.poll.settle()
         self.passwords.close()
         await self.store.close()
 
@@ -109,6 +112,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         service_tokens=ServiceTokens(store, clock),
         passwords=passwords,
         sessions=sessions,
+        all_sessions=AllSessions(store, sessions, clock),
         users=Users(store, passwords, sessions, clock, signup_open=settings.signup == "open"),
         accounts=Accounts(store, passwords, sessions, policy, clock),
         refreshes=Refreshes(store, issuer, sessions, policy, clock, metrics),
