@@ -21,6 +21,8 @@ from sessionapi.web.routes import account, admin, docs, login, service, sessions
 KEYS_INTERVAL = 60
 """Seconds between two looks at the age of the signing keys."""
 PURGE_INTERVAL = 300
+STOP_SECONDS = 5
+"""How long a round of background work may go on when the server stops."""
 
 DESCRIPTION = """
 Log in once, stay logged in, on one-minute JWTs that every service verifies offline.
@@ -89,17 +91,17 @@ def _cors(known: settings.Settings) -> dict[str, Any]:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: wiring.App = app.state.sessionapi
     await parts.start()
+    stopping = asyncio.Event()
     background = [
-        asyncio.create_task(repeat("poll", parts.poll.once, parts.poll.interval)),
-        asyncio.create_task(repeat("keys", parts.keys.keep_up, KEYS_INTERVAL)),
-        asyncio.create_task(repeat("purge", parts.purge.run, PURGE_INTERVAL)),
+        asyncio.create_task(repeat("poll", parts.poll.once, parts.poll.interval, stopping)),
+        asyncio.create_task(repeat("keys", parts.keys.keep_up, KEYS_INTERVAL, stopping)),
+        asyncio.create_task(repeat("purge", parts.purge.run, PURGE_INTERVAL, stopping)),
     ]
     try:
         yield
     finally:
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        stopping.set()
+        await asyncio.wait(background, timeout=STOP_SECONDS)
         await parts.stop()
 
 
