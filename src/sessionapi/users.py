@@ -127,7 +127,10 @@ def normalise(username: str) -> tuple[str, str]:
 
 
 def refuse_weak(password: str, field: str = "password") -> None:
-    """Raise WeakPassword for a password that is too short; its letters are never changed."""
+    """Raise WeakPassword for a password that is too short or too long; its letters are never changed."""
     if len(password) < MIN_PASSWORD:
         text = f"Use at least {MIN_PASSWORD} characters."
         raise WeakPassword(text, [FieldError(field, "too_short", text)])
+    if len(password) > MAX_PASSWORD:
+        text = f"Use at most {MAX_PASSWORD} characters."
+        raise WeakPassword(text, [FieldError(field, "too_long", text)])
