@@ -35,14 +35,15 @@ def secret_line(what: str, *, confirmed: bool) -> str:
     if sys.stdin.isatty():
         answer: str = typer.prompt(what, hide_input=True, confirmation_prompt=confirmed, err=True)
         return answer
-    try:
-        line = sys.stdin.buffer.readline().decode()
-    except UnicodeDecodeError:
-        raise ValidationFailed("Standard input is not UTF-8.") from None
-    text = line.removesuffix("\n").removesuffix("\r")
+    text = _decoded(sys.stdin.buffer.readline()).removesuffix("\n").removesuffix("\r")
     if not text:
         raise ValidationFailed(f"{what}: send it as one line on standard input.")
     return text
+
+
+def rest_of_input() -> str:
+    """Return all of standard input."""
+    return _decoded(sys.stdin.buffer.read())
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -52,3 +53,10 @@ def confirm(question: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise ValidationFailed(f"{question} There is no terminal to ask on; say --yes.")
     typer.confirm(question, abort=True, err=True)
+
+
+def _decoded(given: bytes) -> str:
+    try:
+        return given.decode()
+    except UnicodeDecodeError:
+        raise ValidationFailed("Standard input is not UTF-8.") from None
