@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -84,6 +85,32 @@ class Running:
 
     async def get(self, path: str, tokens: dict[str, Any]) -> httpx.Response:
         return await self.client.get(path, headers=bearer(tokens))
+
+    async def send(
+        self, method: str, path: str, tokens: dict[str, Any], body: Any = None, **headers: str
+    ) -> httpx.Response:
+        return await self.client.request(method, path, headers={**bearer(tokens), **headers}, json=body)
+
+    async def refresh(
+        self, tokens: dict[str, Any] | str, key: str | None = None, **body: Any
+    ) -> httpx.Response:
+        """Refresh with a token in the body; `key` is the Idempotency-Key."""
+        text = tokens if isinstance(tokens, str) else tokens["refresh_token"]
+        headers = {"Idempotency-Key": key} if key else {}
+        return await self.client.post("/refresh", json={"refresh_token": text, **body}, headers=headers)
+
+    def rows(self, query: str) -> list[tuple]:
+        """What is in the database, read beside the app."""
+        with sqlite3.connect(self.parts.settings.data_dir / "sessionapi.db") as database:
+            return database.execute(query).fetchall()
+
+
+def refusal(answer: httpx.Response) -> tuple[int, str, str | None]:
+    """The status, code and reason of a problem."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    body = answer.json()
+    assert answer.status_code == body["status"]
+    return body["status"], body["code"], body.get("reason")
 
 
 def bearer(tokens: dict[str, Any] | str) -> dict[str, str]:

@@ -3,7 +3,8 @@
 The same operations serve all three, so that disabling ends the sessions wherever it is done.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -30,6 +31,11 @@ from sessionapi.users import normalise
 ADMIN = "admin"
 RESET_TTL = timedelta(minutes=30)
 """How long a one-time token for a new password lives (OWASP: short; a person reads mail within it)."""
+EMAIL = r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+"
+MAX_EMAIL = 320
+"""Characters: 64 before the @ and 255 behind it (RFC 5321)."""
+ROLE = r"[A-Za-z0-9_.:-]+"
+MAX_ROLE, MAX_ROLES = 64, 32
 _EMPTIED: dict[str, Any] = {
     "username": "",
     "email": None,
@@ -92,6 +98,7 @@ class Accounts:
     ) -> User:
         """Create an account from a password, or from a hash of another system, without a session."""
         name, key = normalise(username)
+        _refuse_malformed(email, ())
         if password is not None:
             await self._rules.refuse_weak(password, name, email)
             hashed = await self._passwords.hash(password)
@@ -150,7 +157,7 @@ class Accounts:
         """Empty an account and end its sessions; the name is free again.
 
         The emptied row and the revoked sessions stay until they are purged, so that every process learns of
-        them.
+        them; a row that has no sessions goes at once.
         """
         now = self._clock()
         # A colon is in no name that can be given, so the key is nobody's.
@@ -161,6 +168,8 @@ class Accounts:
             await tx.clear_tries_of(user_id)
             await tx.record(audit.event("user.deleted", now, user_id=user_id, client=client))
             await self._sessions.end_all(tx, user_id, "user_deleted", now, client)
+            await tx.delete_password_reset(user_id)
+            await tx.purge_users([user_id])
 
     async def make_reset_token(self, user_id: UUID) -> str:
         """Return a one-time token that sets a new password within 30 minutes; an earlier one is void."""
@@ -214,6 +223,7 @@ def _present(user: User | None) -> User:
 
 def _changes(user: User, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns that the given members change."""
+    _refuse_malformed(given.get("email"), given.get("roles") or ())
     changes: dict[str, Any] = {}
     if given.get("username") is not None:
         changes["username"], changes["username_key"] = normalise(given["username"])
@@ -226,6 +236,17 @@ def _changes(user: User, given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("claims") is not None:
         changes["claims"] = policy.bounded(given["claims"])
     return changes
+
+
+def _refuse_malformed(email: str | None, roles: Sequence[str]) -> None:
+    if email is not None and (len(email) > MAX_EMAIL or not re.fullmatch(EMAIL, email)):
+        text = "Use an address as in ada@example.com."
+        raise ValidationFailed(field_errors=[FieldError("email", "invalid_email", text)])
+    if len(roles) > MAX_ROLES or not all(
+        len(role) <= MAX_ROLE and re.fullmatch(ROLE, role) for role in roles
+    ):
+        text = f"Use at most {MAX_ROLES} roles of 1 to {MAX_ROLE} letters, digits and _ . : -"
+        raise ValidationFailed(field_errors=[FieldError("roles", "invalid_role", text)])
 
 
 def _no_such_reset() -> ValidationFailed:

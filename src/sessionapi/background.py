@@ -1,6 +1,7 @@
 """Work that a server does beside its requests, again and again, until it stops."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -10,14 +11,16 @@ from sessionapi.errors import SessionApiError
 log = structlog.get_logger()
 
 
-async def repeat(name: str, work: Callable[[], Awaitable[object]], interval: float) -> None:
-    """Do some work every `interval` seconds, from now on, until cancelled.
+async def repeat(
+    name: str, work: Callable[[], Awaitable[object]], interval: float, stopping: asyncio.Event
+) -> None:
+    """Do some work now and every `interval` seconds, until `stopping` is set; a round is never cut short.
 
     A failure ends one round, never the loop: a database that is away is tried again the next time, and a
     defect of ours is logged with its trace.
     """
     failing = False
-    while True:
+    while not stopping.is_set():
         try:
             await work()
             failing = False
@@ -27,4 +30,5 @@ async def repeat(name: str, work: Callable[[], Awaitable[object]], interval: flo
             failing = True
         except Exception:
             log.exception("background work fails", work=name)
-        await asyncio.sleep(interval)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), interval)

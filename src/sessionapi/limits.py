@@ -6,9 +6,10 @@
 import hmac
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 from typing import Literal
 from uuid import UUID
 
@@ -68,6 +69,17 @@ def network(host: str | None) -> str:
     if isinstance(found, IPv6Address):
         return f"{IPv6Address(int(found) >> 64 << 64)}/64"
     return str(found or "unknown")
+
+
+def trusted_peers(networks: Sequence[str]) -> list[str]:
+    """Return the peers to believe: on an IPv6 socket an IPv4 proxy has an IPv4-mapped address."""
+    found = [ip_network(text) for text in networks]
+    mapped = [
+        f"::ffff:{each.network_address}/{96 + each.prefixlen}"
+        for each in found
+        if isinstance(each, IPv4Network)
+    ]
+    return [*(str(each) for each in found), *mapped]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,11 @@ import structlog
 from structlog.types import Processor
 
 
-def configure(*, log_format: str, level: str) -> None:
-    """Set up logging for the process; `log_format` is `text`, `json`, or `auto` (by the terminal)."""
+def configure(*, log_format: str, level: str, cached: bool = True) -> None:
+    """Set up logging for the process; `log_format` is `text`, `json`, or `auto` (by the terminal).
+
+    `cached` loggers are faster, and keep what was configured when they were first used.
+    """
     human = sys.stderr.isatty() if log_format == "auto" else log_format == "text"
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -28,7 +31,7 @@ def configure(*, log_format: str, level: str) -> None:
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=cached,
     )
     _route_standard_logging(shared, renderer, number)
 

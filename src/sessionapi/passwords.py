@@ -20,6 +20,8 @@ from sessionapi.metrics import Metrics
 _THREAD_NICENESS = 10
 _QUEUE_PER_THREAD = 100
 """Hashes that may wait for a thread: about 2 s of work, beyond which an honest client has given up."""
+MAX_HASH = 512
+"""Characters of a hash that the database keeps."""
 _LEGACY_SCHEMES = [
     "bcrypt",
     "bcrypt_sha256",
@@ -87,8 +89,13 @@ class Passwords:
             self._metrics.hash_queue.dec()
 
     def knows(self, hashed: str) -> bool:
-        """Return whether a hash of another system can be verified here."""
-        return self._context.identify(hashed) is not None
+        """Return whether a hash of another system is whole and can be verified here."""
+        handler = self._context.identify(hashed, resolve=True)
+        try:
+            known = handler is not None and len(hashed) <= MAX_HASH
+            return known and handler.from_string(hashed).checksum is not None
+        except ValueError:
+            return False
 
     def close(self) -> None:
         """Let the hashes under way finish; what waits is dropped."""

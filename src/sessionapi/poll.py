@@ -57,6 +57,11 @@ class Poll:
                 self._flight = asyncio.create_task(self._run())
             await asyncio.shield(self._flight)
 
+    async def settle(self) -> None:
+        """Let a poll that is under way come to its end."""
+        if self._flight is not None:
+            await asyncio.wait([self._flight])
+
     def check(self) -> None:
         """Raise Unavailable, saying why, unless this process knows what the others know."""
         if time.monotonic() - self._succeeded > max(STALE, 4 * self.interval):

@@ -2,20 +2,30 @@
 
 In batches, each a short transaction of its own, so that nobody waits for it. Several processes may do it at
 once. A session past its idle end waits for its absolute one: there is no index on the idle end, for every
-refresh would have to write it.
+refresh would have to write it. The emptied row of a deleted user goes with the last of its sessions.
 """
 
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import structlog
 
 from sessionapi.clock import Clock
-from sessionapi.storage import Store, Tx
+from sessionapi.storage import Store
 
 log = structlog.get_logger()
 
 BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How much was deleted."""
+
+    sessions: int
+    users: int
+    password_resets: int
 
 
 class Purge:
@@ -26,22 +36,28 @@ class Purge:
         self._clock = clock
         self._kept = kept
 
-    async def run(self) -> int:
-        """Delete all that is due, and return how many sessions there were."""
+    async def run(self) -> Purged:
+        """Delete all that is due, and return what it was."""
         now = self._clock()
         async with self._store.begin() as tx:
-            await tx.purge_password_resets(now)
-        await self._all(lambda tx: tx.purge_tries(now, BATCH))
-        total = await self._all(lambda tx: tx.purge_sessions(now - self._kept, BATCH))
-        if total:
-            log.info("purged", sessions=total)
-        return total
-
-    async def _all(self, purge: Callable[[Tx], Awaitable[int]]) -> int:
-        total = 0
-        while True:
+            resets = await tx.purge_password_resets(now)
+        while await self._purge_tries(now):
+            pass
+        sessions = users = 0
+        while owners := await self._batch(now):
+            sessions += len(owners)
+            # After the commit, and not with it: of two purges that each delete one of a user's last two
+            # sessions, neither sees before that there are none.
             async with self._store.begin() as tx:
-                deleted = await purge(tx)
-            total += deleted
-            if deleted == 0:
-                return total
+                users += await tx.purge_users(owners)
+        if sessions:
+            log.info("purged", sessions=sessions, users=users)
+        return Purged(sessions, users, resets)
+
+    async def _purge_tries(self, now: datetime) -> int:
+        async with self._store.begin() as tx:
+            return await tx.purge_tries(now, BATCH)
+
+    async def _batch(self, now: datetime) -> list[UUID]:
+        async with self._store.begin() as tx:
+            return await tx.purge_sessions(now - self._kept, BATCH)

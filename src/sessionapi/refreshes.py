@@ -76,7 +76,7 @@ class Refreshes:
         decision = policy.decide(session, request.attempt, request.now, self._policy)
         if decision.outcome in ("renewal", "rotation"):
             await self._memory.count("refresh", session.id.hex)
-        if decision.writes:
+        if decision.writes or _to_audit(session, decision, request):
             session, user, decision = await self._write(request)
         self._metrics.refreshes.labels(decision.outcome).inc()
         if decision.outcome == "reuse":
@@ -138,14 +138,18 @@ class Refreshes:
 
     async def _tell(self, tx: Tx, session: Session, decision: Decision, request: _Request) -> None:
         """Write into the audit log what of a refresh belongs there; the rest is only counted."""
-        client = request.presented.client
-        kind: audit.Kind
-        if request.attempt.generation > session.generation:
-            kind = "session.generation_ahead"
-        elif decision.outcome == "repeat" and client.ip != session.ip:
-            kind = "session.repeated_elsewhere"
-        else:
-            return
-        await tx.record(
-            audit.event(kind, request.now, user_id=session.user_id, session_id=session.id, client=client)
-        )
+        kind = _to_audit(session, decision, request)
+        if kind is not None:
+            where = request.presented.client
+            await tx.record(
+                audit.event(kind, request.now, user_id=session.user_id, session_id=session.id, client=where)
+            )
+
+
+def _to_audit(session: Session, decision: Decision, request: _Request) -> audit.Kind | None:
+    """Return what of a refresh is worth an administrator's look: a lost rotation, or a second address."""
+    if request.attempt.generation > session.generation:
+        return "session.generation_ahead"
+    if decision.outcome == "repeat" and request.presented.client.ip != session.ip:
+        return "session.repeated_elsewhere"
+    return None

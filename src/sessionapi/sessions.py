@@ -121,6 +121,19 @@ class Sessions:
             await tx.renew_credentials(user_id)
             return len(await self.end_all(tx, user_id, reason, now, client, keep))
 
+    async def revoke_older(
+        self, user_id: UUID, created_before: datetime, reason: RevokeReason, client: Client
+    ) -> int:
+        """End a user's living sessions that began before a moment; return how many there were.
+
+        A login that is under way is younger, so the credentials stay as they are.
+        """
+        now = self._clock()
+        async with self._store.begin() as tx:
+            await tx.locked_user(user_id)
+            older = await tx.living_ids(user_id, now, created_before)
+            return len(await self.end(tx, user_id, older, reason, now, client))
+
     async def current(self, claims: Claims) -> tuple[Session, dict[str, Any]]:
         """Return the session of an access token and its data."""
         user_id, session_id = owner(claims)

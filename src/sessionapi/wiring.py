@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from sessionapi import ids, secret
 from sessionapi.accounts import Accounts
+from sessionapi.all_sessions import AllSessions
 from sessionapi.breached import BreachedPasswords
 from sessionapi.checks import Checks
 from sessionapi.clock import Clock, system_clock
@@ -53,6 +54,7 @@ class App:
     service_tokens: ServiceTokens
     passwords: Passwords
     sessions: Sessions
+    all_sessions: AllSessions
     throttle: Throttle
     users: Users
     accounts: Accounts
@@ -72,6 +74,7 @@ class App:
 
     async def stop(self) -> None:
         """Let go of threads and connections."""
+        await self.poll.settle()
         self.passwords.close()
         await self.store.close()
 
@@ -122,6 +125,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         service_tokens=ServiceTokens(store, clock),
         passwords=passwords,
         sessions=sessions,
+        all_sessions=AllSessions(store, sessions, clock),
         throttle=throttle,
         users=Users(store, passwords, strength, throttle, devices, sessions, clock, signup_open=signup_open),
         accounts=Accounts(store, passwords, strength, sessions, policy, clock),

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.errors import Unavailable
 from sessionapi.storage import engines
+from sessionapi.storage.all_sessions import AllSessionQueries
 from sessionapi.storage.events import EventQueries
 from sessionapi.storage.keys import KeyQueries
 from sessionapi.storage.service_tokens import ServiceTokenQueries
@@ -21,7 +22,15 @@ from sessionapi.storage.tries import TryQueries
 from sessionapi.storage.users import UserQueries
 
 
-class Tx(UserQueries, SessionQueries, KeyQueries, ServiceTokenQueries, EventQueries, TryQueries):
+class Tx(
+    UserQueries,
+    SessionQueries,
+    AllSessionQueries,
+    KeyQueries,
+    ServiceTokenQueries,
+    EventQueries,
+    TryQueries,
+):
     """One transaction: a short method for each question, records out."""
 
     def __init__(self, connection: AsyncConnection) -> None:

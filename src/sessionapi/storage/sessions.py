@@ -34,7 +34,7 @@ class SessionQueries:
         statement = sa.select(sessions).where(_is(user_id, session_id))
         rows = await self._connection.execute(statement.with_for_update() if lock else statement)
         row = rows.mappings().first()
-        return None if row is None else _session(row)
+        return None if row is None else session_of(row)
 
     async def session_and_user(self, user_id: UUID, session_id: UUID) -> tuple[Session, User] | None:
         """Return a session with its user, by the two primary keys."""
@@ -44,7 +44,7 @@ class SessionQueries:
             return None
         own = {name: value for name, value in row.items() if not name.startswith("user__")}
         user = {name.removeprefix("user__"): value for name, value in row.items() if name not in own}
-        return _session(own), User(**{**user, "roles": tuple(user["roles"])})
+        return session_of(own), User(**{**user, "roles": tuple(user["roles"])})
 
     async def holds_secret(self, token: RefreshToken) -> bool:
         """Return whether a token's secret is that of its session: it can't be made up from ids."""
@@ -67,7 +67,7 @@ class SessionQueries:
             .where(
                 _is(token.user_id, token.session_id),
                 sessions.c.secret_digest == token.secret_digest,
-                _living(now),
+                living(now),
                 sa.or_(
                     sessions.c.generation < attempt.generation,
                     sa.and_(
@@ -102,13 +102,13 @@ class SessionQueries:
             _is(session.user_id, session.id),
             sessions.c.secret_digest == session.secret_digest,
             sessions.c.generation == session.generation,
-            _living(now),
+            living(now),
         )
         return await self._changed(statement.values(changes))
 
     async def move_auth_time(self, user_id: UUID, session_id: UUID, now: datetime) -> Session | None:
         """Note that the user of a living session has just shown the password."""
-        statement = sa.update(sessions).where(_is(user_id, session_id), _living(now))
+        statement = sa.update(sessions).where(_is(user_id, session_id), living(now))
         return await self._changed(statement.values(auth_time=now))
 
     async def replace_secret(
@@ -117,7 +117,7 @@ class SessionQueries:
         """Give a living session another secret, as a rotation of its own."""
         statement = (
             sa.update(sessions)
-            .where(_is(user_id, session_id), _living(now))
+            .where(_is(user_id, session_id), living(now))
             .values(
                 secret_digest=digest,
                 generation=sessions.c.generation + 1,
@@ -142,19 +142,21 @@ class SessionQueries:
         """Return a user's living sessions, the newest first; ids are ordered by time."""
         statement = (
             sa.select(sessions)
-            .where(sessions.c.user_id == user_id, _living(now))
+            .where(sessions.c.user_id == user_id, living(now))
             .order_by(sessions.c.id.desc())
             .limit(limit)
         )
         if before is not None:
             statement = statement.where(sessions.c.id < before)
-        return [_session(row) for row in (await self._connection.execute(statement)).mappings()]
+        return [session_of(row) for row in (await self._connection.execute(statement)).mappings()]
 
-    async def living_ids(self, user_id: UUID, now: datetime) -> list[UUID]:
+    async def living_ids(
+        self, user_id: UUID, now: datetime, created_before: datetime | None = None
+    ) -> list[UUID]:
         """Return the ids of a user's living sessions, locked in the order of the key."""
         statement = (
             sa.select(sessions.c.id)
-            .where(sessions.c.user_id == user_id, _living(now))
+            .where(sessions.c.user_id == user_id, living(now), begun_before(created_before))
             .order_by(sessions.c.id)
             .with_for_update()
         )
@@ -164,7 +166,7 @@ class SessionQueries:
         """Return the ids of a user's living sessions but for the `keep` that were seen last."""
         statement = (
             sa.select(sessions.c.id)
-            .where(sessions.c.user_id == user_id, _living(now))
+            .where(sessions.c.user_id == user_id, living(now))
             .order_by(sessions.c.last_seen_at.desc(), sessions.c.id.desc())
             .offset(keep)
         )
@@ -176,7 +178,7 @@ class SessionQueries:
         """End those of a user's sessions that are alive, and delete their data; return which ended."""
         statement = (
             sa.update(sessions)
-            .where(sessions.c.user_id == user_id, sessions.c.id.in_(session_ids), _living(now))
+            .where(sessions.c.user_id == user_id, sessions.c.id.in_(session_ids), living(now))
             .values(revoked_at=now, revoke_reason=reason)
             .returning(sessions.c.id)
         )
@@ -212,23 +214,9 @@ class SessionQueries:
                 sa.insert(session_data).values(user_id=user_id, session_id=session_id, data=dict(data))
             )
 
-    async def purge_sessions(self, ended_before: datetime, limit: int) -> int:
-        """Delete up to `limit` sessions that expired or were revoked before a moment; return how many."""
-        deleted = 0
-        for column in (sessions.c.expires_at, sessions.c.revoked_at):
-            chosen = (
-                sa.select(sessions.c.user_id, sessions.c.id)
-                .where(column < ended_before)
-                .order_by(column)
-                .limit(limit)
-            )
-            statement = sa.delete(sessions).where(sa.tuple_(sessions.c.user_id, sessions.c.id).in_(chosen))
-            deleted += (await self._connection.execute(statement)).rowcount
-        return deleted
-
     async def _changed(self, statement: sa.Update) -> Session | None:
         row = (await self._connection.execute(statement.returning(sessions))).mappings().first()
-        return None if row is None else _session(row)
+        return None if row is None else session_of(row)
 
 
 def _is(user_id: UUID, session_id: UUID) -> sa.ColumnElement[bool]:
@@ -239,7 +227,12 @@ def _data_of(user_id: UUID, session_id: UUID) -> sa.ColumnElement[bool]:
     return sa.and_(session_data.c.user_id == user_id, session_data.c.session_id == session_id)
 
 
-def _living(now: datetime) -> sa.ColumnElement[bool]:
+def begun_before(moment: datetime | None) -> sa.ColumnElement[bool]:
+    """The condition that a session began before a moment, if there is one."""
+    return sa.true() if moment is None else sessions.c.created_at < moment
+
+
+def living(now: datetime) -> sa.ColumnElement[bool]:
     """`policy.ended` as a condition: not revoked, and before both ends."""
     microseconds = to_microseconds(now)
     seen = sa.type_coerce(sessions.c.last_seen_at, sa.BigInteger)
@@ -254,5 +247,6 @@ def _with_digest(digest: str) -> sa.ColumnElement[str]:
     return sa.case((sa.or_(full, kept.contains(digest)), kept), else_=kept + digest)
 
 
-def _session(row: Mapping[Any, Any]) -> Session:
+def session_of(row: Mapping[Any, Any]) -> Session:
+    """Return the record of a row."""
     return Session(**{**row, "amr": tuple(row["amr"])})

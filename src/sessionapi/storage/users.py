@@ -1,6 +1,6 @@
 """Questions about users."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.model import User
-from sessionapi.storage.tables import password_resets, users
+from sessionapi.storage.tables import password_resets, sessions, users
 
 _COLUMNS = [column for column in users.c if column.name != "username_key"]
 
@@ -113,10 +113,14 @@ class UserQueries:
 
     async def insert_password_reset(self, user_id: UUID, digest: bytes, expires_at: datetime) -> None:
         """Keep the digest of a one-time token, the only one of this user."""
-        await self._connection.execute(sa.delete(password_resets).where(password_resets.c.user_id == user_id))
+        await self.delete_password_reset(user_id)
         await self._connection.execute(
             sa.insert(password_resets).values(token_digest=digest, user_id=user_id, expires_at=expires_at)
         )
+
+    async def delete_password_reset(self, user_id: UUID) -> None:
+        """Let a user's one-time token be void."""
+        await self._connection.execute(sa.delete(password_resets).where(password_resets.c.user_id == user_id))
 
     async def password_reset(self, digest: bytes, now: datetime) -> UUID | None:
         """Return whose one-time token this is, while it lives."""
@@ -132,6 +136,15 @@ class UserQueries:
     async def purge_password_resets(self, now: datetime) -> int:
         """Delete one-time tokens whose time is over."""
         statement = sa.delete(password_resets).where(password_resets.c.expires_at <= now)
+        return (await self._connection.execute(statement)).rowcount
+
+    async def purge_users(self, user_ids: Iterable[UUID]) -> int:
+        """Delete those of these emptied rows that no session refers to any more."""
+        statement = sa.delete(users).where(
+            users.c.id.in_(set(user_ids)),
+            users.c.deleted_at.is_not(None),
+            ~sa.exists().where(sessions.c.user_id == users.c.id),
+        )
         return (await self._connection.execute(statement)).rowcount
 
     async def _one(self, condition: sa.ColumnElement[bool]) -> User | None:

@@ -22,6 +22,8 @@ from sessionapi.web.routes import account, admin, docs, login, service, sessions
 KEYS_INTERVAL = 60
 """Seconds between two looks at the age of the signing keys."""
 PURGE_INTERVAL = 300
+STOP_SECONDS = 5
+"""How long a round of background work may go on when the server stops."""
 
 log = structlog.get_logger()
 
@@ -100,17 +102,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if not parts.settings.throttle:
         log.warning("THROTTLE=off: anybody may guess passwords without limit; for load tests only")
     await parts.start()
+    stopping = asyncio.Event()
     background = [
-        asyncio.create_task(repeat("poll", parts.poll.once, parts.poll.interval)),
-        asyncio.create_task(repeat("keys", parts.keys.keep_up, KEYS_INTERVAL)),
-        asyncio.create_task(repeat("purge", parts.purge.run, PURGE_INTERVAL)),
+        asyncio.create_task(repeat("poll", parts.poll.once, parts.poll.interval, stopping)),
+        asyncio.create_task(repeat("keys", parts.keys.keep_up, KEYS_INTERVAL, stopping)),
+        asyncio.create_task(repeat("purge", parts.purge.run, PURGE_INTERVAL, stopping)),
     ]
     try:
         yield
     finally:
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        stopping.set()
+        await asyncio.wait(background, timeout=STOP_SECONDS)
         await parts.stop()
 
 

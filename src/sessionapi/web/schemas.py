@@ -1,11 +1,10 @@
 """The JSON in and out, as explicit members: what is not named here never leaves."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sessionapi import ids, policy
+from sessionapi import accounts, ids, members
 from sessionapi.issuer import Tokens
 from sessionapi.model import Event, Session, User
 
@@ -23,8 +22,8 @@ Password = Annotated[str, Field(max_length=256, examples=["correct horse battery
 Email = Annotated[
     str,
     Field(
-        max_length=320,
-        pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$",
+        max_length=accounts.MAX_EMAIL,
+        pattern=f"^{accounts.EMAIL}$",
         description="A contact; no login name.",
         examples=["ada@example.com"],
     ),
@@ -101,9 +100,10 @@ class CurrentIn(Body):
 class AdminUserIn(Body):
     disabled: bool | None = None
     locked: Literal[False] | None = Field(None, description="`false` forgets the wrong passwords.")
-    roles: list[Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]] | None = (
-        Field(None, max_length=32, examples=[["admin"]])
-    )
+    roles: (
+        list[Annotated[str, Field(min_length=1, max_length=accounts.MAX_ROLE, pattern=f"^{accounts.ROLE}$")]]
+        | None
+    ) = Field(None, max_length=accounts.MAX_ROLES, examples=[["admin"]])
     claims: Json | None = Field(None, description="Replaces the user's own claims in access tokens.")
 
 
@@ -264,77 +264,32 @@ def tokens_out(tokens: Tokens) -> TokensOut:
         session_id=ids.public("sess", tokens.session.id),
         generation=tokens.session.generation,
         session_expires_in=tokens.session_expires_in,
-        user=TokenUserOut(**_naming(tokens.user)),
+        user=TokenUserOut(**members.naming(tokens.user)),
         **{name: value for name, value in in_body.items() if value is not None},
     )
 
 
 def me_out(user: User) -> MeOut:
     """Return the account as its owner sees it."""
-    return MeOut(**_naming(user), **_account(user))
+    return MeOut(**members.naming(user), **members.account(user))
 
 
 def admin_user_out(user: User, *, locked: bool) -> AdminUserOut:
     """Return the account as an administrator sees it."""
-    return AdminUserOut(
-        **_naming(user),
-        **_account(user),
-        claims=dict(user.claims),
-        disabled_at=moment(user.disabled_at) if user.disabled_at else None,
-        locked=locked,
-    )
+    return AdminUserOut(**members.administered(user, locked=locked))
 
 
 def session_out(session: Session, current: str) -> SessionOut:
     """Return a session for the list of devices: names and times, never a token."""
-    return SessionOut(**_session(session, current))
+    return SessionOut(**members.session(session), current=ids.public("sess", session.id) == current)
 
 
 def current_out(session: Session, data: Json) -> CurrentOut:
     """Return the session that asks, with its data."""
-    own = _session(session, ids.public("sess", session.id))
-    return CurrentOut(**own, data=data, auth_time=moment(session.auth_time))
+    own = members.session(session)
+    return CurrentOut(**own, current=True, data=data, auth_time=members.moment(session.auth_time))
 
 
 def event_out(event: Event) -> EventOut:
     """Return a row of the audit log."""
-    return EventOut(
-        id=ids.public("event", event.id),
-        at=moment(event.at),
-        kind=event.kind,
-        user_id=ids.public("user", event.user_id) if event.user_id else None,
-        session_id=ids.public("sess", event.session_id) if event.session_id else None,
-        ip=event.ip,
-        details=dict(event.details),
-    )
-
-
-def moment(value: datetime) -> str:
-    """Return a moment as RFC 3339 text, in UTC, to the second."""
-    return value.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _naming(user: User) -> dict[str, Any]:
-    return {"id": ids.public("user", user.id), "username": user.username, "email": user.email}
-
-
-def _account(user: User) -> dict[str, Any]:
-    return {
-        "roles": list(user.roles),
-        "preferences": dict(user.preferences),
-        "created_at": moment(user.created_at),
-    }
-
-
-def _session(session: Session, current: str) -> dict[str, Any]:
-    session_id = ids.public("sess", session.id)
-    return {
-        "id": session_id,
-        "current": session_id == current,
-        "device_name": session.device_name,
-        "ip": session.ip,
-        "created_at": moment(session.created_at),
-        "last_seen_at": moment(session.last_seen_at),
-        "idle_expires_at": moment(policy.idle_end(session)),
-        "expires_at": moment(session.expires_at),
-    }
+    return EventOut(**members.event(event))

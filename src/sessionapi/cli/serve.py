@@ -1,4 +1,4 @@
-"""The command line: `sessionapi serve`, `migrate`, `settings`."""
+"""`sessionapi serve`: one process, or several on one socket."""
 
 import asyncio
 import socket
@@ -7,18 +7,12 @@ from typing import Annotated
 
 import typer
 import uvicorn
-from rich.console import Console
 from uvicorn.supervisors import Multiprocess
 
-from sessionapi import __version__, logs, wiring
+from sessionapi import limits, logs, wiring
 from sessionapi import settings as settings_module
-from sessionapi.errors import SessionApiError, StartupError
+from sessionapi.errors import StartupError
 from sessionapi.settings import Settings
-from sessionapi.storage import migrations
-from sessionapi.web import proxies
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 BACKLOG = 2048
 DRAIN_SECONDS = 10
@@ -27,16 +21,6 @@ WORKER_PATIENCE = 30
 worker has for its imports: on a busy machine all would be killed again and again."""
 
 
-def main() -> None:
-    """Run a command; what it refuses is one line on standard error and exit status 1."""
-    try:
-        app()
-    except SessionApiError as problem:
-        err.print(f"sessionapi: {problem.detail}", markup=False)
-        sys.exit(1)
-
-
-@app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -55,30 +39,6 @@ def serve(
         uvicorn.Server(config).run(sockets=[listener])
     else:
         Multiprocess(config, sockets=[listener]).run()
-
-
-@app.command()
-def migrate(
-    check: Annotated[
-        bool, typer.Option("--check", help="Only say whether the schema is up to date.")
-    ] = False,
-) -> None:
-    """Bring the database's schema up to date."""
-    url = settings_module.load().effective_database_url
-    asyncio.run(migrations.check(url) if check else migrations.migrate(url))
-    typer.echo("The schema is up to date.")
-
-
-@app.command()
-def settings() -> None:
-    """Print all settings with their defaults, as a Markdown table."""
-    typer.echo(settings_module.table())
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -115,7 +75,7 @@ def _uvicorn_config(settings: Settings, workers: int) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=proxies.trusted(settings.trusted_proxies),
+        forwarded_allow_ips=limits.trusted_peers(settings.trusted_proxies),
         timeout_graceful_shutdown=DRAIN_SECONDS,
         timeout_worker_healthcheck=WORKER_PATIENCE,
         lifespan="on",

@@ -1,0 +1,99 @@
+"""The command line: the same operations that HTTP has, for whoever may read the database and its secret.
+
+Data goes to standard output, all else to standard error.
+"""
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from sessionapi import __version__, ids, members, settings
+from sessionapi.cli import lists, parts, serve, sessions, terminal, users
+from sessionapi.errors import SessionApiError
+from sessionapi.model import Event
+from sessionapi.storage import migrations
+from sessionapi.wiring import App
+
+AUDIT_COLUMNS = ("at", "kind", "user_id", "session_id", "ip", "details")
+
+
+class Commands(TyperGroup):
+    """Commands whose refusals are one line on standard error and exit status 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except SessionApiError as problem:
+            terminal.complain(problem)
+            raise typer.Exit(1) from problem
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Sessions that last, on one-minute JWTs.",
+)
+app.command()(serve.serve)
+app.add_typer(users.app, name="users")
+app.add_typer(sessions.app, name="sessions")
+
+
+def main() -> None:
+    """Run the command that the process was started with."""
+    app()
+
+
+@app.command()
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether the schema is up to date.")
+    ] = False,
+) -> None:
+    """Bring the database's schema up to date."""
+    url = settings.load().effective_database_url
+    asyncio.run(migrations.check(url) if check else migrations.migrate(url))
+    typer.echo("The schema is up to date.")
+
+
+@app.command()
+def purge() -> None:
+    """Delete what nobody needs any more, and print how much it was. A running server does so by itself."""
+    gone = parts.run(lambda it: it.purge.run())
+    typer.echo(f"sessions             {gone.sessions}")
+    typer.echo(f"emptied accounts     {gone.users}")
+    typer.echo(f"dead password resets {gone.password_resets}")
+
+
+@app.command()
+def audit(
+    user: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only events of this user; a deleted one by its id.")
+    ] = None,
+    limit: lists.Limit = 100,
+    as_json: lists.AsJson = False,
+) -> None:
+    """List the audit log, the newest first."""
+    found, more = parts.run(lambda it: _audit(it, user, limit))
+    lists.show([members.event(each) for each in found], AUDIT_COLUMNS, as_json=as_json, more=more)
+
+
+@app.command("settings")
+def show_settings() -> None:
+    """Print all settings with their defaults, as a Markdown table."""
+    typer.echo(settings.table())
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+async def _audit(it: App, name: str | None, limit: int) -> tuple[list[Event], bool]:
+    user_id = None if name is None else ids.parse("user", name) or (await parts.find(it, name)).id
+    return await lists.gather(lambda size, before: it.accounts.events(size, before, user_id), limit)

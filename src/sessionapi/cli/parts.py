@@ -1,0 +1,43 @@
+"""How a command reaches the operations: over parts of its own, beside a running server or without one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from sessionapi import ids, logs, settings, wiring
+from sessionapi.errors import NotFound
+from sessionapi.model import Client, User
+from sessionapi.wiring import App
+
+NOBODY = Client()
+"""Where a command comes from, for the audit log: no address, no user agent."""
+
+T = TypeVar("T")
+
+
+def run(work: Callable[[App], Awaitable[T]]) -> T:
+    """Do some work over connected parts, on a database that is prepared as `serve` does it."""
+    loaded = settings.load()
+    logs.configure(log_format=loaded.log_format, level="warning", cached=False)
+    return asyncio.run(_connected(loaded, work))
+
+
+async def _connected(loaded: settings.Settings, work: Callable[[App], Awaitable[T]]) -> T:
+    await wiring.prepare(loaded)
+    parts = wiring.build(loaded)
+    try:
+        return await work(parts)
+    finally:
+        await parts.stop()
+
+
+async def find(parts: App, name: str) -> User:
+    """Return the account of a username or of an id; NotFound says which was meant.
+
+    What looks like an id is one, so that nobody takes another's place by the choice of a name.
+    """
+    user_id = ids.parse("user", name)
+    try:
+        return await (parts.accounts.get(user_id) if user_id else parts.accounts.find(name))
+    except NotFound:
+        raise NotFound(f"There is no user {name}.") from None

@@ -1,0 +1,66 @@
+"""Questions about the sessions of everybody, each answered in batches by an index."""
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sessionapi.model import Session
+from sessionapi.storage.sessions import begun_before, living, session_of
+from sessionapi.storage.tables import sessions
+
+SessionKey = tuple[UUID, UUID]
+"""(user id, session id), the primary key."""
+FIRST_KEY: SessionKey = (UUID(int=0), UUID(int=0))
+
+
+class AllSessionQueries:
+    """The part of `Tx` that reads and deletes sessions whoever they belong to."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def all_living_sessions(
+        self, now: datetime, limit: int, after: SessionKey = FIRST_KEY
+    ) -> list[Session]:
+        """Return everybody's living sessions in the order of the key, from behind one."""
+        behind = sa.tuple_(sessions.c.user_id, sessions.c.id) > sa.tuple_(*map(sa.literal, after))
+        statement = (
+            sa.select(sessions)
+            .where(behind, living(now))
+            .order_by(sessions.c.user_id, sessions.c.id)
+            .limit(limit)
+        )
+        return [session_of(row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def owners_of_living(
+        self, now: datetime, limit: int, after: UUID, created_before: datetime | None = None
+    ) -> list[UUID]:
+        """Return who has living sessions, disabled users too, in the order of their ids, from behind one."""
+        statement = (
+            sa.select(sessions.c.user_id)
+            .distinct()
+            .where(sessions.c.user_id > after, living(now), begun_before(created_before))
+            .order_by(sessions.c.user_id)
+            .limit(limit)
+        )
+        return list((await self._connection.execute(statement)).scalars())
+
+    async def purge_sessions(self, ended_before: datetime, limit: int) -> list[UUID]:
+        """Delete sessions that expired or were revoked before a moment, up to `limit` of each kind.
+
+        Return whose they were, a user once for each.
+        """
+        owners: list[UUID] = []
+        for column in (sessions.c.expires_at, sessions.c.revoked_at):
+            chosen = (
+                sa.select(sessions.c.user_id, sessions.c.id)
+                .where(column < ended_before)
+                .order_by(column)
+                .limit(limit)
+            )
+            statement = sa.delete(sessions).where(sa.tuple_(sessions.c.user_id, sessions.c.id).in_(chosen))
+            deleted = await self._connection.execute(statement.returning(sessions.c.user_id))
+            owners += deleted.scalars()
+        return owners
