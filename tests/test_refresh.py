@@ -4,6 +4,7 @@ import asyncio
 import shutil
 
 import pytest
+import sqlalchemy as sa
 
 from sessionapi import refresh_token
 from sessionapi.refresh_token import RefreshToken
@@ -135,10 +136,16 @@ async def test_a_repeat_from_another_address_is_in_the_audit_log(make_settings, 
 @pytest.mark.parametrize("text", ["", "sr_", "sr_" + "A" * 116, "x" * 512, "sr_" + "é" * 116, "sr_\x00"])
 async def test_what_is_no_token_of_ours_is_refused_without_a_query(service: Running, text):
     """Falls (by a query) without the HMAC in refresh_token.match."""
-    await service.parts.store.close()
-    service.parts.settings.data_dir.rename(service.parts.settings.data_dir.with_name("away"))
+    asked: list[str] = []
+
+    def note(connection, cursor, statement, *rest):
+        asked.append(statement)
+
+    sa.event.listen(service.parts.store._reader.sync_engine, "before_cursor_execute", note)
     assert refusal(await service.refresh(text)) in (INVALID, (422, "validation_failed", None))
-    service.parts.settings.data_dir.with_name("away").rename(service.parts.settings.data_dir)
+    assert not [statement for statement in asked if "JOIN users" in statement]
+    await service.refresh(await service.sign_up())
+    assert [statement for statement in asked if "JOIN users" in statement]
 
 
 def forged(tokens: dict, server_secret: str = SERVER_SECRET, **changes) -> str:

@@ -38,7 +38,11 @@ class SessionQueries:
 
     async def session_and_user(self, user_id: UUID, session_id: UUID) -> tuple[Session, User] | None:
         """Return a session with its user, by the two primary keys."""
-        statement = sa.select(sessions, *_USER_COLUMNS).where(_is(user_id, session_id), users.c.id == user_id)
+        statement = (
+            sa.select(sessions, *_USER_COLUMNS)
+            .join(users, users.c.id == sessions.c.user_id)
+            .where(_is(user_id, session_id))
+        )
         row = (await self._connection.execute(statement)).mappings().first()
         if row is None:
             return None
