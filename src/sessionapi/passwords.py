@@ -91,9 +91,11 @@ class Passwords:
     def knows(self, hashed: str) -> bool:
         """Return whether a hash of another system is whole and can be verified here."""
         handler = self._context.identify(hashed, resolve=True)
+        inner = getattr(handler, "wrapped", handler)  # Django puts its own word before another's hash
         try:
             known = handler is not None and len(hashed) <= MAX_HASH
-            return known and handler.from_string(hashed).checksum is not None
+            own = hashed if inner is handler else hashed.removeprefix(handler.prefix)
+            return known and inner.from_string(own).checksum is not None
         except ValueError:
             return False
 
