@@ -156,3 +156,22 @@ def test_an_id_alone_is_asked_for_its_user(commands: Commands):
 def test_a_span_that_is_none_is_refused(commands: Commands, span):
     said = commands.refused("sessions", "revoke", f"--older-than={span}")
     assert said == "A span is a number of seconds, or as in 30d, 12h, 90m; at most 36500d."
+
+
+async def test_a_page_of_everybodys_sessions_is_read_in_the_order_of_the_key(beside: Running):
+    """Falls without the CASE in storage.all_sessions._living: all that live would be sorted for each page."""
+    plans = []
+    async with beside.parts.store.read() as tx:
+        connection = (await tx._connection.get_raw_connection()).driver_connection
+
+        def explain(_connection, _cursor, statement, parameters, *_: object) -> None:
+            plans.append((f"EXPLAIN QUERY PLAN {statement}", parameters))
+
+        sa.event.listen(tx._connection.sync_connection, "before_cursor_execute", explain)
+        await tx.all_living_sessions(beside.clock(), 10)
+        await tx.owners_of_living(beside.clock(), 10, ids.new_id(), beside.clock())
+        steps = [[row[3] for row in await connection.execute_fetchall(*plan)] for plan in plans]
+    key = "SEARCH sessions USING INDEX sqlite_autoindex_sessions_1"
+    begin, *steps = steps
+    assert begin == []
+    assert steps == [[f"{key} ((user_id,id)>(?,?))"], [f"{key} (user_id>?)"]]

@@ -4,10 +4,9 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
-from sessionapi import ids, purge
+from sessionapi import ids
 from sessionapi.model import Client
-from sessionapi.purge import Purged
-from sessionapi.sessions import Device
+from sessionapi.purge import Purge, Purged
 from tests.conftest import PASSWORD, Commands, FakeClock, Running, running
 
 DAY = 86_400
@@ -86,36 +85,40 @@ async def test_a_purged_session_is_refused_as_an_unknown_one(service: Running):
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_refresh_token")
 
 
-async def many_sessions(service: Running, count: int) -> None:
-    """Sessions of one user, in one transaction."""
-    await service.parts.accounts.add("many", None, password=PASSWORD, hashed=None)
-    user = await service.parts.accounts.find("many")
+def purge_in_twos(service: Running) -> Purge:
+    return Purge(service.parts.store, service.clock, timedelta(seconds=KEPT), batch=2)
+
+
+async def seven_sessions(service: Running, clock: FakeClock) -> list[str]:
+    """Sessions whose time to be purged has come, the oldest first."""
+    await service.sign_up(remember=False)
+    for _ in range(6):
+        clock.move(1)
+        await service.log_in(remember=False)
+    clock.move(DAY + KEPT + 1)
+    return sorted(left(service))
+
+
+async def test_a_batch_takes_the_oldest_and_no_more_than_its_size(service: Running, clock: FakeClock):
+    """Falls without the limit, or the order, of purge_sessions."""
+    oldest_first = await seven_sessions(service, clock)
     async with service.parts.store.begin() as tx:
-        for _ in range(count):
-            await service.parts.sessions.start(tx, user, Device(Client(), remember=False), service.clock())
+        assert len(await tx.purge_sessions(clock() - timedelta(seconds=KEPT), 2)) == 2
+    assert sorted(left(service)) == oldest_first[2:]
 
 
-async def test_more_than_a_batch_goes_in_batches_the_oldest_first(make_settings, clock):
-    many = purge.BATCH + 1
-    async with running(make_settings(sessions_per_user=2 * many), clock) as service:
-        first = await service.sign_up("first", remember=False)
-        service.clock.move(1)
-        await many_sessions(service, many)
-        service.clock.move(DAY + KEPT + 1)
-        async with service.parts.store.begin() as tx:
-            gone = await tx.purge_sessions(service.clock() - timedelta(seconds=KEPT), purge.BATCH)
-        assert (len(gone), first["session_id"] in left(service)) == (purge.BATCH, False)
-        assert (await purged(service)).sessions == many + 1 - purge.BATCH
-        assert left(service) == set()
+async def test_a_purge_goes_on_until_nothing_is_due(service: Running, clock: FakeClock):
+    """Falls if only one batch is deleted."""
+    await seven_sessions(service, clock)
+    assert await purge_in_twos(service).run() == Purged(sessions=7, users=0, password_resets=0)
+    assert left(service) == set()
 
 
-async def test_two_purges_at_once_delete_everything_once(make_settings, clock):
-    async with running(make_settings(sessions_per_user=2000), clock) as service:
-        await many_sessions(service, purge.BATCH + 100)
-        service.clock.move(DAY + KEPT + 1)
-        both = await asyncio.gather(purged(service), purged(service))
-        assert sum(each.sessions for each in both) == purge.BATCH + 100
-        assert left(service) == set()
+async def test_two_purges_at_once_delete_everything_once(service: Running, clock: FakeClock):
+    await seven_sessions(service, clock)
+    both = await asyncio.gather(purge_in_twos(service).run(), purge_in_twos(service).run())
+    assert sum(each.sessions for each in both) == 7
+    assert left(service) == set()
 
 
 async def test_dead_password_resets_go_and_living_ones_stay(service: Running):

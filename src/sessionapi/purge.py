@@ -31,10 +31,11 @@ class Purged:
 class Purge:
     """Purges one store; ended rows are kept for `kept` first."""
 
-    def __init__(self, store: Store, clock: Clock, kept: timedelta) -> None:
+    def __init__(self, store: Store, clock: Clock, kept: timedelta, batch: int = BATCH) -> None:
         self._store = store
         self._clock = clock
         self._kept = kept
+        self._batch = batch
 
     async def run(self) -> Purged:
         """Delete all that is due, and return what it was."""
@@ -42,7 +43,7 @@ class Purge:
         async with self._store.begin() as tx:
             resets = await tx.purge_password_resets(now)
         sessions = users = 0
-        while owners := await self._batch(now):
+        while owners := await self._delete_batch(now):
             sessions += len(owners)
             # After the commit, and not with it: of two purges that each delete one of a user's last two
             # sessions, neither sees before that there are none.
@@ -52,6 +53,6 @@ class Purge:
             log.info("purged", sessions=sessions, users=users)
         return Purged(sessions, users, resets)
 
-    async def _batch(self, now: datetime) -> list[UUID]:
+    async def _delete_batch(self, now: datetime) -> list[UUID]:
         async with self._store.begin() as tx:
-            return await tx.purge_sessions(now - self._kept, BATCH)
+            return await tx.purge_sessions(now - self._kept, self._batch)
