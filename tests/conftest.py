@@ -1,5 +1,7 @@
 """What all tests share: the real app over a real store with a fake clock, and real server processes."""
 
+import asyncio
+import logging
 import os
 import re
 import signal
@@ -15,8 +17,11 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
+from click.testing import Result
+from typer.testing import CliRunner
 
-from sessionapi import wiring
+from sessionapi import cli, wiring
 from sessionapi.settings import Settings
 from sessionapi.web import app as web
 
@@ -197,3 +202,41 @@ def serving(
         if process.poll() is None:
             server.stop()
         process.stdout.close()
+
+
+@dataclass
+class Commands:
+    """The command line in this process, on the data folder that `make_settings` names too."""
+
+    data: Path
+
+    def __call__(self, *arguments: str, given: str | bytes = "") -> Result:
+        return CliRunner().invoke(cli.app, list(arguments), input=given)
+
+    async def beside(self, *arguments: str, given: str | bytes = "") -> Result:
+        """Run a command while the app of the test goes on."""
+        return await asyncio.to_thread(self, *arguments, given=given)
+
+    def refused(self, *arguments: str, given: str | bytes = "") -> str:
+        """Run a command that must refuse, and return what it says of it: one line, and nothing else."""
+        done = self(*arguments, given=given)
+        assert (done.exit_code, done.stdout) == (1, ""), done.output
+        assert done.stderr.startswith("sessionapi: "), done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.stderr.removeprefix("sessionapi: ").strip()
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
+    data = tmp_path / "var"
+    for name in set(os.environ) - set(own := environment(data, secret=SERVER_SECRET)):
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)  # where no .env is
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield Commands(data)
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)

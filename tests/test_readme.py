@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import typer.main
 
-from sessionapi import settings
+from sessionapi import cli, settings
 from sessionapi.web.problems import STATUS
 from tests.conftest import serving
 
@@ -53,6 +54,21 @@ def test_every_error_code_is_told_with_its_status_and_none_more():
     assert {code: int(status) for code, status in rows} == {
         code: status for code, (status, _) in STATUS.items()
     }
+
+
+def commands_of(group: typer.core.TyperGroup, before: str = "") -> set[str]:
+    """All commands, as they are typed."""
+    found = set()
+    for name, command in group.commands.items():
+        found |= commands_of(command, f"{name} ") if hasattr(command, "commands") else {before + name}
+    return found
+
+
+def test_every_command_is_told_with_an_example_and_none_more():
+    page = (ROOT / "docs" / "cli.md").read_text()
+    told = dict(re.findall(r"^\| `([a-z -]+)` \| `sessionapi ([^`]+)` \|", page, re.MULTILINE))
+    assert set(told) == commands_of(typer.main.get_command(cli.app))
+    assert all(example.startswith(name) for name, example in told.items())
 
 
 def test_every_link_to_a_file_leads_somewhere():

@@ -19,10 +19,11 @@ BATCH = 500
 class AllSessions:
     """All sessions in one store."""
 
-    def __init__(self, store: Store, sessions: Sessions, clock: Clock) -> None:
+    def __init__(self, store: Store, sessions: Sessions, clock: Clock, batch: int = BATCH) -> None:
         self._store = store
         self._sessions = sessions
         self._clock = clock
+        self._batch = batch
 
     async def page(
         self, limit: int, after: SessionKey | None = None
@@ -56,4 +57,4 @@ class AllSessions:
         self, now: datetime, created_before: datetime | None, after: UUID = FIRST_KEY[0]
     ) -> list[UUID]:
         async with self._store.read() as tx:
-            return await tx.owners_of_living(now, BATCH, after, created_before)
+            return await tx.owners_of_living(now, self._batch, after, created_before)

@@ -48,7 +48,7 @@ class PasswordRules:
         if len(password) < MIN_LENGTH:
             yield (
                 "too_short",
-                f"Use at least {MIN_LENGTH} characters, as in four random words.",
+                f"Use at least {MIN_LENGTH} characters.",
             )
         if len(password) > MAX_LENGTH:
             yield "too_long", f"Use at most {MAX_LENGTH} characters."

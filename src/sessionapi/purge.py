@@ -31,10 +31,11 @@ class Purged:
 class Purge:
     """Purges one store; ended rows are kept for `kept` first."""
 
-    def __init__(self, store: Store, clock: Clock, kept: timedelta) -> None:
+    def __init__(self, store: Store, clock: Clock, kept: timedelta, batch: int = BATCH) -> None:
         self._store = store
         self._clock = clock
         self._kept = kept
+        self._batch = batch
 
     async def run(self) -> Purged:
         """Delete all that is due, and return what it was."""
@@ -44,7 +45,7 @@ class Purge:
         while await self._purge_tries(now):
             pass
         sessions = users = 0
-        while owners := await self._batch(now):
+        while owners := await self._delete_batch(now):
             sessions += len(owners)
             # After the commit, and not with it: of two purges that each delete one of a user's last two
             # sessions, neither sees before that there are none.
@@ -56,8 +57,8 @@ class Purge:
 
     async def _purge_tries(self, now: datetime) -> int:
         async with self._store.begin() as tx:
-            return await tx.purge_tries(now, BATCH)
+            return await tx.purge_tries(now, self._batch)
 
-    async def _batch(self, now: datetime) -> list[UUID]:
+    async def _delete_batch(self, now: datetime) -> list[UUID]:
         async with self._store.begin() as tx:
-            return await tx.purge_sessions(now - self._kept, BATCH)
+            return await tx.purge_sessions(now - self._kept, self._batch)

@@ -200,17 +200,8 @@ class Sessions:
         Once committed, their access tokens are refused in this process.
         """
         ended = await tx.revoke(user_id, session_ids, reason, now) if session_ids else []
-        for session_id in ended:
-            await tx.record(
-                audit.event(
-                    "session.ended",
-                    now,
-                    user_id=user_id,
-                    session_id=session_id,
-                    client=client,
-                    details={"reason": reason},
-                )
-            )
+        told: dict[str, Any] = {"user_id": user_id, "client": client, "details": {"reason": reason}}
+        await tx.record(*(audit.event("session.ended", now, session_id=each, **told) for each in ended))
         tx.after_commit(lambda: self._revocations.add(ended, reason))
         return ended
 

@@ -53,7 +53,8 @@ def _console() -> Console:
 def _table(rows: Sequence[Members], columns: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # An id is there to be copied, so a narrow terminal folds the other columns first.
+        table.add_column(column, overflow="fold", no_wrap=column.endswith("id"))
     for row in rows:
         table.add_row(*(Text(_cell(row[column])) for column in columns))
     return table

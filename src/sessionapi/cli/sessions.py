@@ -14,16 +14,8 @@ from sessionapi.members import Members
 from sessionapi.model import Session
 from sessionapi.wiring import App
 
-COLUMNS = (
-    "user_id",
-    "id",
-    "device_name",
-    "ip",
-    "created_at",
-    "last_seen_at",
-    "idle_expires_at",
-    "expires_at",
-)
+COLUMNS = ("user_id", "id", "device_name", "ip", "created_at", "last_seen_at")
+"""As many as a terminal of 80 columns has room for beside two ids; JSON has all."""
 SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1, "": 1}
 LONGEST = 36_500 * 86_400
 

@@ -1,5 +1,6 @@
 """Questions about the audit log."""
 
+from dataclasses import asdict
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,19 +16,11 @@ class EventQueries:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def record(self, event: Event) -> None:
-        """Write one event, in the transaction of what it tells of."""
-        await self._connection.execute(
-            sa.insert(events).values(
-                id=event.id,
-                at=event.at,
-                kind=event.kind,
-                user_id=event.user_id,
-                session_id=event.session_id,
-                ip=event.ip,
-                details=dict(event.details),
-            )
-        )
+    async def record(self, *told: Event) -> None:
+        """Write events, in the transaction of what they tell of."""
+        rows = [{**asdict(event), "details": dict(event.details)} for event in told]
+        if rows:
+            await self._connection.execute(sa.insert(events), rows)
 
     async def events(
         self, limit: int, before: UUID | None = None, user_id: UUID | None = None

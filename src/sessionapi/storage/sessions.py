@@ -16,6 +16,9 @@ from sessionapi.storage.tables import session_data, sessions, to_microseconds, u
 
 _USER_COLUMNS = [column.label(f"user__{column.name}") for column in users.c if column.name != "username_key"]
 
+IDS_PER_STATEMENT = 10_000
+"""SQLite takes 32,766 parameters in a statement, PostgreSQL 32,767; a user may have more sessions."""
+
 
 class SessionQueries:
     """The part of `Tx` that reads and writes `sessions` and `session_data`."""
@@ -180,19 +183,18 @@ class SessionQueries:
         self, user_id: UUID, session_ids: Sequence[UUID], reason: RevokeReason, now: datetime
     ) -> list[UUID]:
         """End those of a user's sessions that are alive, and delete their data; return which ended."""
-        statement = (
-            sa.update(sessions)
-            .where(sessions.c.user_id == user_id, sessions.c.id.in_(session_ids), living(now))
-            .values(revoked_at=now, revoke_reason=reason)
-            .returning(sessions.c.id)
-        )
-        ended = list((await self._connection.execute(statement)).scalars())
-        if ended:
-            await self._connection.execute(
-                sa.delete(session_data).where(
-                    session_data.c.user_id == user_id, session_data.c.session_id.in_(ended)
-                )
+        ended: list[UUID] = []
+        for start in range(0, len(session_ids), IDS_PER_STATEMENT):
+            some = session_ids[start : start + IDS_PER_STATEMENT]
+            statement = (
+                sa.update(sessions)
+                .where(sessions.c.user_id == user_id, sessions.c.id.in_(some), living(now))
+                .values(revoked_at=now, revoke_reason=reason)
+                .returning(sessions.c.id)
             )
+            ended += (await self._connection.execute(statement)).scalars()
+            data = sa.and_(session_data.c.user_id == user_id, session_data.c.session_id.in_(some))
+            await self._connection.execute(sa.delete(session_data).where(data))
         return ended
 
     async def revoked_since(self, moment: datetime) -> list[EndedSession]:

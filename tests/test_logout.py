@@ -1,0 +1,110 @@
+"""Logging out by refresh token, cookie or access token, whatever state they are in."""
+
+import pytest
+
+from tests.conftest import PASSWORD, Running, bearer, refusal
+
+COOKIE = {"username": "ada", "password": PASSWORD, "transport": "cookie"}
+
+
+def reasons(service: Running) -> list[str | None]:
+    return [reason for (reason,) in service.rows("select revoke_reason from sessions order by id")]
+
+
+async def test_logout_by_refresh_token_ends_this_session_alone(service: Running):
+    tokens, other = await service.sign_up(), await service.log_in()
+    answer = await service.client.post("/logout", json={"refresh_token": tokens["refresh_token"]})
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert reasons(service) == ["logout", None]
+    assert refusal(await service.get("/protected", tokens)) == (401, "session_revoked", "logout")
+    assert (await service.get("/protected", other)).status_code == 200
+    assert service.rows("select kind, details from events order by id desc limit 1") == [
+        ("session.ended", '{"reason": "logout"}')
+    ]
+
+
+async def test_a_token_of_any_generation_logs_out(service: Running):
+    tokens = newest = await service.sign_up()
+    for _ in range(2):
+        service.clock.move(600)
+        newest = (await service.refresh(newest)).json()
+    assert newest["generation"] == 2
+    answer = await service.client.post("/logout", json={"refresh_token": tokens["refresh_token"]})
+    assert answer.status_code == 204
+    assert reasons(service) == ["logout"]
+
+
+@pytest.mark.parametrize("late", [0, 61, 86_400])
+async def test_logout_by_access_token_works_past_its_end_too(service: Running, late):
+    tokens = await service.sign_up()
+    service.clock.move(late)
+    assert (await service.client.post("/logout", headers=bearer(tokens))).status_code == 204
+    assert reasons(service) == ["logout"]
+
+
+async def test_logging_out_twice_is_no_error_and_told_once(service: Running):
+    tokens = await service.sign_up()
+    for _ in range(2):
+        assert (await service.client.post("/logout", headers=bearer(tokens))).status_code == 204
+        answer = await service.client.post("/logout", json={"refresh_token": tokens["refresh_token"]})
+        assert answer.status_code == 204
+    assert service.rows("select count(*) from events where kind = 'session.ended'") == [(1,)]
+
+
+async def test_an_unknown_refresh_token_is_no_error_and_nothing_at_all_is_one(service: Running):
+    answer = await service.client.post("/logout", json={"refresh_token": "sr_garbage"})
+    assert answer.status_code == 204
+    assert refusal(await service.client.post("/logout")) == (401, "missing_token", None)
+    assert refusal(await service.client.post("/logout", headers=bearer("garbage"))) == (
+        401,
+        "invalid_token",
+        None,
+    )
+
+
+async def test_logout_by_cookie_clears_it_and_a_refresh_never_does(service: Running):
+    cookie = (await service.client.post("/signup", json=COOKIE)).cookies["__Host-session"]
+    headers = {"Cookie": f"__Host-session={cookie}"}
+    answer = await service.client.post("/logout", headers=headers)
+    assert answer.status_code == 204
+    cleared = answer.headers["set-cookie"]
+    assert cleared.startswith('__Host-session="";')
+    assert "Max-Age=0" in cleared
+    assert "Secure" in cleared
+    assert "Path=/" in cleared
+    assert reasons(service) == ["logout"]
+    failing = [
+        headers,
+        {"Cookie": "__Host-session=sr_garbage"},
+        {**headers, "Origin": "https://evil.example"},
+        {**headers, "Idempotency-Key": " "},
+    ]
+    for each in failing:
+        refused = await service.client.post("/refresh", headers=each)
+        assert refused.status_code >= 400
+        assert "set-cookie" not in refused.headers
+
+
+async def test_the_cookie_is_set_with_rotations_and_repeats_and_not_with_renewals(service: Running):
+    signed_up = await service.client.post("/signup", json=COOKIE)
+    assert "refresh_token" not in signed_up.json()
+    set_at_login = signed_up.headers["set-cookie"]
+    for part in ("HttpOnly", "Secure", "SameSite=lax", "Path=/", f"Max-Age={30 * 86_400}"):
+        assert part in set_at_login
+    assert "Domain" not in set_at_login
+    old = {"Cookie": f"__Host-session={signed_up.cookies['__Host-session']}"}
+    renewed = await service.client.post("/refresh", headers=old)
+    assert renewed.status_code == 200
+    assert "set-cookie" not in renewed.headers
+    service.clock.move(600)
+    rotated = await service.client.post("/refresh", headers=old)
+    repeated = await service.client.post("/refresh", headers=old)
+    assert rotated.cookies["__Host-session"] == repeated.cookies["__Host-session"]
+    assert f"Max-Age={30 * 86_400 - 600}" in rotated.headers["set-cookie"]
+    assert "refresh_token" not in rotated.json()
+
+
+async def test_a_login_that_is_not_remembered_sets_a_cookie_of_the_browser_session(service: Running):
+    answer = await service.client.post("/signup", json={**COOKIE, "remember": False})
+    assert "Max-Age" not in answer.headers["set-cookie"]
+    assert "expires" not in answer.headers["set-cookie"].lower()
