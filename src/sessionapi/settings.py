@@ -90,26 +90,18 @@ class Settings(BaseSettings):
     signup: Literal["open", "closed"] = Field("open", description="Whether strangers may create accounts.")
     throttle: bool = Field(True, description="Limits on guessing; `off` is for load tests only.")
     login_per_address: int = Field(
-        30, ge=1, le=100_000, description="Logins a minute of one address (IPv6: one /64), in each process."
+        30, ge=1, le=100_000, description="Logins a minute of one address (IPv6: /64)."
     )
-    signup_per_address: int = Field(
-        10, ge=1, le=100_000, description="Sign-ups an hour of one address, in each process."
-    )
-    refresh_per_session: int = Field(
-        120, ge=5, le=100_000, description="Renewals a minute of one session: a client that runs wild."
-    )
+    signup_per_address: int = Field(10, ge=1, le=100_000, description="Sign-ups an hour of one address.")
+    refresh_per_session: int = Field(120, ge=5, le=100_000, description="Renewals a minute of one session.")
     login_failures: int = Field(
         10, ge=3, le=100, description="Wrong passwords for an account from one address, or on a known device."
     )
-    login_failures_window: int = Field(
-        600, ge=10, le=DAY, description="Seconds from the first of them until they are forgotten."
-    )
+    login_failures_window: int = Field(600, ge=10, le=DAY, description="From the first one on.")
     account_failures: int = Field(
         100, ge=10, le=100, description="Wrong passwords in a row that lock an account (NIST SP 800-63B-4)."
     )
-    breached_passwords: bool = Field(
-        False, description="Look new passwords up among leaked ones, by five letters of their SHA-1."
-    )
+    breached_passwords: bool = Field(False, description="Look new passwords up among leaked ones.")
     breached_passwords_url: str = Field(
         "https://api.pwnedpasswords.com/range", description="Where; a copy of your own works too."
     )
@@ -176,9 +168,8 @@ class Settings(BaseSettings):
             try:
                 ip_network(network)
             except ValueError:
-                raise _refusal(
-                    f"must list addresses or whole networks as in 10.0.0.0/8, not {network!r}"
-                ) from None
+                text = f"must list addresses or networks as in 10.0.0.0/8, not {network!r}"
+                raise _refusal(text) from None
         return value
 
     @field_validator("allowed_origins")

@@ -83,12 +83,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
     """Connect the parts. Nothing is opened or read yet but the server secret."""
     server_secret = _server_secret(settings)
     metrics, store, ring = Metrics(), Store(settings.effective_database_url), KeyRing()
-    passwords = Passwords(
-        memory_kib=settings.hash_memory_kib,
-        time=settings.hash_time,
-        threads=settings.hash_threads or os.cpu_count() or 1,
-        metrics=metrics,
-    )
+    passwords = _passwords(settings, metrics)
     rules = Rules(settings.effective_issuer, settings.audience)
     policy = policy_of(settings)
     issuer = Issuer(ring, rules, policy, server_secret.derive("refresh token"))
@@ -185,6 +180,13 @@ def password_rules_of(settings: Settings, metrics: Metrics) -> PasswordRules:
     if not settings.breached_passwords:
         return PasswordRules(names)
     return PasswordRules(names, BreachedPasswords(settings.breached_passwords_url, metrics).contains)
+
+
+def _passwords(settings: Settings, metrics: Metrics) -> Passwords:
+    threads = settings.hash_threads or os.cpu_count() or 1
+    return Passwords(
+        memory_kib=settings.hash_memory_kib, time=settings.hash_time, threads=threads, metrics=metrics
+    )
 
 
 def _server_secret(settings: Settings) -> ServerSecret:
