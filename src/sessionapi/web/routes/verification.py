@@ -68,7 +68,7 @@ async def metadata(parts: Parts, response: Response) -> MetadataOut:
     operation_id="revocations",
     summary="Sessions that ended lately",
     response_model=RevocationsOut,
-    responses={304: {"description": "Nothing changed."}, **answers(*SERVICE, *STORE)},
+    responses={304: {"description": "Nothing changed."}, **answers(*SERVICE, "validation_failed", *STORE)},
 )
 async def revocations(
     service: Service,  # noqa: ARG001 - it is there for its check
