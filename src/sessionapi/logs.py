@@ -1,6 +1,7 @@
 """Structured logs: for people on a terminal, JSON elsewhere; one line a request, no secret in any.
 
-Nothing here scrubs: a secret is kept out by never being handed to a log call.
+Nothing here scrubs: a secret is kept out by never being handed to a log call. Traces are plain ones, for the
+library's own show the values of local variables, a password among them.
 """
 
 import logging
@@ -22,7 +23,7 @@ def configure(*, log_format: str, level: str, cached: bool = True) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if human
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -11,13 +11,12 @@ import hashlib
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from struct import Struct
 from uuid import UUID
 
 PREFIX = "sr_"
 VERSION = 1
-GENERATION_LIMIT = 2**48
 _FIELDS = Struct(">B16s16s6s16s")
 _MAC_SIZE = 32
 _TEXT_SIZE = len(PREFIX) + (_FIELDS.size + _MAC_SIZE) * 4 // 3
@@ -36,10 +35,6 @@ class RefreshToken:
     def secret_digest(self) -> bytes:
         """The SHA-256 that the session's row keeps of the secret."""
         return digest(self.secret)
-
-    def at(self, generation: int) -> "RefreshToken":
-        """Return the token of another generation of the same session."""
-        return replace(self, generation=generation)
 
 
 def digest(secret: bytes) -> bytes:
@@ -83,7 +78,10 @@ def _decode(text: str) -> bytes | None:
     if len(text) != _TEXT_SIZE or not text.startswith(PREFIX) or not text.isascii():
         return None
     encoded = text[len(PREFIX) :].encode()
-    raw = urlsafe_b64decode(encoded)
+    try:
+        raw = urlsafe_b64decode(encoded)
+    except ValueError:
+        return None
     # The decoder skips letters it doesn't know: only what encodes to the same text again is canonical.
     return raw if urlsafe_b64encode(raw) == encoded else None
 

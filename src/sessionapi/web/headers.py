@@ -15,6 +15,8 @@ from sessionapi.web.proxies import ProxyWarning
 log = structlog.get_logger()
 
 API_CSP = "default-src 'none'; frame-ancestors 'none'"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Labels of a metric are closed: a stranger's method must not make a series of its own."""
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -78,7 +80,8 @@ class Edge:
             ms=round(seconds * 1000, 1),
             client=(scope.get("client") or ("unknown",))[0],
         )
-        self._metrics.requests.labels(scope["method"], route, status).inc()
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._metrics.requests.labels(method, route, status).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
 
 

@@ -104,7 +104,9 @@ class AdminUserIn(Body):
         list[Annotated[str, Field(min_length=1, max_length=accounts.MAX_ROLE, pattern=f"^{accounts.ROLE}$")]]
         | None
     ) = Field(None, max_length=accounts.MAX_ROLES, examples=[["admin"]])
-    claims: Json | None = Field(None, description="Replaces the user's own claims in access tokens.")
+    claims: Json | None = Field(
+        None, description="Replaces the user's own claims in access tokens.", examples=[{"tenant": "acme"}]
+    )
 
 
 class TokenUserOut(BaseModel):

@@ -68,7 +68,7 @@ async def metadata(parts: Parts, response: Response) -> MetadataOut:
     operation_id="revocations",
     summary="Sessions that ended lately",
     response_model=RevocationsOut,
-    responses={304: {"description": "Nothing changed."}, **answers(*SERVICE, *STORE)},
+    responses={304: {"description": "Nothing changed."}, **answers(*SERVICE, "validation_failed", *STORE)},
 )
 async def revocations(
     service: Service,  # noqa: ARG001 - it is there for its check
@@ -137,7 +137,9 @@ async def _introspected(request: Request) -> IntrospectIn:
         if media_type == "application/json":
             return IntrospectIn.model_validate_json(body)
         if media_type == FORM:
-            return IntrospectIn.model_validate(dict(parse_qsl(body.decode("latin-1"))))
+            return IntrospectIn.model_validate(
+                dict(parse_qsl(body.decode("latin-1"), keep_blank_values=True))
+            )
     except ValidationError as problem:
         raise RequestValidationError(
             [{**error, "loc": ("body", *error["loc"])} for error in problem.errors()]

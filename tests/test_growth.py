@@ -1,0 +1,29 @@
+"""A refresh adds no row: a day of them leaves the database as it was."""
+
+import sqlite3
+
+from tests.conftest import PASSWORD, Running
+
+TABLES = ("users", "sessions", "session_data", "events", "signing_keys", "password_resets")
+
+
+def size(service: Running) -> tuple[dict[str, int], int]:
+    """Rows of each table, and pages of the database after its log was taken over."""
+    counts = {table: service.rows(f"select count(*) from {table}")[0][0] for table in TABLES}
+    with sqlite3.connect(service.parts.settings.data_dir / "sessionapi.db") as database:
+        database.execute("pragma wal_checkpoint(truncate)")
+        return counts, database.execute("pragma page_count").fetchone()[0]
+
+
+async def test_a_day_of_refreshes_adds_no_row_and_no_page(service: Running):
+    await service.parts.accounts.add("ada", None, password=PASSWORD, hashed=None)
+    tokens = await service.log_in()
+    for _ in range(24):  # the first rotations fill the row's columns
+        service.clock.move(50)
+        tokens = (await service.refresh(tokens)).json()
+    before = size(service)
+    for _ in range(24 * 3600 // 50 - 24):
+        service.clock.move(50)
+        tokens = (await service.refresh(tokens)).json()
+    assert tokens["generation"] == 144
+    assert size(service) == before

@@ -1,0 +1,69 @@
+"""The OpenAPI document: valid, and every operation told with examples and its errors."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from openapi_spec_validator import validate
+
+from sessionapi.web.problems import STATUS
+from tests.conftest import Running
+
+NAMES = """
+adminDeleteUser adminGetUser adminListEvents adminListSessions adminListUsers adminRevokeSession
+adminRevokeSessions adminUpdateUser changePassword currentSession deleteMe healthz introspect jwks
+listSessions login logout me metadata metrics protected readyz reauthenticate refresh resetPassword
+revocations revokeSession revokeSessions signup updateCurrentSession updateMe
+"""
+
+
+@pytest.fixture
+async def document(service: Running) -> dict[str, Any]:
+    return (await service.client.get("/openapi.json")).json()
+
+
+def operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in document["paths"].values():
+        yield from path.values()
+
+
+async def test_the_document_is_valid(document):
+    validate(document)
+
+
+async def test_the_names_of_the_operations_are_an_interface(document):
+    assert sorted(each["operationId"] for each in operations(document)) == NAMES.split()
+
+
+async def test_every_operation_says_what_it_does(document):
+    for each in operations(document):
+        assert each["summary"], each["operationId"]
+        assert each["description"], each["operationId"]
+
+
+async def test_every_error_is_a_problem_with_an_example_of_each_code(document):
+    for each in operations(document):
+        refused = {status: answer for status, answer in each["responses"].items() if status >= "4"}
+        assert "500" in refused
+        for status, answer in refused.items():
+            assert list(answer["content"]) == ["application/problem+json"], each["operationId"]
+            for code, example in answer["content"]["application/problem+json"]["examples"].items():
+                assert STATUS[code][0] == int(status) == example["value"]["status"]
+
+
+async def test_every_member_of_a_body_has_an_example_or_a_default(document):
+    bodies = [name for name in document["components"]["schemas"] if name.endswith("In")]
+    assert "LoginIn" in bodies
+    for name in bodies:
+        for member, schema in document["components"]["schemas"][name]["properties"].items():
+            options = [schema, *schema.get("anyOf", [])]
+            told = any({"examples", "default", "enum"} & option.keys() for option in options)
+            assert told or {"type": "boolean"} in options, f"{name}.{member}"
+
+
+async def test_protected_operations_name_their_credential(document):
+    schemes = document["components"]["securitySchemes"]
+    assert set(schemes) == {"AccessToken", "ServiceToken"}
+    for each in operations(document):
+        if "expired_token" in str(each["responses"]) and each["operationId"] != "logout":
+            assert each["security"] == [{"AccessToken": []}], each["operationId"]

@@ -1,0 +1,135 @@
+"""Every query of the storage is answered by an index: what scans a table is a defect of a growing one."""
+
+import inspect
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from sessionapi import audit, ids, policy, refresh_token
+from sessionapi.model import Client, ServiceToken
+from sessionapi.policy import Attempt, Decision
+from sessionapi.refresh_token import RefreshToken
+from sessionapi.storage import Tx
+from tests.conftest import Running
+
+SMALL = ("signing_keys", "service_tokens")
+"""Tables of a handful of rows, which are read whole."""
+
+
+def scans(statement: str, plan: list[str]) -> list[str]:
+    """The steps of a plan that read a whole table, or sort what they have read.
+
+    The limit of sessions sorts those of one user: the column that it asks for is written by refreshes, so it
+    is in no index.
+    """
+    whole = [step for step in plan if step.startswith("SCAN ") and " USING " not in step]
+    sorting = [step for step in plan if "USE TEMP B-TREE FOR ORDER BY" in step]
+    if "ORDER BY sessions.last_seen_at" in statement:
+        sorting = []
+    allowed = (*SMALL, "json", "CONSTANT")
+    return [step for step in whole + sorting if not step.removeprefix("SCAN ").startswith(allowed)]
+
+
+@pytest.fixture
+async def asked(service: Running) -> list[tuple[str, tuple]]:
+    """Every statement that the methods of `Tx` send, with its parameters."""
+    await service.sign_up()
+    found: list[tuple[str, tuple]] = []
+
+    def note(connection, cursor, statement, parameters, *rest):
+        found.append((statement, parameters))
+
+    for engine in (service.parts.store._writer, service.parts.store._reader):
+        sa.event.listen(engine.sync_engine, "before_cursor_execute", note)
+    user = await service.parts.accounts.find("ada")
+    async with service.parts.store.begin() as tx:
+        await drive(tx, service, user)
+    return found
+
+
+async def drive(tx: Tx, service: Running, user) -> None:
+    """Call every method of `Tx` once; a new one without a call here fails."""
+    now, policy_ = service.clock(), policy.Policy()
+    session = (await tx.living_sessions(user.id, now, 1))[0]
+    token = RefreshToken(user.id, session.id, 0, b"x" * 16)
+    note = Decision("repeat", 0, moves_idle_clock=True, keeps_key=True, marks_repeat=True)
+    key = replace((await tx.signing_keys())[0], id=ids.new_id(), state="next")
+    service_token = ServiceToken(ids.new_id(), "shop", bytes(32), now)
+    where = (user.id, session.id)
+    calls = {
+        "insert_user": (replace(user, id=ids.new_id()), "bob"),
+        "user_by_name": ("ada",),
+        "user": (user.id,),
+        "lock_user": (user.id, 0),
+        "renew_credentials": (user.id,),
+        "change_user": (user.id,),
+        "locked_user": (user.id,),
+        "all_users": (10, user.id),
+        "upgrade_hash": (user.id, "a", "b"),
+        "insert_password_reset": (user.id, bytes(32), now),
+        "password_reset": (bytes(32), now),
+        "use_password_reset": (bytes(32), now),
+        "delete_password_reset": (user.id,),
+        "purge_password_resets": (now,),
+        "purge_users": ([user.id],),
+        "insert_session": (replace(session, id=ids.new_id()),),
+        "session": where,
+        "session_and_user": where,
+        "holds_secret": (token,),
+        "rotate": (token, Attempt(0, "d" * 32), now, policy_, None),
+        "note_refresh": (session, Attempt(0, "d" * 32), note, now),
+        "move_auth_time": (*where, now),
+        "replace_secret": (*where, refresh_token.digest(b"x"), now),
+        "name_device": (*where, "laptop"),
+        "living_sessions": (user.id, now, 10, session.id),
+        "living_ids": (user.id, now),
+        "least_recently_seen": (user.id, now, 5),
+        "revoke": (user.id, [session.id], "logout", now),
+        "revoked_since": (now - timedelta(seconds=315),),
+        "session_data": where,
+        "put_session_data": (*where, {}),
+        "purge_sessions": (now - timedelta(days=7), 500),
+        "now": (),
+        "signing_keys": (),
+        "insert_key": (key,),
+        "retire_active_key": (now,),
+        "activate_key": (key.id, now),
+        "drop_key": (key.id, now),
+        "reseal_key": (key, b"x"),
+        "delete_retired_keys": (now,),
+        "insert_service_token": (service_token,),
+        "service_tokens": (),
+        "service_token": (bytes(32),),
+        "revoke_service_token": ("shop", now),
+        "record": (audit.event("user.created", now, client=Client()),),
+        "events": (10, ids.new_id(), user.id),
+    }
+    methods = {
+        name
+        for name, method in inspect.getmembers(Tx, inspect.iscoroutinefunction)
+        if not name.startswith("_")
+    }
+    assert methods - ELSEWHERE == calls.keys()
+    for name, arguments in calls.items():
+        columns = {"email": None} if name == "change_user" else {}
+        await getattr(tx, name)(*arguments, **columns)
+
+
+ELSEWHERE = {"all_living_sessions", "owners_of_living"}
+"""Driven with plans of their own in test_cli_sessions.py."""
+
+
+async def test_no_query_scans_a_table_or_sorts_what_it_read(service: Running, asked):
+    """Falls without one of the indexes, e.g. that of sessions.revoked_at."""
+    assert len({statement for statement, _ in asked}) > 40
+    wrong = {}
+    async with service.parts.store.read() as tx:
+        for statement, parameters in asked:
+            if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+                flat = parameters[0] if isinstance(parameters, list) else parameters
+                rows = await tx._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", flat)
+                if found := scans(statement, [row[3] for row in rows]):
+                    wrong[statement] = found
+    assert wrong == {}

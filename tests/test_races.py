@@ -1,0 +1,130 @@
+"""What happens at the same moment: the ending wins, the limit holds, one token has one successor."""
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import bcrypt
+import pytest
+import sqlalchemy as sa
+
+from sessionapi.storage.tables import users
+from tests.conftest import PASSWORD, Running, running
+
+ROUNDS = 1_000 if "SESSIONAPI_PROVE" in os.environ else 25
+NEW = "another good password"
+pytestmark = [pytest.mark.timeout(1_800), pytest.mark.prove]  # small without SESSIONAPI_PROVE
+
+
+async def test_two_hundred_refreshes_at_once_get_one_successor(make_settings, clock):
+    """Falls without the generation in the condition of Tx.rotate."""
+    async with running(make_settings(refresh_grace=1, rotate_after=3), clock) as service:
+        tokens = await service.sign_up()
+        clock.move(3)
+        answers = await asyncio.gather(*(service.refresh(tokens) for _ in range(200)))
+        assert [answer.status_code for answer in answers] == [200] * 200
+        assert len({answer.json()["refresh_token"] for answer in answers}) == 1
+        assert service.rows("select generation, revoke_reason from sessions") == [(1, None)]
+
+
+async def shuffled(dice: random.Random, *acts: Callable[[], Awaitable[object]]) -> list:
+    """Do all at once, each begun after a random number of turns of the loop."""
+
+    async def later(act: Callable[[], Awaitable[object]], turns: int) -> object:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await act()
+
+    return await asyncio.gather(*(later(act, dice.randrange(40)) for act in acts))
+
+
+async def end(service: Running, how: str, tokens: dict) -> object:
+    user = await service.parts.accounts.find("ada")
+    if how == "logout":
+        return await service.client.post("/logout", json={"refresh_token": tokens["refresh_token"]})
+    if how == "password":
+        body = {"current_password": PASSWORD, "new_password": NEW}
+        other = tokens["other"]
+        return await service.send("POST", "/me/password", other, body)
+    if how == "idle":
+        return service.clock.move(8 * 86_400)
+    act = {"disable": service.parts.accounts.disable, "delete": service.parts.accounts.delete}[how]
+    return await act(user.id, None)
+
+
+def living(service: Running) -> int:
+    now = int(service.clock().timestamp() * 1_000_000)
+    return service.rows(
+        "select count(*) from sessions where revoked_at is null and expires_at > "
+        f"{now} and last_seen_at + idle_timeout * 1000000 > {now}"
+    )[0][0]
+
+
+async def fresh_user(service: Running) -> None:
+    """Take the user of the round before away and make a new one."""
+    async with service.parts.store.begin() as tx:
+        for table in ("events", "password_resets", "session_data", "sessions", "users"):
+            await tx._connection.execute(sa.text(f"delete from {table}"))
+
+
+@pytest.mark.parametrize("how", ["logout", "password", "disable", "delete", "idle"])
+async def test_a_refresh_never_outlives_an_ending(service: Running, how):
+    """Falls without the condition on living sessions in Tx.rotate and Tx.note_refresh."""
+    dice = random.Random(how)
+    for _ in range(ROUNDS):
+        await fresh_user(service)
+        tokens = await service.sign_up()
+        tokens["other"] = await service.log_in()
+        service.clock.move(600)
+        tokens["other"] = (await service.refresh(tokens["other"])).json()
+        refreshes = [partial(service.refresh, tokens) for _ in range(3)]
+        await shuffled(dice, *refreshes, partial(end, service, how, tokens))
+        assert (await service.refresh(tokens)).status_code == 401
+        kept = {"logout": 1, "password": 1}.get(how, 0)
+        assert living(service) == kept
+
+
+@pytest.mark.parametrize("how", ["password", "disable", "delete"])
+async def test_no_session_is_born_of_what_has_just_ended(service: Running, how):
+    """Falls without credential_version in Tx.lock_user: a login that verified the old password gets in."""
+    dice = random.Random(how)
+    body = {"username": "ada", "password": PASSWORD}
+    for _ in range(ROUNDS):
+        await fresh_user(service)
+        tokens = await service.sign_up()
+        tokens["other"] = tokens
+        logins = [partial(service.client.post, "/login", json=body) for _ in range(3)]
+        done = await shuffled(dice, *logins, partial(end, service, how, tokens))
+        assert {answer.status_code for answer in done[:3]} <= {200, 401}
+        assert living(service) == (1 if how == "password" else 0)
+
+
+async def test_logins_at_once_never_pass_the_limit(make_settings, clock):
+    """Falls without the lock of the user's row at login."""
+    limited = make_settings(sessions_per_user=3)
+    async with running(limited, clock) as one, running(limited, clock) as two:
+        dice = random.Random(3)
+        for _ in range(max(1, ROUNDS // 10)):
+            await fresh_user(one)
+            await one.sign_up()
+            await shuffled(dice, *(service.log_in for service in (one, two) for _ in range(5)))
+            assert living(one) == 3
+
+
+async def test_an_upgraded_hash_never_brings_an_old_password_back(service: Running):
+    """Falls without `password_hash == verified` in Tx.upgrade_hash."""
+    dice = random.Random(5)
+    old = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+    body = {"username": "ada", "password": PASSWORD}
+    for _ in range(max(1, ROUNDS // 5)):
+        await fresh_user(service)
+        tokens = await service.sign_up()
+        tokens["other"] = tokens
+        async with service.parts.store.begin() as tx:
+            await tx._connection.execute(sa.update(users).values(password_hash=old))
+        login = [partial(service.client.post, "/login", json=body) for _ in range(2)]
+        await shuffled(dice, *login, partial(end, service, "password", tokens))
+        assert (await service.client.post("/login", json=body)).status_code == 401
+        await service.log_in(password=NEW)
