@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from sessionapi import audit, ids, policy, refresh_token
+from sessionapi.limits import Bucket
 from sessionapi.model import Client, ServiceToken
 from sessionapi.policy import Attempt, Decision
 from sessionapi.refresh_token import RefreshToken
@@ -74,6 +75,13 @@ async def drive(tx: Tx, service: Running, user) -> None:
         "delete_password_reset": (user.id,),
         "purge_password_resets": (now,),
         "purge_users": ([user.id],),
+        "reserve_try": ([Bucket(bytes(32), 10, timedelta(60))], user.id, now),
+        "tries_end": (bytes(32),),
+        "touch_tries": (bytes(32),),
+        "full_buckets": ([bytes(32)], 100),
+        "clear_tries": ([bytes(32)],),
+        "clear_tries_of": (user.id,),
+        "purge_tries": (now, 500),
         "insert_session": (replace(session, id=ids.new_id()),),
         "session": where,
         "session_and_user": where,

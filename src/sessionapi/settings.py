@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     login_failures: int = Field(
         10, ge=3, le=100, description="Wrong passwords for an account from one address, or on a known device."
     )
-    login_failures_window: int = Field(600, ge=10, le=DAY, description="From the first one on.")
+    login_failures_window: int = Field(600, ge=10, le=DAY, description="Seconds that they count.")
     account_failures: int = Field(
         100, ge=10, le=100, description="Wrong passwords in a row that lock an account (NIST SP 800-63B-4)."
     )

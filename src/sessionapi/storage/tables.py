@@ -167,7 +167,8 @@ password_tries = sa.Table(
     "password_tries",
     metadata,
     sa.Column("bucket", sa.LargeBinary(32), primary_key=True),
-    sa.Column("user_id", sa.Uuid, index=True),
+    sa.Column("user_id", sa.Uuid),
     sa.Column("failures", sa.Integer, nullable=False),
     sa.Column("ends_at", Moment, index=True),
+    sa.Index(None, "user_id", "bucket"),
 )

@@ -99,7 +99,9 @@ class CurrentIn(Body):
 
 class AdminUserIn(Body):
     disabled: bool | None = None
-    locked: Literal[False] | None = Field(None, description="`false` forgets the wrong passwords.")
+    locked: Literal[False] | None = Field(
+        None, description="`false` forgets the wrong passwords.", examples=[False]
+    )
     roles: (
         list[Annotated[str, Field(min_length=1, max_length=accounts.MAX_ROLE, pattern=f"^{accounts.ROLE}$")]]
         | None
