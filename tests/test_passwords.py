@@ -269,6 +269,17 @@ async def test_a_look_up_that_fails_lets_the_password_pass_and_is_counted(
             assert checks(service) == {"failed": 1}
 
 
+async def test_a_throttled_sign_up_looks_nothing_up(make_settings: Callable[..., Settings], clock: FakeClock):
+    """Falls if Users.sign_up asks before it counts: anybody could make us ask without end."""
+    with leaks_served() as leaks:
+        settings = make_settings(breached_passwords=True, breached_passwords_url=leaks.url, throttle=True)
+        async with running(settings, clock) as service:
+            leaks.leak(PASSWORD)
+            answers = [await sign_up(service, PASSWORD) for _ in range(13)]
+        assert [answer.status_code for answer in answers] == [422] * 10 + [429] * 3
+        assert len(leaks.asked) == 10
+
+
 async def test_nothing_is_looked_up_by_default(make_settings: Callable[..., Settings], clock: FakeClock):
     with leaks_served() as leaks:
         async with running(make_settings(breached_passwords_url=leaks.url), clock) as service:

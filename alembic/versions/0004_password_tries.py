@@ -16,5 +16,5 @@ def upgrade() -> None:
         sa.Column("ends_at", sa.BigInteger),
         sa.PrimaryKeyConstraint("bucket", name="pk_password_tries"),
     )
-    op.create_index("ix_password_tries_user_id", "password_tries", ["user_id", "bucket"])
+    op.create_index("ix_password_tries_user_id_bucket", "password_tries", ["user_id", "bucket"])
     op.create_index("ix_password_tries_ends_at", "password_tries", ["ends_at"])

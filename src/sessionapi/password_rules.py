@@ -37,11 +37,17 @@ class PasswordRules:
         self, password: str, username: str, email: str | None, field: str = "password"
     ) -> None:
         """Raise WeakPassword, with each rule that is broken; the look-up comes only when none is."""
+        self.refuse_guessable(password, username, email, field)
+        if await self._is_breached(password):
+            raise _weak(field, [("breached", "It has leaked. Choose one that you use nowhere else.")])
+
+    def refuse_guessable(
+        self, password: str, username: str, email: str | None, field: str = "password"
+    ) -> None:
+        """Raise WeakPassword by the rules that need no look-up."""
         broken = list(self._broken(password, username, email or ""))
-        if not broken and await self._is_breached(password):
-            broken = [("breached", "It has leaked. Choose one that you use nowhere else.")]
         if broken:
-            raise WeakPassword(broken[0][1], [FieldError(field, code, text) for code, text in broken])
+            raise _weak(field, broken)
 
     def _broken(self, password: str, username: str, email: str) -> Iterator[tuple[str, str]]:
         folded = _fold(password)
@@ -63,6 +69,10 @@ class PasswordRules:
                 "contains_product",
                 "The name of this service is in it. Use words that have nothing to do with us.",
             )
+
+
+def _weak(field: str, broken: Sequence[tuple[str, str]]) -> WeakPassword:
+    return WeakPassword(broken[0][1], [FieldError(field, code, text) for code, text in broken])
 
 
 def _holds(folded: str, part: str) -> bool:

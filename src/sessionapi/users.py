@@ -55,8 +55,9 @@ class Users:
         if not self._signup_open:
             raise SignupClosed
         name, key = normalise(username)
+        self._rules.refuse_guessable(password, name, email)
+        await self._throttle.count_signup(device.client)  # before anybody else is asked
         await self._rules.refuse_weak(password, name, email)
-        await self._throttle.count_signup(device.client)
         hashed = await self._passwords.hash(password)
         now = self._clock()
         user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
