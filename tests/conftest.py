@@ -8,12 +8,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -28,6 +29,7 @@ from sessionapi.web import app as web
 SERVER_SECRET = "a server secret of the tests, with more than 32 bytes"
 CHEAP_HASH = {"hash_memory_kib": 8, "hash_time": 1}
 PASSWORD = "correct horse battery"
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +144,15 @@ async def service(make_settings: Callable[..., Settings], clock: FakeClock) -> A
     """The app with its default settings and cheap hashes."""
     async with running(make_settings(), clock) as it:
         yield it
+
+
+def eventually(look: Callable[[], T], seconds: float = 30) -> T:
+    """Return what `look` finds, as soon as that is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for {look.__name__}"
+        time.sleep(0.01)
+    return found
 
 
 @dataclass

@@ -5,31 +5,19 @@ import os
 import re
 import signal
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, bearer, serving
+from tests.conftest import PASSWORD, bearer, eventually, serving
 
-T = TypeVar("T")
 LOCKS = Path("/proc/locks")
 
 pytestmark = pytest.mark.server
-
-
-def eventually(look: Callable[[], T], seconds: float = 30) -> T:
-    """Return what `look` finds, as soon as that is something."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {look.__name__}"
-        time.sleep(0.01)
-    return found
 
 
 def workers_of(parent: int) -> list[int]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sessionapi import ids, policy
-from sessionapi.model import Event, Session, User
+from sessionapi.model import Event, ServiceToken, Session, StoredKey, User
 
 Members = Mapping[str, Any]
 
@@ -61,6 +61,26 @@ def event(event: Event) -> Members:
         "session_id": ids.public("sess", event.session_id) if event.session_id else None,
         "ip": event.ip,
         "details": dict(event.details),
+    }
+
+
+def signing_key(key: StoredKey) -> Members:
+    """Return what is told of a signing key: which it is and since when, never its private part."""
+    return {
+        "kid": ids.public("key", key.id),
+        "algorithm": key.algorithm,
+        "state": key.state,
+        "created_at": moment(key.created_at),
+        "state_since": moment(key.state_since),
+    }
+
+
+def service_token(token: ServiceToken) -> Members:
+    """Return what is told of a service token: its name and times, never the token."""
+    return {
+        "name": token.name,
+        "created_at": moment(token.created_at),
+        "revoked_at": moment(token.revoked_at) if token.revoked_at else None,
     }
 
 

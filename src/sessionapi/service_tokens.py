@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from sessionapi import audit, ids, refresh_token
 from sessionapi.clock import Clock
-from sessionapi.errors import Conflict, InvalidToken, NotFound
+from sessionapi.errors import Conflict, FieldError, InvalidToken, NotFound, ValidationFailed
 from sessionapi.model import ServiceToken
 from sessionapi.storage import Store
 
 PREFIX = "st_"
+MAX_NAME = 100
 
 
 class ServiceTokens:
@@ -22,7 +23,10 @@ class ServiceTokens:
         self._new_secret = new_secret
 
     async def add(self, name: str) -> str:
-        """Return a new token for the service of this name."""
+        """Return a new token for the service of this name: 1 to 100 characters that can be printed."""
+        if not (1 <= len(name) <= MAX_NAME and name.isprintable() and name.strip() == name):
+            text = f"A service's name has 1 to {MAX_NAME} printable characters, and no space around them."
+            raise ValidationFailed(text, [FieldError("name", "not_kept", text)])
         text = PREFIX + self._new_secret(32).hex()
         token = ServiceToken(ids.new_id(), name, refresh_token.digest(text.encode()), self._clock())
         async with self._store.begin() as tx:

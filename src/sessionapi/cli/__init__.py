@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from sessionapi import __version__, ids, members, settings
-from sessionapi.cli import lists, parts, serve, sessions, terminal, users
+from sessionapi.cli import keys, lists, parts, serve, service_tokens, sessions, terminal, users
 from sessionapi.errors import SessionApiError
 from sessionapi.model import Event
 from sessionapi.storage import migrations
@@ -41,6 +41,8 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.add_typer(users.app, name="users")
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(keys.app, name="keys")
+app.add_typer(service_tokens.app, name="service-tokens")
 
 
 def main() -> None:

@@ -1,0 +1,25 @@
+"""A second service, which trusts the access tokens of sessionapi without asking it each time.
+
+    ISSUER=http://localhost:8000 uvicorn --app-dir examples/resource_server app:app --port 8001
+
+With SERVICE_TOKEN (`sessionapi service-tokens add orders`) it refuses the tokens of an ended session within a
+second; without one, when they die after a minute.
+"""
+
+import os
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+
+from sessionapi.verifier import AsyncVerifier, Claims
+from sessionapi.verifier.fastapi import Bearer
+
+verifier = AsyncVerifier(os.environ["ISSUER"], service_token=os.environ.get("SERVICE_TOKEN"))
+User = Annotated[Claims, Depends(Bearer(verifier))]
+app = FastAPI(title="Orders")
+
+
+@app.get("/orders")
+async def orders(user: User) -> dict[str, object]:
+    """Answer what belongs to the user of the access token."""
+    return {"user": user.user_id, "orders": []}
