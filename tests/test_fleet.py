@@ -212,3 +212,8 @@ async def opens(client: httpx.AsyncClient, door: str, tokens: dict) -> None:
     deadline = time.monotonic() + 20
     while (answer := await client.get(door, headers=bearer(tokens))).status_code != 200:
         assert time.monotonic() < deadline, answer.text
+
+
+def test_the_documentation_shows_the_examples_own_lines():
+    shown = (ROOT / "docs/verifier.md").read_text().split("```python\n")[1].split("```")[0]
+    assert shown in (ROOT / "examples/resource_server/app.py").read_text()

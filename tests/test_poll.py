@@ -30,6 +30,16 @@ async def test_a_process_that_starts_a_moment_later_knows_it_before_its_first_re
             assert refusal(await two.get("/protected", tokens)) == LOGOUT
 
 
+async def test_no_revoked_token_lives_after_a_restart_with_a_lowered_lifetime(make_settings, clock):
+    """Falls if the window of the poll follows ACCESS_TOKEN_TTL: it is that of the longest one allowed."""
+    async with running(make_settings(access_token_ttl=300), clock) as service:
+        tokens = await service.sign_up()
+        await service.client.post("/logout", headers=bearer(tokens))
+    clock.move(299)
+    async with running(make_settings(access_token_ttl=10), clock) as service:
+        assert refusal(await service.get("/protected", tokens)) == LOGOUT
+
+
 async def test_a_revocation_that_commits_late_is_not_missed(make_settings, clock):
     """Falls if a poll asks only for what is newer than the last one."""
     async with running(make_settings(), clock) as one, running(make_settings(), clock) as two:
