@@ -199,7 +199,7 @@ def _decode(segment: str) -> bytes:
 
 def _load_object(raw: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(raw, object_pairs_hook=_no_duplicates)
+        value = json.loads(raw.decode(), object_pairs_hook=_no_duplicates)  # bytes could be UTF-16 too
     except (ValueError, RecursionError):
         raise InvalidToken("This is not a JWT.") from None
     if not isinstance(value, dict):
