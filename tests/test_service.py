@@ -173,3 +173,10 @@ def test_logs_for_people_are_text(tmp_path):
         line = next(line for line in server.log.read_text().splitlines() if "/healthz" in line)
     assert not line.startswith("{")
     assert "request" in line
+
+
+async def test_a_405_names_every_method_of_the_address(service: Running):
+    """The framework alone would name those of the first route that it met."""
+    answer = await service.client.options("/me")
+    assert refusal(answer)[:2] == (405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, PATCH, DELETE"

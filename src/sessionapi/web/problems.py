@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from sessionapi import bearer
 from sessionapi.errors import (
@@ -127,6 +128,8 @@ async def on_http_exception(request: Request, problem: Exception) -> JSONRespons
     status = problem.status_code if isinstance(problem, HTTPException) else 500
     answer = response(by_status.get(status, InternalError)(), request)
     answer.headers.update(getattr(problem, "headers", None) or {})
+    if status == 405:
+        answer.headers["Allow"] = ", ".join(_allowed(request))
     return answer
 
 
@@ -134,6 +137,17 @@ def unexpected(request: Request, problem: Exception) -> JSONResponse:
     """Log a defect with its trace, and answer without it."""
     log.error("unexpected error", path=request.url.path, exc_info=problem)
     return response(InternalError(), request)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return all methods of an address; the framework names only those of the first route that it met."""
+    routes, scope = request.app.routes, request.scope
+    methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    return [
+        method
+        for method in methods
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def _is_json(request: Request) -> bool:

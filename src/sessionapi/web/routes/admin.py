@@ -140,7 +140,12 @@ async def revoke_session(user_id: str, session_id: str, admin: Admin, parts: Par
     )
 
 
-@router.get("/events", operation_id="adminListEvents", summary="The audit log", responses=answers(*REFUSED))
+@router.get(
+    "/events",
+    operation_id="adminListEvents",
+    summary="The audit log",
+    responses=answers("not_found", *REFUSED),
+)
 async def list_events(
     admin: Admin,
     parts: Parts,
