@@ -32,7 +32,7 @@ lock: | $(VENV)/bin/python  ## pin again what pyproject.toml allows; the locks h
 	@$(PIP) install pip-tools
 	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --no-header --no-emit-index-url \
 	  --no-emit-find-links --no-emit-trusted-host --no-annotate -o requirements.lock pyproject.toml
-	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --no-header --no-emit-index-url \
+	@$(BIN)/pip-compile --quiet --upgrade --no-strip-extras --generate-hashes --no-header --no-emit-index-url \
 	  --no-emit-find-links --no-emit-trusted-host --no-annotate --allow-unsafe --extra dev \
 	  -o requirements-dev.lock -c requirements.lock pyproject.toml
 
