@@ -180,3 +180,9 @@ async def test_a_405_names_every_method_of_the_address(service: Running):
     answer = await service.client.options("/me")
     assert refusal(answer)[:2] == (405, "method_not_allowed")
     assert answer.headers["allow"] == "GET, PATCH, DELETE"
+
+
+async def test_a_405_of_a_fixed_address_leaves_out_the_methods_of_its_neighbours(service: Running):
+    """Falls without `fewest` in problems._allowed: DELETE belongs to /sessions/{session_id}."""
+    answer = await service.client.post("/sessions/current")
+    assert answer.headers["allow"] == "GET, PATCH"

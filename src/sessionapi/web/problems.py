@@ -140,14 +140,18 @@ def unexpected(request: Request, problem: Exception) -> JSONResponse:
 
 
 def _allowed(request: Request) -> list[str]:
-    """Return all methods of an address; the framework names only those of the first route that it met."""
-    routes, scope = request.app.routes, request.scope
-    methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-    return [
-        method
-        for method in methods
-        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
-    ]
+    """Return all methods of an address; the framework names only those of the first route that it met.
+
+    Where a fixed path and one with an id both match (/sessions/current), the fixed one is meant.
+    """
+    found: list[tuple[int, str]] = []
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        for route in request.app.routes:
+            match, scope = route.matches({**request.scope, "method": method})
+            if match is Match.FULL:
+                found.append((len(scope.get("path_params", {})), method))
+    fewest = min((parameters for parameters, _ in found), default=0)
+    return list(dict.fromkeys(method for parameters, method in found if parameters == fewest))
 
 
 def _is_json(request: Request) -> bool:

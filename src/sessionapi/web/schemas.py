@@ -1,8 +1,10 @@
 """The JSON in and out, as explicit members: what is not named here never leaves."""
 
+import operator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from annotated_types import Predicate
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from sessionapi import accounts, ids, members
 from sessionapi.issuer import Tokens
@@ -37,6 +39,7 @@ Transport = Annotated[
 ]
 RefreshText = Annotated[str, Field(max_length=512, examples=["sr_AQGQ..."])]
 DeviceText = Annotated[str, Field(max_length=512, examples=["dt_AQGQ..."])]
+No = Annotated[bool, Predicate(operator.not_), WithJsonSchema({"const": False})]
 Json = dict[str, Any]
 USER_ID = "user_01h455vb4pex5vsknk084sn02q"
 SESSION_ID = "sess_01h45ytscbebyvny4gc8cr8ma2"
@@ -99,9 +102,7 @@ class CurrentIn(Body):
 
 class AdminUserIn(Body):
     disabled: bool | None = None
-    locked: Literal[False] | None = Field(
-        None, description="`false` forgets the wrong passwords.", examples=[False]
-    )
+    locked: No | None = Field(None, description="`false` forgets the wrong passwords.", examples=[False])
     roles: (
         list[Annotated[str, Field(min_length=1, max_length=accounts.MAX_ROLE, pattern=f"^{accounts.ROLE}$")]]
         | None
