@@ -20,11 +20,13 @@ import httpx
 import pytest
 import structlog
 from click.testing import Result
+from playwright.sync_api import Browser, sync_playwright
 from typer.testing import CliRunner
 
 from sessionapi import cli, wiring
 from sessionapi.settings import Settings
 from sessionapi.web import app as web
+from tests.browser import ARGUMENTS, CHROMIUM
 
 SERVER_SECRET = "a server secret of the tests, with more than 32 bytes"
 CHEAP_HASH = {"hash_memory_kib": 8, "hash_time": 1}
@@ -144,6 +146,15 @@ async def service(make_settings: Callable[..., Settings], clock: FakeClock) -> A
     """The app with its default settings and cheap hashes."""
     async with running(make_settings(), clock) as it:
         yield it
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """A Chromium that goes with the test. For tests marked NEEDS_CHROMIUM."""
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield started
+        started.close()
 
 
 def eventually(look: Callable[[], T], seconds: float = 30) -> T:

@@ -1,39 +1,17 @@
 """The OpenAPI page in a real browser: under its CSP, without the internet, with a pasted token."""
 
-import shutil
-from collections.abc import Iterator
-
 import httpx
-import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
+from tests.browser import NEEDS_CHROMIUM
 from tests.conftest import PASSWORD, serving
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium isn't installed: apt-get install chromium"),
-]
+pytestmark = NEEDS_CHROMIUM
 
 
-@pytest.fixture
-def page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser.new_page()
-        browser.close()
-
-
-def test_the_page_works_under_its_policy_and_opens_the_protected_route(page: Page, tmp_path):
+def test_the_page_works_under_its_policy_and_opens_the_protected_route(browser: Browser, tmp_path):
     """Falls if an asset or a script of the page isn't a file of the service."""
+    page = browser.new_page()
     said: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))

@@ -113,3 +113,45 @@ async def test_asvs_7_2_3_no_mutation_of_a_refresh_token_is_taken(service: Runni
         (422, "validation_failed"),
     }
     assert service.rows("select count(*) from sessions where revoked_at is not null") == [(0,)]
+
+
+async def test_asvs_9_2_1_rfc_9068_a_token_dies_at_exp_and_is_of_one_kind(service: Running):
+    """Falls without the checks of exp, iat, typ, aud or iss in tokens.verify; the leeway on exp is 0."""
+    tokens = await service.sign_up()
+    forging = forger(service, tokens, (await service.refresh(tokens)).json())
+    wrong = [{"iat": forging.now + 6}, {"aud": "another"}, {"iss": "https://evil.example"}]
+    for claims in wrong:
+        assert (await open_with(service, forging.forge({"claims": claims, "key": "ours"}))) == (
+            401,
+            "invalid_token",
+        )
+    assert (await open_with(service, forging.forge({"header": {"typ": "JWT"}, "key": "ours"}))) == (
+        401,
+        "invalid_token",
+    )
+    assert (await open_with(service, tokens["refresh_token"])) == (401, "invalid_token")
+    assert refusal(await service.refresh(tokens["access_token"]))[1] == "invalid_refresh_token"
+    service.clock.move(59)
+    assert (await open_with(service, tokens["access_token"]))[0] == 200
+    service.clock.move(1)
+    assert (await open_with(service, tokens["access_token"])) == (401, "expired_token")
+
+
+async def test_rfc_6750_the_challenge_says_what_was_wrong_and_only_the_header_is_read(service: Running):
+    """Falls without bearer.challenge, or with a token taken from the query or a form."""
+    tokens = await service.sign_up()
+    token = tokens["access_token"]
+    bare = await service.client.get("/protected", params={"access_token": token})
+    assert bare.headers["www-authenticate"] == "Bearer"
+    assert refusal(bare)[:2] == (401, "missing_token")
+    form = await service.client.request("GET", "/protected", data={"access_token": token})
+    assert refusal(form)[:2] == (401, "missing_token")
+    for sent, error in (
+        ("Bearer", "invalid_request"),
+        ("Bearer x y", "invalid_request"),
+        ("Bearer x", "invalid_token"),
+    ):
+        answer = await service.client.get("/protected", headers={"Authorization": sent})
+        assert answer.status_code == 401
+        assert f'error="{error}"' in answer.headers["www-authenticate"]
+        assert "error_description=" in answer.headers["www-authenticate"]

@@ -37,7 +37,7 @@ Transport = Annotated[
     Literal["body", "cookie"],
     Field(description="How the refresh token travels: in the body, or as an HttpOnly cookie."),
 ]
-RefreshText = Annotated[str, Field(max_length=512, examples=["sr_AQGQ..."])]
+RefreshText = Annotated[str, Field(max_length=8192, examples=["sr_AQGQ..."])]
 DeviceText = Annotated[str, Field(max_length=512, examples=["dt_AQGQ..."])]
 No = Annotated[bool, Predicate(operator.not_), WithJsonSchema({"const": False})]
 Json = dict[str, Any]

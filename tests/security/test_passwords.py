@@ -1,0 +1,212 @@
+"""ASVS 6, NIST SP 800-63B-4, the OWASP Password Storage and Authentication cheat sheets."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+from argon2 import extract_parameters
+from passlib.hash import bcrypt
+
+from sessionapi import ids
+from sessionapi.model import Client
+from sessionapi.settings import Settings
+from tests.conftest import PASSWORD, FakeClock, Running, refusal, running
+
+WRONG = "wrong horse battery"
+NEW = "another horse battery"
+
+
+def hashes(service: Running) -> float:
+    return service.parts.metrics.hashes._value.get()
+
+
+def rules(answer: httpx.Response) -> set[str]:
+    assert refusal(answer)[:2] == (422, "weak_password")
+    return {error["code"] for error in answer.json()["errors"]}
+
+
+async def sign_up(service: Running, password: str, name: str = "countess") -> httpx.Response:
+    return await service.client.post("/signup", json={"username": name, "password": password})
+
+
+async def guess(client: httpx.AsyncClient, password: str = WRONG, name: str = "ada") -> httpx.Response:
+    return await client.post("/login", json={"username": name, "password": password})
+
+
+@contextlib.asynccontextmanager
+async def under_attack(
+    make_settings: Callable[..., Settings], clock: FakeClock
+) -> AsyncIterator[tuple[Running, list[httpx.AsyncClient]]]:
+    """The app with its counters on, and clients at fifty addresses."""
+    settings = make_settings(
+        throttle=True, login_per_address=100_000, signup_per_address=1000, hash_threads=16
+    )
+    async with running(settings, clock) as service, contextlib.AsyncExitStack() as stack:
+        app = service.client._transport.app
+        strangers = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(
+                    transport=httpx.ASGITransport(app=app, client=(f"198.51.100.{number}", 50_000)),
+                    base_url="http://localhost:8000",
+                )
+            )
+            for number in range(50)
+        ]
+        yield service, strangers
+
+
+async def test_asvs_6_2_1_passwords_have_8_to_256_characters(service: Running):
+    """Falls without MIN_PASSWORD in password_rules, max_length in schemas or MAX_BODY in web/guard."""
+    before = hashes(service)
+    assert rules(await sign_up(service, "7 signs")) == {"too_short"}
+    assert refusal(await sign_up(service, "x" * 257))[:2] == (422, "validation_failed")
+    assert refusal(await sign_up(service, "x" * 2_000_000))[:2] == (413, "payload_too_large")
+    assert hashes(service) == before
+    assert (await sign_up(service, "8 signs!", "eight")).status_code == 201
+    assert (await sign_up(service, "x" * 256, "many")).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("password", "rule"),
+    [
+        ("password123", "too_common"),
+        ("the countess 1843", "contains_username"),
+        ("Sessionapi-2026", "contains_product"),
+    ],
+)
+async def test_asvs_6_2_4_common_passwords_and_names_are_refused(service: Running, password: str, rule: str):
+    """Falls without the line of its rule in PasswordRules._broken."""
+    answer = await sign_up(service, password)
+    assert rule in rules(answer)
+    assert all(len(error["message"]) > 20 for error in answer.json()["errors"])
+
+
+@pytest.mark.parametrize("password", ["🐎🔋📎✨🐎🔋📎✨", "  spaces around  ", "пароль от всего", "x" * 80])
+async def test_asvs_6_2_5_any_characters_are_verified_exactly_as_received(service: Running, password: str):
+    """Falls if a password is folded, trimmed or cut before its hash."""
+    assert (await sign_up(service, password)).status_code == 201
+    assert (await guess(service.client, password, "countess")).status_code == 200
+    for other in (password[:-1], password + " ", f" {password}"):
+        assert refusal(await guess(service.client, other, "countess"))[1] == "invalid_credentials"
+
+
+async def test_asvs_6_2_5_nul_is_refused_or_kept_and_never_cuts(service: Running):
+    answer = await sign_up(service, "nothing\0after this")
+    assert answer.status_code in (201, 422)
+    assert (await guess(service.client, "nothing", "countess")).status_code == 401
+
+
+async def test_asvs_6_2_5_an_imported_bcrypt_hash_knows_80_letters_from_79(service: Running):
+    """The origin cut at 72 bytes, so the first login takes what its origin took, and hashes it whole."""
+    await service.parts.accounts.add("old", None, password=None, hashed=bcrypt.using(rounds=4).hash("x" * 72))
+    assert (await guess(service.client, "x" * 80, "old")).status_code == 200
+    assert (await guess(service.client, "x" * 79, "old")).status_code == 401
+
+
+async def test_asvs_6_2_2_a_change_needs_the_password_and_ends_the_others(service: Running):
+    """Falls without `verify` or `revoke_all` in Users.change_password."""
+    tokens, other = await service.sign_up(), await service.log_in()
+    wrong = {"current_password": WRONG, "new_password": NEW}
+    answer = await service.send("POST", "/me/password", tokens, wrong)
+    assert refusal(answer)[:2] == (401, "invalid_credentials")
+    fresh = await service.send("POST", "/me/password", tokens, {**wrong, "current_password": PASSWORD})
+    assert fresh.status_code == 200
+    assert (await service.get("/protected", fresh.json())).status_code == 200
+    assert refusal(await service.get("/protected", other)) == (401, "session_revoked", "password_changed")
+    assert refusal(await service.refresh(tokens))[1] == "invalid_refresh_token", "the session's secret is new"
+
+
+async def test_asvs_6_2_2_no_session_is_born_of_a_password_that_has_just_been_changed(service: Running):
+    """Falls without `credential_version` in the condition of the login's lock on its user."""
+    tokens, old = await service.sign_up(), PASSWORD
+    for round_ in range(30):
+        new = f"{NEW} {round_}"
+        change = {"current_password": old, "new_password": new}
+        login, changed = await asyncio.gather(
+            guess(service.client, old), service.send("POST", "/me/password", tokens, change)
+        )
+        tokens, old = changed.json(), new
+        if login.status_code == 200:
+            assert (await service.get("/protected", login.json())).status_code == 401
+    assert len((await service.get("/sessions", tokens)).json()["items"]) == 1
+
+
+async def test_asvs_6_3_1_of_2000_parallel_guesses_none_is_one_too_many(make_settings, clock):
+    """Falls if a try is counted after its hash, or read and then written; known name or not."""
+    async with under_attack(make_settings, clock) as (service, strangers):
+        await service.sign_up()
+        for name in ("ada", "nobody"):
+            before = hashes(service)
+            answers = await asyncio.gather(*(guess(client, name=name) for client in strangers * 20))
+            assert Counter(answer.status_code for answer in answers) == {401: 100, 429: 900}
+            assert hashes(service) - before == 100
+
+
+@pytest.mark.parametrize("path", ["/me/password", "/sessions/current/reauthenticate"])
+async def test_asvs_6_3_1_every_route_that_takes_a_password_is_throttled(make_settings, clock, path: str):
+    """Falls without `reserve_session` on that route."""
+    async with under_attack(make_settings, clock) as (service, _):
+        tokens = await service.sign_up()
+        body = {"password": WRONG} if path.endswith("reauthenticate") else {}
+        body = body or {"current_password": WRONG, "new_password": NEW}
+        answers = await asyncio.gather(*(service.send("POST", path, tokens, body) for _ in range(40)))
+        assert Counter(answer.status_code for answer in answers) == {401: 10, 429: 30}
+        assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 429)
+
+
+async def test_owasp_device_cookies_a_stranger_locks_nobody_out_of_a_known_device(make_settings, clock):
+    """Falls without the device's own bucket in Throttle.reserve_login. It opens nothing by itself."""
+    async with under_attack(make_settings, clock) as (service, strangers):
+        device = {"device_token": (await service.sign_up())["device_token"]}
+        for client in strangers * 3:
+            await guess(client)
+        assert (await guess(strangers[0], PASSWORD)).status_code == 429
+        before = hashes(service)
+        known = await strangers[1].post("/login", json={"username": "ada", "password": PASSWORD, **device})
+        assert known.status_code == 200
+        tried = [
+            (await strangers[2].post("/login", json={"username": "ada", "password": WRONG, **device}))
+            for _ in range(12)
+        ]
+        assert Counter(answer.status_code for answer in tried) == {401: 10, 429: 2}
+        assert hashes(service) - before == 11
+        assert refusal(await service.get("/protected", device["device_token"]))[0] == 401
+        assert refusal(await service.refresh(device["device_token"]))[0] == 401
+
+
+async def test_asvs_6_3_8_unknown_wrong_and_disabled_look_alike_and_cost_one_hash(service: Running):
+    """Falls without the dummy hash in Passwords, or an early refusal in Users.log_in."""
+    await service.sign_up()
+    disabled = await service.sign_up("bob")
+    bob = ids.parse("user", disabled["user"]["id"])
+    await service.parts.accounts.disable(bob, Client(None, None))
+    told = []
+    for name, password in (("nobody", WRONG), ("ada", WRONG), ("bob", PASSWORD)):
+        before = hashes(service)
+        answer = await guess(service.client, password, name)
+        assert hashes(service) - before == 1
+        body = {member: value for member, value in answer.json().items() if member != "request_id"}
+        told.append((answer.status_code, body, sorted(answer.headers)))
+    assert told[0] == told[1] == told[2]
+
+
+async def test_owasp_password_storage_argon2id_and_weaker_hashes_are_upgraded(
+    make_settings: Callable[..., Settings], clock: FakeClock
+):
+    """Falls with weaker defaults in settings.py, or without the upgrade in Users.log_in."""
+    defaults = Settings.model_fields
+    strong = {name: defaults[name].default for name in ("hash_memory_kib", "hash_time")}
+    async with running(make_settings(**strong), clock) as service:
+        await service.parts.accounts.add(
+            "old", None, password=None, hashed=bcrypt.using(rounds=4).hash(PASSWORD)
+        )
+        await service.log_in("old")
+        ((stored,),) = service.rows("select password_hash from users")
+        found = extract_parameters(stored)
+        assert (found.type.name, found.parallelism) == ("ID", 1)
+        assert found.memory_cost >= 19 * 1024
+        assert found.time_cost >= 2
+        await service.log_in("old")
