@@ -27,11 +27,27 @@ from sessionapi import cli, wiring
 from sessionapi.settings import Settings
 from sessionapi.web import app as web
 from tests.browser import ARGUMENTS, CHROMIUM
+from tests.written import WRITTEN
 
 SERVER_SECRET = "a server secret of the tests, with more than 32 bytes"
 CHEAP_HASH = {"hash_memory_kib": 8, "hash_time": 1}
 PASSWORD = "correct horse battery"
 T = TypeVar("T")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that wrote a secret anywhere, and begin anew for the next one."""
+    report = yield
+    if report.when == "teardown":
+        for name, text in report.sections:
+            WRITTEN.add(name, text)
+        leaks = WRITTEN.leaks()
+        if leaks and not item.get_closest_marker("writes_secrets"):
+            report.outcome, report.longrepr = "failed", "\n".join(leaks)
+        WRITTEN.passwords.clear()
+        WRITTEN.texts.clear()
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -136,9 +152,15 @@ async def running(settings: Settings, clock: FakeClock) -> AsyncIterator[Running
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as client,
+        httpx.AsyncClient(
+            transport=transport,
+            base_url="http://localhost:8000",
+            event_hooks={"response": [WRITTEN.saw]},
+        ) as client,
     ):
         yield Running(parts, client, clock)
+        WRITTEN.add("the metrics", parts.metrics.render().decode())
+    WRITTEN.add_events(settings.data_dir / "sessionapi.db")
 
 
 @pytest.fixture
@@ -224,6 +246,7 @@ def serving(
         if process.poll() is None:
             server.stop()
         process.stdout.close()
+        WRITTEN.add("the log of a server", log.read_text())
 
 
 @dataclass

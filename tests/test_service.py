@@ -183,6 +183,6 @@ async def test_a_405_names_every_method_of_the_address(service: Running):
 
 
 async def test_a_405_of_a_fixed_address_leaves_out_the_methods_of_its_neighbours(service: Running):
-    """Falls without `fewest` in problems._allowed: DELETE belongs to /sessions/{session_id}."""
+    """Falls without `fixed` in problems._allowed: DELETE belongs to /sessions/{session_id}."""
     answer = await service.client.post("/sessions/current")
     assert answer.headers["allow"] == "GET, PATCH"

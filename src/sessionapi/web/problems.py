@@ -142,16 +142,15 @@ def unexpected(request: Request, problem: Exception) -> JSONResponse:
 def _allowed(request: Request) -> list[str]:
     """Return all methods of an address; the framework names only those of the first route that it met.
 
-    Where a fixed path and one with an id both match (/sessions/current), the fixed one is meant.
+    A fixed path is only itself, though one with an id matches it too (/sessions/current).
     """
-    found: list[tuple[int, str]] = []
-    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
-        for route in request.app.routes:
-            match, scope = route.matches({**request.scope, "method": method})
-            if match is Match.FULL:
-                found.append((len(scope.get("path_params", {})), method))
-    fewest = min((parameters for parameters, _ in found), default=0)
-    return list(dict.fromkeys(method for parameters, method in found if parameters == fewest))
+    methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    fixed = request.app.openapi()["paths"].get(request.url.path)
+    if fixed:
+        return [method for method in methods if method.lower() in fixed]
+    scopes = ({**request.scope, "method": method} for method in methods)
+    routes = request.app.routes
+    return [it["method"] for it in scopes if any(each.matches(it)[0] is Match.FULL for each in routes)]
 
 
 def _is_json(request: Request) -> bool:

@@ -1,0 +1,160 @@
+"""RFC 6265bis, CSRF, CORS and the headers: what a browser may send, read, keep and run."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.browser import NEEDS_CHROMIUM
+from tests.conftest import PASSWORD, Running, Server, refusal, running, serving
+
+APP, EVIL = "https://app.example.com", "https://evil.example"
+BY_COOKIE = {"username": "ada", "password": PASSWORD, "transport": "cookie"}
+LOG_IN = """async ([url, body]) => {
+  const answer = await fetch(url + "/login", {method: "POST", credentials: "include",
+    headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)});
+  return answer.status
+}"""
+CALL = """async ([url, type]) => {
+  try {
+    const answer = await fetch(url, {method: "POST", credentials: "include", body: "{}",
+      headers: type ? {"Content-Type": type} : {}});
+    return `${answer.status} ${await answer.text()}`
+  } catch (error) { return "unreadable" }
+}"""
+
+
+POST_A_FORM = """url => {
+  const form = document.createElement("form");
+  Object.assign(form, {method: "post", action: url, enctype: "text/plain"});
+  document.body.append(form);
+  form.submit();
+}"""
+FRAME = """url => {
+  const frame = document.createElement("iframe");
+  frame.src = url;
+  document.body.append(frame);
+}"""
+
+
+class Empty(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>elsewhere</title>")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def elsewhere() -> Iterator[int]:
+    """A page of another origin, and under the other name of this host of another site; yields its port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Empty)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def logged_in(browser: Browser, server: Server, **more: object) -> Page:
+    page = browser.new_page()
+    page.request.post(f"{server.url}/signup", data={"username": "ada", "password": PASSWORD})
+    page.goto(f"{server.url}/docs")
+    assert page.evaluate(LOG_IN, [server.url, {**BY_COOKIE, **more}]) == 200
+    return page
+
+
+class TestInChromium:
+    """Each in a real browser, against a real server."""
+
+    pytestmark = NEEDS_CHROMIUM
+
+    @pytest.mark.parametrize("remember", [True, False])
+    def test_rfc_6265bis_the_cookies_are_host_secure_httponly_lax(self, browser: Browser, tmp_path, remember):
+        """Falls without an attribute in cookies._set; a `__Host-` cookie with a Domain isn't taken at all."""
+        with serving(tmp_path / "var") as server:
+            page = logged_in(browser, server, remember=remember)
+            found = {cookie["name"]: cookie for cookie in page.context.cookies()}
+            assert set(found) == {"__Host-session", "__Host-device"}
+            for cookie in found.values():
+                assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"]) == (True, True, "Lax")
+                assert (cookie["path"], cookie["domain"]) == ("/", "127.0.0.1")
+                assert (cookie["expires"] > 0) is remember
+            assert page.evaluate("document.cookie") == ""
+
+    @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+    def test_owasp_csrf_no_other_origin_or_site_posts_with_the_cookie(self, browser: Browser, tmp_path, name):
+        """Falls without Guard._refusal and the rule in routes/login._device. 127.0.0.1 against localhost."""
+        with serving(tmp_path / "var") as server, elsewhere() as port:
+            page = logged_in(browser, server)
+            before = {cookie["name"]: cookie["value"] for cookie in page.context.cookies()}
+            page.goto(f"http://{name}:{port}/")
+            for path in ("/refresh", "/logout", "/login"):
+                for kind in ("application/json", "text/plain", ""):
+                    assert page.evaluate(CALL, [server.url + path, kind]) == "unreadable"
+                page.evaluate(POST_A_FORM, server.url + path)
+                page.wait_for_url(server.url + path)
+                assert '"code":"' in page.content()
+                page.goto(f"http://{name}:{port}/")
+            assert {cookie["name"]: cookie["value"] for cookie in page.context.cookies()} == before
+            page.goto(f"{server.url}/docs")
+            assert page.evaluate(CALL, [f"{server.url}/refresh", "application/json"]).startswith("200 ")
+
+    def test_headers_no_page_is_framed(self, browser: Browser, tmp_path):
+        """Falls without frame-ancestors in the policy."""
+        with serving(tmp_path / "var") as server, elsewhere() as port:
+            page = browser.new_page()
+            page.goto(f"http://127.0.0.1:{port}/")
+            with page.expect_event("console", lambda message: "frame-ancestors" in message.text):
+                page.evaluate(FRAME, f"{server.url}/docs")
+
+
+@pytest.mark.parametrize("origin", [EVIL, "null", "http://localhost:8000.evil.example"])
+async def test_owasp_csrf_no_cookie_is_set_or_read_for_another_origin(service: Running, origin: str):
+    """Login CSRF. Falls without the check in web/routes/login._device, or Guard._refusal."""
+    await service.sign_up()
+    for path in ("/login", "/signup"):
+        answer = await service.client.post(path, json=BY_COOKIE, headers={"Origin": origin})
+        assert refusal(answer)[:2] == (403, "csrf_rejected")
+        assert "set-cookie" not in answer.headers
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = await service.client.post("/login", content=b"username=ada&password=x", headers=form)
+    assert refusal(answer)[:2] == (415, "unsupported_media_type")
+
+
+async def test_cors_is_off_and_else_for_listed_origins_alone(make_settings, clock):
+    """Falls with allow_origins of `*`, or a reflected origin. Errors carry the headers too."""
+    async with running(make_settings(), clock) as service:
+        answer = await service.client.get("/protected", headers={"Origin": APP})
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+    async with running(make_settings(allowed_origins=(APP,)), clock) as service:
+        for origin in (EVIL, "null"):
+            answer = await service.client.get("/protected", headers={"Origin": origin})
+            assert "access-control-allow-origin" not in answer.headers
+        answer = await service.client.get("/protected", headers={"Origin": APP})
+        assert answer.status_code == 401
+        assert answer.headers["access-control-allow-origin"] == APP
+        assert answer.headers["access-control-allow-credentials"] == "true"
+        exposed = answer.headers["access-control-expose-headers"]
+        assert {"Retry-After", "X-Request-ID", "WWW-Authenticate"} <= set(exposed.split(", "))
+
+
+async def test_headers_every_answer_has_them_and_tokens_are_never_stored(make_settings, clock):
+    """Falls without Edge, or with a policy that allows inline code."""
+    async with running(make_settings(public_url="https://login.example.com"), clock) as service:
+        tokens = await service.client.post("/signup", json={**BY_COOKIE, "transport": "body"})
+        assert tokens.headers["cache-control"] == "no-store"
+        page, missing = await service.client.get("/docs"), await service.client.get("/nowhere")
+        for answer in (tokens, page, missing, await service.client.get("/static/nothing.js")):
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["referrer-policy"] == "no-referrer"
+            assert answer.headers["strict-transport-security"].startswith("max-age=63072000")
+            policy = answer.headers["content-security-policy"]
+            assert "frame-ancestors 'none'" in policy
+            assert "unsafe" not in policy
+            assert "default-src 'none'" in policy

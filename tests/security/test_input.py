@@ -1,0 +1,137 @@
+"""Hostile input: by hand, by hypothesis, and by schemathesis against a running service."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+from jwt.algorithms import ECAlgorithm
+
+from sessionapi import bearer as bearer_header
+from sessionapi import device_token, ids, refresh_token, users
+from sessionapi.errors import AuthenticationError, SessionApiError
+from sessionapi.verifier import Verifier
+from tests.conftest import PASSWORD, Running, Server, bearer, environment, refusal, serving
+
+EXAMPLES = "100" if "SESSIONAPI_PROVE" in os.environ else "5"
+HERE = Path(__file__).parent
+ENDS_THE_SESSION = ("/logout", "/sessions", "/me", "/me/password", "/password-reset")
+"""Played without the token: with it they would end its session."""
+DEEP = 60_000
+HOSTILE = {
+    "empty": b"",
+    "no object": b"[]",
+    "a text": b'"ada"',
+    "a number": b"1e999",
+    "cut": b'{"username": "ada", ',
+    "depth of lists": b"[" * DEEP,
+    "depth of objects": b'{"a":' * 12_000,
+    "depth, closed": b'{"username":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+    "bad UTF-8": b'{"username": "\xff\xfe", "password": "\xc3\x28"}',
+    "NUL": b'{"username": "a\\u0000b", "password": "correct\\u0000horse"}',
+    "a lone surrogate": b'{"username": "\\ud800", "password": "\\udfff correct horse"}',
+    "huge numbers": b'{"username": ' + b"9" * 5000 + b', "password": 1e400, "remember": -1e400}',
+    "NaN": b'{"username": NaN, "password": Infinity}',
+    "wrong types": b'{"username": {}, "password": [], "remember": "yes", "refresh_token": 1, "token": true}',
+    "a member twice": b'{"username": "ada", "username": "bob", "password": 1}',
+    "unknown members": b'{"username": "ada", "password": "correct horse", "is_admin": true, "__proto__": {}}',
+    "too long": b'{"username": "' + b"a" * 65_536 + b'"}',
+}
+POSTS = ["/signup", "/login", "/refresh", "/password-reset", "/logout", "/introspect", "/me/password"]
+
+
+async def test_input_hostile_bodies_are_a_4xx_problem(service: Running):
+    """Falls without the depth bound of the parser, MAX_BODY, or with a text that the database can't keep."""
+    for path in POSTS:
+        for name, content in HOSTILE.items():
+            for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded", "x"):
+                answer = await service.client.post(path, content=content, headers={"Content-Type": kind})
+                assert 400 <= answer.status_code < 500, f"{path} {name} {kind}: {answer.status_code}"
+                assert refusal(answer)
+    assert service.rows("select count(*) from users") == [(0,)]
+
+
+async def test_input_a_signed_in_users_hostile_bodies_are_too(service: Running):
+    tokens = await service.sign_up()
+    for method, path in (("PATCH", "/me"), ("PATCH", "/sessions/current"), ("POST", "/me/password")):
+        for name, content in HOSTILE.items():
+            headers = {**bearer(tokens), "Content-Type": "application/json"}
+            answer = await service.client.request(method, path, content=content, headers=headers)
+            assert 400 <= answer.status_code < 500, f"{path} {name}: {answer.status_code}"
+    assert (await service.get("/me", tokens)).json()["username"] == "ada"
+
+
+@given(text=st.text(max_size=400))
+def test_input_no_text_breaks_a_parser(text: str):
+    """Each says in its own words that it is none of ours: None, or an error of the tree."""
+    assert refresh_token.match(text, [b"k" * 32]) is None
+    assert device_token.DeviceTokens([b"k" * 32]).read(text, ids.new_id()) is None
+    assert ids.parse("sess", text) is None
+    with contextlib.suppress(SessionApiError):
+        bearer_header.read([(b"authorization", text.encode())])
+    with contextlib.suppress(SessionApiError):
+        users.normalise(text)
+
+
+KEY = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
+VERIFIER = Verifier("http://localhost:8000", jwks={"keys": [{**KEY, "kid": "a", "alg": "ES256"}]})
+
+
+@given(header=st.binary(max_size=200), payload=st.binary(max_size=200), signature=st.binary(max_size=80))
+def test_input_no_bytes_break_the_verifier(header: bytes, payload: bytes, signature: bytes):
+    token = ".".join(urlsafe_b64encode(part).rstrip(b"=").decode() for part in (header, payload, signature))
+    with pytest.raises(AuthenticationError):
+        VERIFIER.verify(token)
+
+
+def schemathesis(server: Server, *arguments: str) -> None:
+    command = [
+        str(Path(sys.executable).parent / "st"),
+        "--config-file",
+        str(HERE / "schemathesis.toml"),
+        "run",
+    ]
+    run = ["--checks", "all", "--max-examples", EXAMPLES, "--workers", "1", "--no-color", "--seed", "6"]
+    done = subprocess.run(
+        [*command, f"{server.url}/openapi.json", *run, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=server.log.parent,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr
+    print(done.stdout[done.stdout.index("SUMMARY") :])  # noqa: T201
+
+
+def administrator(server: Server, data: Path) -> str:
+    body = {"username": "root", "password": PASSWORD}
+    assert httpx.post(f"{server.url}/signup", json=body).status_code == 201
+    subprocess.run(
+        [sys.executable, "-m", "sessionapi", "users", "set-roles", "root", "admin"],
+        env=environment(data),
+        cwd=data.parent,
+        check=True,
+    )
+    return httpx.post(f"{server.url}/login", json=body).json()["access_token"]
+
+
+@pytest.mark.server
+@pytest.mark.prove
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("who", ["stranger", "administrator"])
+def test_input_nothing_that_the_document_allows_or_forbids_is_answered_wrongly(tmp_path: Path, who: str):
+    """Falls with any answer of 5xx, any status or body that the document doesn't have, any missing header."""
+    data = tmp_path / "var"
+    with serving(data, access_token_ttl=300, log_level="error", metrics="on") as server:
+        if who == "stranger":
+            schemathesis(server)
+            return
+        token = administrator(server, data)
+        spared = [part for path in ENDS_THE_SESSION for part in ("--exclude-path", path)]
+        schemathesis(server, "--header", f"Authorization: Bearer {token}", *spared)

@@ -1,0 +1,81 @@
+"""What the whole run wrote (logs, audit rows, metrics, error answers), and the secrets that it must not hold.
+
+`running` and `serving` in conftest.py hand in what was written and which passwords were sent; each test is
+checked when it ends, so that the one that leaks is the one that fails.
+"""
+
+import json
+import re
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+SHAPES = {
+    "a refresh token": r"\bsr_[A-Za-z0-9_-]{60,}",
+    "a device token": r"\bdt_[A-Za-z0-9_-]{40,}",
+    "a service or reset token": r"\b[sp][tr]_[0-9a-f]{64}",
+    "an access token": r"\beyJ[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}",
+    "a password hash": r"\$(?:argon2\w*|2[aby]|bcrypt\S*|pbkdf2\S*|scrypt|5|6)\$|\bpbkdf2_sha\d+\$",
+    "a private key": r"PRIVATE KEY",
+    "a password": r"horse battery",
+}
+PASSWORDS = ("password", "current_password", "new_password")
+
+
+@dataclass
+class Written:
+    """What one test wrote, and the passwords that it sent."""
+
+    passwords: set[str] = field(default_factory=set)
+    texts: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, where: str, text: str) -> None:
+        self.texts.append((where, text))
+
+    def add_events(self, database: Path) -> None:
+        """Take the audit table over."""
+        if database.exists():
+            with sqlite3.connect(database) as connection:
+                self.add("the audit table", str(connection.execute("select * from events").fetchall()))
+            connection.close()
+
+    async def saw(self, answer: httpx.Response) -> None:
+        """Note the passwords of a request, and what an error answer says: the hook of a client."""
+        for name in PASSWORDS:
+            value = self._sent(answer.request).get(name)
+            if isinstance(value, str) and len(value) >= 12:
+                self.passwords.add(value)
+        if answer.status_code >= 400:
+            await answer.aread()
+            self.add(f"the answer of {answer.request.url.path}", f"{answer.headers} {answer.text}")
+
+    def leaks(self) -> list[str]:
+        """Return where which secret was written."""
+        found = [
+            f"{what} in {where}: {text[max(0, match.start() - 60) : match.end()][:200]!r}"
+            for what, shape in SHAPES.items()
+            for where, text in self.texts
+            if (match := re.search(shape, text))
+        ]
+        sent = [
+            f"a password that was sent in {where}"
+            for password in self.passwords
+            for where, text in self.texts
+            if password in text
+        ]
+        return found + sent
+
+    @staticmethod
+    def _sent(request: httpx.Request) -> dict[str, Any]:
+        try:
+            body = json.loads(request.content)
+        except (ValueError, RecursionError, httpx.RequestNotRead):
+            return {}
+        return body if isinstance(body, dict) else {}
+
+
+WRITTEN = Written()
+"""Of the test that runs at the moment."""
