@@ -17,12 +17,14 @@ test: $(VENV)/.dev  ## all tests, with the coverage of the branches
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-check: $(VENV)/.dev  ## linters, types, layers, dependencies
+check: $(VENV)/.dev  ## linters, types, layers, dependencies, weaknesses
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/deptry src
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
+	@$(PIP) check
 
 prove: $(VENV)/.dev  ## the long proofs at full size
 	@tests/system-packages

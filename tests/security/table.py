@@ -1,0 +1,93 @@
+"""Makes the table of `docs/security.md` from the tests: `python -m tests.security.table`.
+
+Each line of the list belongs to the tests whose names begin with its id. The script runs them all; a test
+compares the table with the tests there are.
+"""
+
+import ast
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "security.md"
+BEGIN, END = "<!-- made by python -m tests.security.table -->", "<!-- end of the table -->"
+LINES = {
+    "asvs_6_2_1": (
+        "ASVS 6.2.1, .9",
+        "passwords of 8 to 256 characters; a body that is too long costs no hash",
+    ),
+    "asvs_6_2_4": ("ASVS 6.2.4, .11", "none of the most common, nor the user's or the product's name"),
+    "asvs_6_2_5": ("ASVS 6.2.5, .8", "any characters, verified exactly as received"),
+    "asvs_6_2_2": ("ASVS 6.2.2, .3, 7.4.3", "a change needs the current password and ends the others"),
+    "asvs_6_3_1": ("ASVS 6.3.1, NIST SP 800-63B-4", "guessing is throttled, to the try"),
+    "owasp_device_cookies": ("OWASP, device cookies", "a stranger locks nobody out of a known device"),
+    "asvs_6_3_8": ("ASVS 6.3.8", "unknown, wrong and disabled look and cost the same"),
+    "owasp_password_storage": ("OWASP Password Storage", "Argon2id of 19 MiB; weaker hashes are upgraded"),
+    "asvs_7_2_3": ("ASVS 7.2.3", "refresh tokens of 128 unguessable bits"),
+    "asvs_7_2_4": ("ASVS 7.2.4", "a login starts anew and ends what it replaces"),
+    "asvs_7_3_1": ("ASVS 7.3.1, .2", "idle and absolute timeouts, exact to the second"),
+    "asvs_7_4_1": ("ASVS 7.4.1, .2, .5", "every ending ends at once"),
+    "asvs_7_5": ("ASVS 7.5.1, .2", "sensitive changes need a recent login; a user sees and ends sessions"),
+    "asvs_9_1_1": ("ASVS 9.1.1-.3, RFC 8725", "forged and mutated access tokens"),
+    "asvs_9_2_1": ("ASVS 9.2.1-.4, RFC 9068", "exp to the second, iat, typ, aud, iss; one kind of token"),
+    "rfc_6750": ("RFC 6750", "the right challenge; a token only in the header"),
+    "rfc_9700": ("RFC 9700", "rotation; reuse ends the session"),
+    "rfc_6265bis": ("RFC 6265bis, ASVS 3.3", "the cookies' prefix and attributes, in Chromium"),
+    "owasp_csrf": ("OWASP CSRF", "no other origin or site posts with the cookie, in Chromium"),
+    "cors": ("CORS", "off, else for listed origins alone"),
+    "headers": ("headers", "no-store, nosniff, the policy, HSTS, no frames"),
+    "logs_errors": ("logs, errors", "no secret in anything that is written, by any test of the run"),
+    "input": ("input", "hostile bodies are a 4xx problem"),
+    "identity": ("identity", "one name in any case, width and composition"),
+    "admin": ("admin", "the role is read from the live row"),
+    "supply": ("supply", "pinned with hashes"),
+}
+
+
+def tests() -> dict[str, list[str]]:
+    """Return the names of the tests of each line, as `file::name`, by its key."""
+    found: dict[str, list[str]] = {key: [] for key in LINES}
+    for path in sorted(HERE.glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                for key in (each for each in LINES if node.name.startswith(f"test_{each}_")):
+                    found[key].append(f"{path.name}::{node.name}")
+    return found
+
+
+def table(outcomes: Mapping[str, str]) -> str:
+    """Return the table; `outcomes` says `passed`, `skipped` or `failed` of each `file::name`."""
+    rows = ["| id | must hold | test, in tests/security | result |", "|---|---|---|---|"]
+    for key, named in tests().items():
+        line, claim = LINES[key]
+        for name in named or ["none"]:
+            rows.append(f"| {line} | {claim} | `{name}` | {outcomes.get(name, 'missing')} |")
+            line = claim = ""
+    return "\n".join(rows)
+
+
+class Outcomes(dict[str, str]):
+    """A plugin of pytest that keeps the worst outcome of each test's cases."""
+
+    ORDER = ("passed", "skipped", "failed")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        path, _, rest = report.nodeid.partition("::")
+        name = f"{Path(path).name}::{rest.rpartition('::')[2].partition('[')[0]}"
+        self[name] = max(self.get(name, "passed"), report.outcome, key=self.ORDER.index)
+
+
+def main() -> int:
+    outcomes = Outcomes()
+    status = pytest.main([str(HERE), "-p", "no:xdist", "--no-header"], plugins=[outcomes])
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n{table(outcomes)}\n{END}{after}")
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""What we depend on: pinned, with hashes, and from no address that a lock would name."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PINNED = re.compile(r"^[a-z0-9._-]+(\[[a-z0-9,-]+\])?==\S+ \\$")
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_supply_every_dependency_is_pinned_with_hashes(lock: str):
+    """Falls with an unpinned line, one without a hash, or an address."""
+    lines = [line for line in (ROOT / lock).read_text().splitlines() if line and not line.startswith("#")]
+    assert "://" not in "".join(lines)
+    names = [line for line in lines if not line.startswith(" ")]
+    assert len(names) > 30
+    assert [line for line in names if not PINNED.match(line)] == []
+    hashes = [line for line in lines if line.startswith(" ")]
+    assert all(re.match(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$", line) for line in hashes)
+    assert all(lines[lines.index(name) + 1].startswith("    --hash=") for name in names)
+
+
+def test_supply_both_locks_pin_the_same_versions():
+    """Falls if the tests run on other versions than the service."""
+
+    def pins(lock: str) -> dict[str, str]:
+        return dict(
+            re.findall(r"^([a-z0-9._-]+)(?:\[[^]]+\])?==(\S+)", (ROOT / lock).read_text(), re.MULTILINE)
+        )
+
+    shipped, tested = pins("requirements.lock"), pins("requirements-dev.lock")
+    assert {name: tested.get(name) for name in shipped} == shipped
+
+
+def test_supply_the_service_is_installed_only_by_hash():
+    """Falls without --require-hashes in the Makefile or the Dockerfile."""
+    for name in ("Makefile", "Dockerfile"):
+        installs = [line for line in (ROOT / name).read_text().splitlines() if " -r requirements" in line]
+        assert installs
+        assert all("--require-hashes" in line for line in installs)
