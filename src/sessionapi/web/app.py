@@ -17,7 +17,7 @@ from sessionapi.errors import SessionApiError
 from sessionapi.web import openapi, problems
 from sessionapi.web.guard import MAX_BODY, Guard
 from sessionapi.web.headers import Edge
-from sessionapi.web.routes import account, admin, docs, login, service, sessions, verification
+from sessionapi.web.routes import account, admin, client, docs, login, service, sessions, verification
 
 KEYS_INTERVAL = 60
 """Seconds between two looks at the age of the signing keys."""
@@ -74,7 +74,7 @@ def from_environment() -> FastAPI:
 
 def _routes() -> APIRouter:
     router = APIRouter(max_body_size=MAX_BODY)
-    for part in (login, sessions, account, admin, verification, service, docs):
+    for part in (login, sessions, account, admin, verification, service, client, docs):
         router.include_router(part.router)
     return router
 
