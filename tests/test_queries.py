@@ -13,6 +13,7 @@ from sessionapi.model import Client, ServiceToken
 from sessionapi.policy import Attempt, Decision
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.storage import Tx
+from sessionapi.storage.batched import Rotation
 from tests.conftest import Running
 
 SMALL = ("signing_keys", "service_tokens")
@@ -94,6 +95,8 @@ async def drive(tx: Tx, service: Running, user) -> None:
         "living_sessions": (user.id, now, 10, session.id),
         "living_ids": (user.id, now),
         "least_recently_seen": (user.id, now, 5),
+        "sessions_and_users": ([where] * 3,),
+        "rotate_all": ([Rotation(where, 0, bytes(32), now, now, True, None, None)] * 3,),
         "revoke": (user.id, [session.id], "logout", now),
         "revoked_since": (now - timedelta(seconds=315),),
         "session_data": where,

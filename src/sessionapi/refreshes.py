@@ -1,12 +1,15 @@
 """Refreshing a session (design 4.3). This is the heart of the product; read it from top to bottom.
 
-What is to be done is decided by `policy.decide`, a pure function; here is only the I/O around it.
+What is to be done is decided by `policy.decide`, a pure function; here is only the I/O around it. Refreshes
+that arrive together share one read, and one guarded UPDATE for all that rotate.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from sessionapi import audit, policy, refresh_token
+from sessionapi.batches import Batches
 from sessionapi.clock import Clock
 from sessionapi.errors import Conflict, InvalidRefreshToken, RefreshTokenReused
 from sessionapi.issuer import Issuer, Tokens
@@ -16,10 +19,13 @@ from sessionapi.policy import Attempt, Decision, Policy
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.sessions import Sessions, require_living
 from sessionapi.storage import Store, Tx
+from sessionapi.storage.batched import Rotation, SessionKey
 from sessionapi.windows import MemoryLimits
 
 TRIES = 3
 """How often a write that met a changed row is decided again (design 4.3, step 4)."""
+
+Found = tuple[Session, User] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,11 @@ class _Request:
     presented: Presented
     now: datetime
 
+    @property
+    def key(self) -> SessionKey:
+        """The key of the token's session."""
+        return self.token.user_id, self.token.session_id
+
 
 class Refreshes:
     """Refreshes of the sessions in one store."""
@@ -63,26 +74,70 @@ class Refreshes:
         self._memory = memory
         self._clock = clock
         self._metrics = metrics
+        self._reads: Batches[SessionKey, Found] = Batches(self._read_all)
+        self._rotations: Batches[Rotation, Session | None] = Batches(self._rotate_all)
 
     async def refresh(self, presented: Presented) -> Tokens:
-        """Renew a session. What only reads is answered from one read; everything else is one write.
+        """Renew a session.
 
-        Raises InvalidRefreshToken, SessionRevoked, SessionExpired, RateLimited, or, after the session has
-        been ended durably, RefreshTokenReused.
+        Raises InvalidRefreshToken, SessionRevoked, SessionExpired, RateLimited, Overloaded, or, after the
+        session has been ended durably, RefreshTokenReused.
         """
         request = self._understand(presented, self._clock())
-        async with self._store.read() as tx:
-            session, user = await self._living(tx, request)
-        decision = policy.decide(session, request.attempt, request.now, self._policy)
-        if decision.outcome in ("renewal", "rotation"):
-            await self._memory.count("refresh", session.id.hex)
-        if decision.writes or _to_audit(session, decision, request):
-            session, user, decision = await self._write(request)
+        session, user, decision = await self._carry_through(request)
         self._metrics.refreshes.labels(decision.outcome).inc()
         if decision.outcome == "reuse":
             raise RefreshTokenReused
         moved = session.generation != request.token.generation
         return self._issuer.issue(session, user, request.now, request.token.secret, is_new=moved)
+
+    async def settle(self) -> None:
+        """Let the batches that are under way come to their end."""
+        await self._reads.settle()
+        await self._rotations.settle()
+
+    async def _carry_through(self, request: _Request) -> tuple[Session, User, Decision]:
+        """Decide from a shared read; a rotation joins a batch, and what is rare is a transaction of its own.
+
+        A rotation whose row has changed between the two changes nothing, and is read and decided again.
+        """
+        for count in range(TRIES):
+            session, user = self._living(await self._reads.ask(request.key), request)
+            decision = policy.decide(session, request.attempt, request.now, self._policy)
+            if count == 0 and decision.outcome in ("renewal", "rotation"):
+                await self._memory.count("refresh", session.id.hex)
+            if _to_audit(session, decision, request) or (decision.writes and decision.outcome != "rotation"):
+                break
+            if decision.outcome != "rotation":
+                return session, user, decision
+            rotated = await self._rotations.ask(self._rotation(request))
+            if rotated is not None:
+                return rotated, user, decision
+        return await self._write(request)
+
+    async def _read_all(self, keys: Sequence[SessionKey]) -> Sequence[Found]:
+        async with self._store.read() as tx:
+            found = await tx.sessions_and_users(keys)
+        return [found.get(key) for key in keys]
+
+    async def _rotate_all(self, asked: Sequence[Rotation]) -> Sequence[Session | None]:
+        """Rotate the first of each session; the others are decided after it, from its outcome."""
+        first = {rotation.key: rotation for rotation in reversed(asked)}
+        async with self._store.begin() as tx:
+            rotated = await tx.rotate_all(list(first.values()))
+        return [rotated.get(each.key) if first[each.key] is each else None for each in asked]
+
+    def _rotation(self, request: _Request) -> Rotation:
+        return Rotation(
+            request.key,
+            request.token.generation,
+            request.token.secret_digest,
+            request.now,
+            waited=request.now - 3 * self._policy.refresh_grace,
+            active=request.attempt.active,
+            retry_digest=request.attempt.retry_digest,
+            ip=request.presented.client.ip,
+        )
 
     def _understand(self, presented: Presented, now: datetime) -> _Request:
         """Refuse a forged token before any query, by its HMAC."""
@@ -101,7 +156,7 @@ class Refreshes:
         """
         async with self._store.begin() as tx:
             for _ in range(TRIES):
-                session, user = await self._living(tx, request)
+                session, user = self._living(await tx.session_and_user(*request.key), request)
                 decision = policy.decide(session, request.attempt, request.now, self._policy)
                 written = await self._carry_out(tx, session, decision, request)
                 if written is not None:
@@ -126,9 +181,8 @@ class Refreshes:
             )
         return await tx.note_refresh(session, request.attempt, decision, request.now)
 
-    async def _living(self, tx: Tx, request: _Request) -> tuple[Session, User]:
+    def _living(self, found: Found, request: _Request) -> tuple[Session, User]:
         """Steps 1 and 2 of design 4.3: return the token's session if it lives, with its user."""
-        found = await tx.session_and_user(request.token.user_id, request.token.session_id)
         if found is None or found[0].secret_digest != request.token.secret_digest:
             raise InvalidRefreshToken
         if found[0].transport != request.presented.transport:

@@ -75,6 +75,7 @@ class App:
     async def stop(self) -> None:
         """Let go of threads and connections."""
         await self.poll.settle()
+        await self.refreshes.settle()
         self.passwords.close()
         await self.store.close()
 

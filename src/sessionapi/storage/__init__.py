@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sessionapi.errors import Unavailable
 from sessionapi.storage import engines
 from sessionapi.storage.all_sessions import AllSessionQueries
+from sessionapi.storage.batched import BatchQueries
 from sessionapi.storage.events import EventQueries
 from sessionapi.storage.keys import KeyQueries
 from sessionapi.storage.service_tokens import ServiceTokenQueries
@@ -26,6 +27,7 @@ class Tx(
     UserQueries,
     SessionQueries,
     AllSessionQueries,
+    BatchQueries,
     KeyQueries,
     ServiceTokenQueries,
     EventQueries,

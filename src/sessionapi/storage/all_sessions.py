@@ -32,7 +32,7 @@ class AllSessionQueries:
             .order_by(sessions.c.user_id, sessions.c.id)
             .limit(limit)
         )
-        return [session_of(row) for row in (await self._connection.execute(statement)).mappings()]
+        return [session_of(row) for row in await self._connection.execute(statement)]
 
     async def owners_of_living(
         self, now: datetime, limit: int, after: UUID, created_before: datetime | None = None

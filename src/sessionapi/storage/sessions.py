@@ -13,8 +13,10 @@ from sessionapi.model import EndedSession, RevokeReason, Session, User
 from sessionapi.policy import DIGEST_SIZE, KEPT_DIGESTS, Attempt, Decision, Policy
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.storage.tables import session_data, sessions, to_microseconds, users
+from sessionapi.storage.users import user_of
 
-_USER_COLUMNS = [column.label(f"user__{column.name}") for column in users.c if column.name != "username_key"]
+session_and_user = (*sessions.c, *(column for column in users.c if column.name != "username_key"))
+"""The columns of `session_and_user_of`."""
 
 IDS_PER_STATEMENT = 10_000
 """SQLite takes 32,766 parameters in a statement, PostgreSQL 32,767; a user may have more sessions."""
@@ -36,22 +38,18 @@ class SessionQueries:
         """Return a session, ended ones too; locked if it is about to be changed."""
         statement = sa.select(sessions).where(_is(user_id, session_id))
         rows = await self._connection.execute(statement.with_for_update() if lock else statement)
-        row = rows.mappings().first()
+        row = rows.first()
         return None if row is None else session_of(row)
 
     async def session_and_user(self, user_id: UUID, session_id: UUID) -> tuple[Session, User] | None:
         """Return a session with its user, by the two primary keys."""
         statement = (
-            sa.select(sessions, *_USER_COLUMNS)
+            sa.select(*session_and_user)
             .join(users, users.c.id == sessions.c.user_id)
             .where(_is(user_id, session_id))
         )
-        row = (await self._connection.execute(statement)).mappings().first()
-        if row is None:
-            return None
-        own = {name: value for name, value in row.items() if not name.startswith("user__")}
-        user = {name.removeprefix("user__"): value for name, value in row.items() if name not in own}
-        return session_of(own), User(**{**user, "roles": tuple(user["roles"])})
+        row = (await self._connection.execute(statement)).first()
+        return None if row is None else session_and_user_of(row)
 
     async def holds_secret(self, token: RefreshToken) -> bool:
         """Return whether a token's secret is that of its session: it can't be made up from ids."""
@@ -155,7 +153,7 @@ class SessionQueries:
         )
         if before is not None:
             statement = statement.where(sessions.c.id < before)
-        return [session_of(row) for row in (await self._connection.execute(statement)).mappings()]
+        return [session_of(row) for row in await self._connection.execute(statement)]
 
     async def living_ids(
         self, user_id: UUID, now: datetime, created_before: datetime | None = None
@@ -221,7 +219,7 @@ class SessionQueries:
             )
 
     async def _changed(self, statement: sa.Update) -> Session | None:
-        row = (await self._connection.execute(statement.returning(sessions))).mappings().first()
+        row = (await self._connection.execute(statement.returning(sessions))).first()
         return None if row is None else session_of(row)
 
 
@@ -240,10 +238,15 @@ def begun_before(moment: datetime | None) -> sa.ColumnElement[bool]:
 
 def living(now: datetime) -> sa.ColumnElement[bool]:
     """`policy.ended` as a condition: not revoked, and before both ends."""
-    microseconds = to_microseconds(now)
+    return living_at(sa.literal(to_microseconds(now), sa.BigInteger))
+
+
+def living_at(microseconds: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """The same at a moment that the statement itself knows, in microseconds since 1970."""
     seen = sa.type_coerce(sessions.c.last_seen_at, sa.BigInteger)
+    end = sa.type_coerce(sessions.c.expires_at, sa.BigInteger)
     idle = sa.cast(sessions.c.idle_timeout, sa.BigInteger) * 1_000_000
-    return sa.and_(sessions.c.revoked_at.is_(None), sessions.c.expires_at > now, seen + idle > microseconds)
+    return sa.and_(sessions.c.revoked_at.is_(None), end > microseconds, seen + idle > microseconds)
 
 
 def _with_digest(digest: str) -> sa.ColumnElement[str]:
@@ -253,6 +256,16 @@ def _with_digest(digest: str) -> sa.ColumnElement[str]:
     return sa.case((sa.or_(full, kept.contains(digest)), kept), else_=kept + digest)
 
 
-def session_of(row: Mapping[Any, Any]) -> Session:
-    """Return the record of a row."""
-    return Session(**{**row, "amr": tuple(row["amr"])})
+def session_of(row: Sequence[Any]) -> Session:
+    """Return the record of a row: it has the table's columns in their order."""
+    *before, amr, transport, remember = row
+    record = (*before, tuple(amr), transport, remember)
+    return Session(*record)
+
+
+def session_and_user_of(row: Sequence[Any]) -> tuple[Session, User]:
+    """Return the two records of a row of both tables."""
+    return session_of(row[:_SESSION_SIZE]), user_of(row[_SESSION_SIZE:])
+
+
+_SESSION_SIZE = len(sessions.c)

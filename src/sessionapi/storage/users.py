@@ -1,6 +1,6 @@
 """Questions about users."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -93,15 +93,15 @@ class UserQueries:
         """Return a living user, locked until the transaction ends."""
         condition = sa.and_(users.c.id == user_id, users.c.deleted_at.is_(None))
         row = await self._connection.execute(sa.select(*_COLUMNS).where(condition).with_for_update())
-        found = row.mappings().first()
-        return None if found is None else _user(found)
+        found = row.first()
+        return None if found is None else user_of(found)
 
     async def all_users(self, limit: int, after: UUID | None = None) -> list[User]:
         """Return users who were not deleted, the oldest first, from behind an id."""
         statement = sa.select(*_COLUMNS).where(users.c.deleted_at.is_(None)).order_by(users.c.id).limit(limit)
         if after is not None:
             statement = statement.where(users.c.id > after)
-        return [_user(row) for row in (await self._connection.execute(statement)).mappings()]
+        return [user_of(row) for row in await self._connection.execute(statement)]
 
     async def upgrade_hash(self, user_id: UUID, verified: str, upgraded: str) -> None:
         """Write a stronger hash of the same password, only over the one that was verified."""
@@ -148,12 +148,15 @@ class UserQueries:
         return (await self._connection.execute(statement)).rowcount
 
     async def _one(self, condition: sa.ColumnElement[bool]) -> User | None:
-        row = (await self._connection.execute(sa.select(*_COLUMNS).where(condition))).mappings().first()
-        return None if row is None else _user(row)
+        row = (await self._connection.execute(sa.select(*_COLUMNS).where(condition))).first()
+        return None if row is None else user_of(row)
 
 
-def _user(row: Mapping[Any, Any]) -> User:
-    return User(**{**row, "roles": tuple(row["roles"])})
+def user_of(row: Sequence[Any]) -> User:
+    """Return the record of a row: it has the table's columns in their order, but for `username_key`."""
+    *before, roles, claims, preferences, disabled_at, deleted_at, created_at = row
+    record = (*before, tuple(roles), claims, preferences, created_at, disabled_at, deleted_at)
+    return User(*record)
 
 
 def _good_reset(digest: bytes, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:

@@ -1,0 +1,178 @@
+"""Questions about many sessions at once, each one statement.
+
+They travel as one JSON text, in which only ids, integers, hex, addresses and booleans may stand: a NUL in one
+text would fail all. There is one entry for each session, for rows come back by session: a stale token in the
+same batch would be let in with its successor's row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sessionapi.model import Session, User
+from sessionapi.storage.sessions import living_at, session_and_user, session_and_user_of, session_of
+from sessionapi.storage.tables import Moment, sessions, to_microseconds, users
+
+SessionKey = tuple[UUID, UUID]
+"""(user id, session id), the primary key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A rotation that was decided upon: to the generation after `generation`.
+
+    `waited` is the latest moment of a late repeat that has been waited for.
+    """
+
+    key: SessionKey
+    generation: int
+    secret_digest: bytes = field(repr=False)
+    now: datetime
+    waited: datetime
+    active: bool
+    retry_digest: str | None = field(repr=False)
+    ip: str | None
+
+
+class BatchQueries:
+    """The part of `Tx` that refreshes many sessions at once."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def sessions_and_users(self, keys: Sequence[SessionKey]) -> dict[SessionKey, tuple[Session, User]]:
+        """Return those of these sessions that there are, each with its user."""
+        asked = [{"user_id": user_id.hex, "id": session_id.hex} for user_id, session_id in set(keys)]
+        statement = _READ[self._connection.dialect.name]
+        rows = await self._connection.execute(statement, {"asked": asked})
+        found = map(session_and_user_of, rows)
+        return {(session.user_id, session.id): (session, user) for session, user in found}
+
+    async def rotate_all(self, rotations: Sequence[Rotation]) -> dict[SessionKey, Session]:
+        """Rotate sessions, one entry for each; return those that could be, as they are now.
+
+        The statement asks again for all that could have changed since a read: the secret, both ends, the
+        revocation, the generation, and a late repeat that a rotation has to wait for. On PostgreSQL the rows
+        are locked in the order of the key, without which two batches wait for each other; and the commit
+        doesn't wait for the disk, for a lost rotation logs nobody out (design 4.3, step 4).
+        """
+        asked = [_entry(rotation) for rotation in rotations]
+        if self._connection.dialect.name == "postgresql":
+            await self._connection.execute(_NO_WAIT)
+        statement = _ROTATE[self._connection.dialect.name]
+        rows = await self._connection.execute(statement, {"asked": asked})
+        return {(session.user_id, session.id): session for session in map(session_of, rows)}
+
+
+_NO_WAIT = sa.text("SET LOCAL synchronous_commit = off")
+_KEY = {"user_id": sa.Uuid(), "id": sa.Uuid()}
+_ENTRY: dict[str, sa.types.TypeEngine[Any]] = {
+    **_KEY,
+    "generation": sa.BigInteger(),
+    "digest": sa.String(),
+    "now": sa.BigInteger(),
+    "waited": sa.BigInteger(),
+    "active": sa.Boolean(),
+    "retry": sa.String(),
+    "ip": sa.String(),
+}
+
+
+def _entry(rotation: Rotation) -> dict[str, Any]:
+    user_id, session_id = rotation.key
+    return {
+        "user_id": user_id.hex,
+        "id": session_id.hex,
+        "generation": rotation.generation,
+        "digest": rotation.secret_digest.hex(),
+        "now": to_microseconds(rotation.now),
+        "waited": to_microseconds(rotation.waited),
+        "active": rotation.active,
+        "retry": rotation.retry_digest or "",
+        "ip": rotation.ip,
+    }
+
+
+def _asked(dialect: str, members: dict[str, Any]) -> sa.FromClause:
+    """Return the entries of the parameter `asked` as a table."""
+    if dialect == "postgresql":
+        rows = sa.func.jsonb_to_recordset(sa.bindparam("asked", type_=postgresql.JSONB))
+        columns = [sa.column(name, kind) for name, kind in members.items()]
+        return rows.table_valued(*columns).render_derived(name="asked", with_types=True)
+    entries = sa.func.json_each(sa.bindparam("asked", type_=sa.JSON)).table_valued("value", name="json_entry")
+    parts = [
+        sa.type_coerce(sa.func.json_extract(entries.c.value, f"$.{name}"), kind).label(name)
+        for name, kind in members.items()
+    ]
+    return sa.select(*parts).subquery("asked")
+
+
+def _hex_digest(dialect: str) -> sa.ColumnElement[str]:
+    digest = sessions.c.secret_digest
+    return sa.func.encode(digest, "hex") if dialect == "postgresql" else sa.func.lower(sa.func.hex(digest))
+
+
+def _read(dialect: str) -> sa.Select[Any]:
+    asked = _asked(dialect, _KEY)
+    return (
+        sa.select(*session_and_user)
+        .select_from(asked)
+        .join(sessions, sa.and_(sessions.c.user_id == asked.c.user_id, sessions.c.id == asked.c.id))
+        .join(users, users.c.id == sessions.c.user_id)
+    )
+
+
+def _rotate(dialect: str) -> sa.Update:
+    asked = _asked(dialect, _ENTRY)
+    same = sa.and_(sessions.c.user_id == asked.c.user_id, sessions.c.id == asked.c.id)
+    now = sa.type_coerce(asked.c.now, Moment)
+    waited = sa.or_(
+        sessions.c.repeated_at.is_(None), sessions.c.repeated_at <= sa.type_coerce(asked.c.waited, Moment)
+    )
+    conditions = [
+        same,
+        _hex_digest(dialect) == asked.c.digest,
+        living_at(asked.c.now),
+        sa.or_(
+            sessions.c.generation < asked.c.generation,
+            sa.and_(sessions.c.generation == asked.c.generation, waited),
+        ),
+    ]
+    if dialect == "postgresql":
+        conditions.append(_locked(asked))
+    return (
+        sa.update(sessions)
+        .where(*conditions)
+        .values(
+            generation=asked.c.generation + 1,
+            rotated_at=now,
+            repeated_at=None,
+            retry_digests=asked.c.retry,
+            ip=asked.c.ip,
+            last_seen_at=sa.case((asked.c.active, now), else_=sessions.c.last_seen_at),
+        )
+        .returning(*sessions.c)
+    )
+
+
+def _locked(asked: sa.FromClause) -> sa.ColumnElement[bool]:
+    """The condition that the row is among those that were locked first, in the order of the key."""
+    held = sessions.alias("held")
+    locked = (
+        sa.select(held.c.user_id, held.c.id)
+        .join(asked, sa.and_(held.c.user_id == asked.c.user_id, held.c.id == asked.c.id))
+        .order_by(held.c.user_id, held.c.id)
+        .with_for_update(key_share=True, of=held)
+        .cte("locked")
+    )
+    return sa.and_(sessions.c.user_id == locked.c.user_id, sessions.c.id == locked.c.id)
+
+
+_READ = {dialect: _read(dialect) for dialect in ("sqlite", "postgresql")}
+_ROTATE = {dialect: _rotate(dialect) for dialect in ("sqlite", "postgresql")}
