@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 from typing import Literal
 from uuid import UUID
@@ -47,6 +48,7 @@ def refusal(policy: Policy, quota: int, window: int, retry_after: float) -> Rate
     return RateLimited(_REASONS[policy], policy, quota, window, max(1, math.ceil(retry_after)))
 
 
+@lru_cache(maxsize=10_000)
 def address(host: str | None) -> IPv4Address | IPv6Address | None:
     """Return the address that a connection or a proxy names, or None for what is none (`unknown`, a path).
 

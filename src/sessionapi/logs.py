@@ -4,10 +4,15 @@ Nothing here scrubs: a secret is kept out by never being handed to a log call. T
 library's own show the values of local variables, a password among them.
 """
 
+import asyncio
+import atexit
 import logging
 import sys
+from collections import deque
+from typing import Any, TextIO
 
 import structlog
+from pydantic_core import to_json
 from structlog.types import Processor
 
 
@@ -25,16 +30,52 @@ def configure(*, log_format: str, level: str, cached: bool = True) -> None:
     renderer: list[Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if human
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=Lines(sys.stderr),
         cache_logger_on_first_use=cached,
     )
     _route_standard_logging(shared, renderer, number)
+
+
+class Lines:
+    """The writer of all lines: what is logged in one turn of the event loop is one write to the system."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._waiting: deque[str] = deque()
+        atexit.register(self.flush)
+
+    def __call__(self, *_names: str) -> "Lines":
+        """Return the logger that structlog asks for: there is only this one."""
+        return self
+
+    def msg(self, line: str) -> None:
+        """Write a line at the end of this turn; at once where there is no event loop."""
+        self._waiting.append(line)
+        if len(self._waiting) > 1:
+            return
+        try:
+            asyncio.get_running_loop().call_soon(self.flush)
+        except RuntimeError:
+            self.flush()
+
+    debug = info = warning = error = critical = msg
+
+    def flush(self) -> None:
+        """Write all that waits."""
+        lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if lines and not self._file.closed:
+            self._file.write("".join(f"{line}\n" for line in lines))
+            self._file.flush()
+
+
+def _json(event: dict[str, Any], **_options: Any) -> str:
+    return to_json(event, fallback=str).decode()
 
 
 def _route_standard_logging(shared: list[Processor], renderer: list[Processor], level: int) -> None:

@@ -1,5 +1,7 @@
 """What is counted, for Prometheus. Labels are few and closed: never a name, an id or an address."""
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 
@@ -45,6 +47,17 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+
+        self._request_series = lru_cache(maxsize=1_000)(self._find_request_series)
+
+    def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request that took so long."""
+        counter, histogram = self._request_series(method, route, status)
+        counter.inc()
+        histogram.observe(seconds)
+
+    def _find_request_series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        return self.requests.labels(method, route, status), self.request_seconds.labels(route)
 
     def render(self) -> bytes:
         """Return the text format that Prometheus scrapes."""

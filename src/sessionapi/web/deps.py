@@ -37,6 +37,16 @@ def client_of(request: Request) -> Client:
     )
 
 
+async def parts_of(request: Request) -> App:
+    """`app_of` as a dependency: what isn't async is run in a thread by the framework."""
+    return app_of(request)
+
+
+async def sender_of(request: Request) -> Client:
+    """`client_of` as a dependency."""
+    return client_of(request)
+
+
 def may_use_cookie(request: Request) -> bool:
     """Return whether a POST comes from where our cookie may be read or set (csrf.py)."""
     settings = app_of(request).settings
@@ -59,13 +69,20 @@ class ServiceCredential(SecurityBase):
 class AccessToken(SecurityBase):
     """The dependency that protects a route, and what the OpenAPI page calls it."""
 
+    NAME = "AccessToken"
+
     def __init__(self) -> None:
         self.model: Any = HTTPBearerModel(bearerFormat="JWT", description="The access token of a login.")
-        self.scheme_name = "AccessToken"
+        self.scheme_name = self.NAME
 
     async def __call__(self, request: Request) -> Claims:
         """Return the claims of the token, or raise what is wrong with it."""
-        return await app_of(request).checks.check(bearer.read(request.scope["headers"]))
+        return await access(request)
+
+
+async def access(request: Request) -> Claims:
+    """Return the claims of the access token of a request, or raise what is wrong with it."""
+    return await app_of(request).checks.check(bearer.read(request.scope["headers"]))
 
 
 async def admin_of(request: Request, claims: Annotated[Claims, Security(AccessToken())]) -> Claims:
@@ -92,8 +109,8 @@ def cursor(kind: ids.Kind, text: str | None) -> UUID | None:
     return found
 
 
-Parts = Annotated[App, Depends(app_of)]
-From = Annotated[Client, Depends(client_of)]
+Parts = Annotated[App, Depends(parts_of)]
+From = Annotated[Client, Depends(sender_of)]
 Bearer = Annotated[Claims, Security(AccessToken())]
 Service = Annotated[ServiceToken, Security(ServiceCredential())]
 Admin = Annotated[Claims, Depends(admin_of)]

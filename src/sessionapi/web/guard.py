@@ -28,7 +28,10 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await problems.response(refusal, Request(scope))(scope, receive, send)
+            return
         started = False
 
         async def send_and_note(message: Message) -> None:
@@ -36,20 +39,20 @@ class Guard:
             started = True
             await send(message)
 
-        refusal = self._refusal(request)
-        if refusal is not None:
-            await problems.response(refusal, request)(scope, receive, send)
-            return
         try:
             await self._app(scope, receive, send_and_note)
         except Exception as problem:
-            answer = problems.unexpected(request, problem)
+            answer = problems.unexpected(Request(scope), problem)
             if not started:
                 await answer(scope, receive, send)
 
-    def _refusal(self, request: Request) -> SessionApiError | None:
-        length = request.headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > MAX_BODY:
+    def _refusal(self, scope: Scope) -> SessionApiError | None:
+        names = dict(scope["headers"])
+        length = names.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > MAX_BODY:
             return PayloadTooLarge()
-        with_cookie = request.method == "POST" and cookies.any_of_ours(request, self._settings)
+        if scope["method"] != "POST" or b"cookie" not in names:
+            return None
+        request = Request(scope)
+        with_cookie = cookies.any_of_ours(request, self._settings)
         return CsrfRejected() if with_cookie and not may_use_cookie(request) else None

@@ -2,10 +2,8 @@
 
 import re
 import time
-from collections.abc import Mapping
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sessionapi import ids
@@ -14,21 +12,21 @@ from sessionapi.web.proxies import ProxyWarning
 
 log = structlog.get_logger()
 
-API_CSP = "default-src 'none'; frame-ancestors 'none'"
+API_CSP = b"default-src 'none'; frame-ancestors 'none'"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Labels of a metric are closed: a stranger's method must not make a series of its own."""
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-def security_headers(*, https: bool) -> Mapping[str, str]:
-    """Return the headers of every answer; HSTS only where the public address is https."""
-    headers = {
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "content-security-policy": API_CSP,
-    }
+def security_headers(*, https: bool) -> list[tuple[bytes, bytes]]:
+    """Return the headers of every answer that doesn't say otherwise; HSTS only where the address is https."""
+    headers = [
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"content-security-policy", API_CSP),
+    ]
     if https:
-        headers["strict-transport-security"] = "max-age=63072000; includeSubDomains"
+        headers.append((b"strict-transport-security", b"max-age=63072000; includeSubDomains"))
     return headers
 
 
@@ -42,7 +40,7 @@ class Edge:
         self._proxy_warning = ProxyWarning()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request. It is a task of its own, so what is bound to its log lines ends with it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -50,6 +48,7 @@ class Edge:
         self._proxy_warning.look(scope)
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        structlog.contextvars.bind_contextvars(request_id=request_id)
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -59,19 +58,17 @@ class Edge:
                 self._add_headers(message, request_id)
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await self._app(scope, receive, send_with_headers)
-            self._tell(scope, status, time.perf_counter() - began)
+        await self._app(scope, receive, send_with_headers)
+        self._tell(scope, status, time.perf_counter() - began)
 
     def _add_headers(self, message: Message, request_id: str) -> None:
-        headers = MutableHeaders(scope=message)
-        headers["x-request-id"] = request_id
-        for name, value in self._headers.items():
-            headers.setdefault(name, value)
+        given = message["headers"]
+        said = {name for name, _ in given}
+        ours = [header for header in self._headers if header[0] not in said]
+        message["headers"] = [*given, *ours, (b"x-request-id", request_id.encode())]
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         """Log and count; the query string stays out, for it may hold what is nobody's business."""
-        route = getattr(scope.get("route"), "path", "none")
         log.info(
             "request",
             method=scope["method"],
@@ -81,8 +78,8 @@ class Edge:
             client=(scope.get("client") or ("unknown",))[0],
         )
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._metrics.requests.labels(method, route, status).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        route = scope.get("route_path") or getattr(scope.get("route"), "path", "none")
+        self._metrics.count_request(method, str(route), status, seconds)
 
 
 def _request_id(scope: Scope) -> str:

@@ -1,9 +1,10 @@
 """What a user's access token opens: the example, and the account."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from sessionapi.sessions import owner
-from sessionapi.web.deps import Bearer, From, Parts
+from sessionapi.web import bodies
+from sessionapi.web.deps import AccessToken, Bearer, From, Parts, access
 from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, answers
 from sessionapi.web.routes.login import hand_out
 from sessionapi.web.schemas import (
@@ -23,12 +24,16 @@ router = APIRouter(tags=["account"])
     "/protected",
     operation_id="protected",
     summary="The example of a protected resource",
+    response_model=ProtectedOut,
     responses=answers(*BEARER),
+    openapi_extra={"security": [{AccessToken.NAME: []}]},
 )
-async def protected(claims: Bearer, response: Response) -> ProtectedOut:
+async def protected(request: Request) -> Response:
     """Answer whoever has a valid access token. Nothing is read from the database."""
-    response.headers["Cache-Control"] = "no-store"
-    return ProtectedOut(data="Protected data", user_id=claims.user_id, session_id=claims.session_id)
+    claims = await access(request)
+    return bodies.answer(
+        ProtectedOut(data="Protected data", user_id=claims.user_id, session_id=claims.session_id)
+    )
 
 
 @router.get("/me", operation_id="me", summary="My account", responses=answers(*BEARER, "not_found", *STORE))
@@ -69,7 +74,7 @@ async def delete_me(claims: Bearer, parts: Parts, client: From) -> None:
     "/me/password",
     operation_id="changePassword",
     summary="Change my password",
-    response_model_exclude_unset=True,
+    response_model=TokensOut,
     responses=answers(
         *BEARER,
         "invalid_credentials",
@@ -80,14 +85,12 @@ async def delete_me(claims: Bearer, parts: Parts, client: From) -> None:
         *STORE,
     ),
 )
-async def change_password(
-    body: PasswordIn, claims: Bearer, parts: Parts, client: From, response: Response
-) -> TokensOut:
+async def change_password(body: PasswordIn, claims: Bearer, parts: Parts, client: From) -> Response:
     """Set a new password. The other sessions end; this one goes on with new tokens."""
     tokens = await parts.users.change_password(
         *owner(claims), body.current_password, body.new_password, client
     )
-    return hand_out(tokens, response, parts)
+    return hand_out(tokens, parts)
 
 
 @router.post(

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from sessionapi.errors import CsrfRejected
 from sessionapi.issuer import Tokens
 from sessionapi.sessions import Device
-from sessionapi.web import cookies
+from sessionapi.web import bodies, cookies
 from sessionapi.web.deps import From, Parts, may_use_cookie
 from sessionapi.web.openapi import BODY, BUSY, STORE, answers
 from sessionapi.web.schemas import LoginIn, SignupIn, TokensOut, tokens_out
@@ -21,7 +21,7 @@ router = APIRouter(tags=["login"])
     operation_id="signup",
     status_code=201,
     summary="Create an account and log in",
-    response_model_exclude_unset=True,
+    response_model=TokensOut,
     responses=answers(
         "username_taken",
         "weak_password",
@@ -32,23 +32,21 @@ router = APIRouter(tags=["login"])
         *STORE,
     ),
 )
-async def signup(
-    body: SignupIn, request: Request, response: Response, parts: Parts, client: From
-) -> TokensOut:
+async def signup(body: SignupIn, request: Request, parts: Parts, client: From) -> Response:
     """Create a user and start the first session: both or neither. A setting closes this."""
     device = _device(body, request, client)
     tokens = await parts.users.sign_up(body.username, body.password, body.email, device)
-    return hand_out(tokens, response, parts)
+    return hand_out(tokens, parts, status=201)
 
 
 @router.post(
     "/login",
     operation_id="login",
     summary="Log in: start a session on this device",
-    response_model_exclude_unset=True,
+    response_model=TokensOut,
     responses=answers("invalid_credentials", "csrf_rejected", *BUSY, *BODY, *STORE),
 )
-async def login(body: LoginIn, request: Request, response: Response, parts: Parts, client: From) -> TokensOut:
+async def login(body: LoginIn, request: Request, parts: Parts, client: From) -> Response:
     """Verify the password and start a session. A wrong name and a wrong password are answered alike."""
     device = replace(
         _device(body, request, client),
@@ -56,18 +54,18 @@ async def login(body: LoginIn, request: Request, response: Response, parts: Part
         token=body.device_token or cookies.read_device(request, parts.settings),
     )
     tokens = await parts.users.log_in(body.username, body.password, device)
-    return hand_out(tokens, response, parts)
+    return hand_out(tokens, parts)
 
 
-def hand_out(tokens: Tokens, response: Response, parts: App) -> TokensOut:
-    """Give the tokens to the client, the refresh token by the session's transport; nobody may store them."""
-    response.headers["Cache-Control"] = "no-store"
+def hand_out(tokens: Tokens, parts: App, *, status: int = 200) -> Response:
+    """Return the answer that gives tokens to the client, the refresh token by the session's transport."""
+    response = bodies.answer(tokens_out(tokens), status)
     by_cookie = tokens.session.transport == "cookie"
     if by_cookie and tokens.is_new:
         cookies.set_session(response, parts.settings, tokens)
     if by_cookie and tokens.device_token:
         cookies.set_device(response, parts.settings, tokens)
-    return tokens_out(tokens)
+    return response
 
 
 def _device(body: LoginIn | SignupIn, request: Request, client: From) -> Device:

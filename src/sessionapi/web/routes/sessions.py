@@ -2,20 +2,23 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field, TypeAdapter
 
 from sessionapi import bearer, ids
 from sessionapi.errors import FieldError, InvalidRefreshToken, ValidationFailed
 from sessionapi.model import Transport
 from sessionapi.refreshes import Presented
 from sessionapi.sessions import owner
-from sessionapi.web import cookies
+from sessionapi.web import bodies, cookies
 from sessionapi.web.deps import (
     Bearer,
     Cursor,
     From,
     Limit,
     Parts,
+    app_of,
+    client_of,
     cursor,
     id_in_path,
 )
@@ -32,7 +35,6 @@ from sessionapi.web.schemas import (
     TokensOut,
     current_out,
     session_out,
-    tokens_out,
 )
 from sessionapi.wiring import App
 
@@ -48,46 +50,44 @@ REFRESH = (
     "rate_limited",
 )
 IdempotencyKey = Annotated[
-    str | None,
-    Header(
+    str,
+    Field(
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
         description="One random value for each refresh token, sent with every try.",
     ),
 ]
+KEY: TypeAdapter[str] = TypeAdapter(IdempotencyKey)
+REFRESH_BODY: TypeAdapter[RefreshIn | None] = TypeAdapter(RefreshIn | None)
+_TAKEN = {
+    "parameters": [{"name": "Idempotency-Key", "in": "header", "schema": KEY.json_schema()}],
+    "requestBody": {"content": {bodies.JSON: {"schema": RefreshIn.model_json_schema()}}},
+}
 
 
 @router.post(
     "/refresh",
     operation_id="refresh",
     summary="Renew the access token",
-    response_model_exclude_unset=True,
-    responses=answers(*REFRESH, *BODY, *STORE),
+    response_model=TokensOut,
+    responses=answers(*REFRESH, *BODY, *STORE, "overloaded"),
+    openapi_extra=_TAKEN,
 )
-async def refresh(
-    request: Request,
-    response: Response,
-    parts: Parts,
-    client: From,
-    body: RefreshIn | None = None,
-    idempotency_key: IdempotencyKey = None,
-) -> TokensOut:
+async def refresh(request: Request) -> Response:
     """Answer a new access token, and now and then a new refresh token. Trying again is harmless.
 
     The refresh token comes in the body or in the cookie. Two requests with one token get the same successor.
     """
-    body = body or RefreshIn.model_validate({})
+    parts = app_of(request)
+    body = await bodies.read_json(request, REFRESH_BODY) or RefreshIn.model_validate({})
     cookie = _cookie(request, parts, body.refresh_token)
     text = body.refresh_token or cookie
     if text is None:
         raise InvalidRefreshToken("Send the refresh token in the body, or in the cookie.")
     transport: Transport = "body" if body.refresh_token else "cookie"
-    return hand_out(
-        await parts.refreshes.refresh(Presented(text, transport, client, idempotency_key, body.active)),
-        response,
-        parts,
-    )
+    presented = Presented(text, transport, client_of(request), _idempotency_key(request), body.active)
+    return hand_out(await parts.refreshes.refresh(presented), parts)
 
 
 @router.post(
@@ -182,15 +182,12 @@ async def update_current_session(body: CurrentIn, claims: Bearer, parts: Parts) 
     "/sessions/current/reauthenticate",
     operation_id="reauthenticate",
     summary="Confirm the password in this session",
-    response_model_exclude_unset=True,
+    response_model=TokensOut,
     responses=answers(*BEARER, "invalid_credentials", "csrf_rejected", *BUSY, *BODY, *STORE),
 )
-async def reauthenticate(
-    body: ReauthenticateIn, claims: Bearer, parts: Parts, client: From, response: Response
-) -> TokensOut:
+async def reauthenticate(body: ReauthenticateIn, claims: Bearer, parts: Parts, client: From) -> Response:
     """Move `auth_time`, which sensitive changes ask for, and answer a new access token."""
-    response.headers["Cache-Control"] = "no-store"
-    return tokens_out(await parts.users.reauthenticate(*owner(claims), body.password, client))
+    return hand_out(await parts.users.reauthenticate(*owner(claims), body.password, client), parts)
 
 
 @router.delete(
@@ -204,6 +201,15 @@ async def revoke_session(session_id: str, claims: Bearer, parts: Parts, client: 
     """End a living session of mine; whatever else the id is, it is not found."""
     user_id, _ = owner(claims)
     await parts.sessions.revoke(user_id, id_in_path("sess", session_id), "revoked_by_user", client)
+
+
+def _idempotency_key(request: Request) -> str | None:
+    given = request.headers.get("idempotency-key")
+    return (
+        None
+        if given is None
+        else bodies.judge(lambda: KEY.validate_python(given), "header", "idempotency-key")
+    )
 
 
 def _cookie(request: Request, parts: App, in_body: str | None) -> str | None:

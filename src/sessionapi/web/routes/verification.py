@@ -5,11 +5,11 @@ from typing import Annotated
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Header, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import TypeAdapter
 
 from sessionapi.errors import UnsupportedMediaType
 from sessionapi.revocations import WINDOW
+from sessionapi.web import bodies
 from sessionapi.web.deps import Parts, Service
 from sessionapi.web.openapi import BODY, STORE, answers
 from sessionapi.web.schemas import (
@@ -27,6 +27,7 @@ SERVICE = ("missing_token", "malformed_authorization", "invalid_token")
 FRESHNESS = 0.1
 """Seconds that the list of revocations may be old: many verifiers together cost ten reads a second."""
 FORM = "application/x-www-form-urlencoded"
+INTROSPECT = TypeAdapter(IntrospectIn)
 _TAKEN = {
     "requestBody": {
         "required": True,
@@ -131,17 +132,10 @@ async def introspect(
 
 async def _introspected(request: Request) -> IntrospectIn:
     """Return the body, which is the RFC's form, or JSON as everywhere else here."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = await request.body()
-    try:
-        if media_type == "application/json":
-            return IntrospectIn.model_validate_json(body)
-        if media_type == FORM:
-            return IntrospectIn.model_validate(
-                dict(parse_qsl(body.decode("latin-1"), keep_blank_values=True))
-            )
-    except ValidationError as problem:
-        raise RequestValidationError(
-            [{**error, "loc": ("body", *error["loc"])} for error in problem.errors()]
-        ) from None
-    raise UnsupportedMediaType
+    kind = bodies.media_type(request)
+    if kind == bodies.JSON:
+        return await bodies.read_json(request, INTROSPECT)
+    if kind != FORM:
+        raise UnsupportedMediaType
+    form = dict(parse_qsl((await bodies.read(request)).decode("latin-1"), keep_blank_values=True))
+    return bodies.judge(lambda: INTROSPECT.validate_python(form), "body")
