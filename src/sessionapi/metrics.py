@@ -2,7 +2,8 @@
 
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
 
 
 class Metrics:
@@ -27,7 +28,10 @@ class Metrics:
             "sessionapi_password_hashes", "Password hashes computed.", registry=self.registry
         )
         self.hash_queue = Gauge(
-            "sessionapi_password_hash_queue", "Password hashes waiting or under way.", registry=self.registry
+            "sessionapi_password_hash_queue",
+            "Password hashes waiting or under way.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.refreshes = Counter(
             "sessionapi_refreshes",
@@ -60,5 +64,9 @@ class Metrics:
         return self.requests.labels(method, route, status), self.request_seconds.labels(route)
 
     def render(self) -> bytes:
-        """Return the text format that Prometheus scrapes."""
-        return generate_latest(self.registry)
+        """Return the text format that Prometheus scrapes: of several workers the sum, whichever is asked."""
+        if values.ValueClass is values.MutexValue:
+            return generate_latest(self.registry)
+        everybodys = CollectorRegistry()
+        MultiProcessCollector(everybodys)
+        return generate_latest(everybodys)

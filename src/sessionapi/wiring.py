@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from threading import Event
 
 from sessionapi import ids, secret
 from sessionapi.accounts import Accounts
@@ -31,7 +32,8 @@ from sessionapi.secret import ServerSecret
 from sessionapi.service_tokens import ServiceTokens
 from sessionapi.sessions import Sessions
 from sessionapi.settings import Settings
-from sessionapi.storage import Store, engines, migrations
+from sessionapi.storage import Store, addresses, migrations
+from sessionapi.storage.postgresql import Options
 from sessionapi.throttle import Throttle
 from sessionapi.tokens import Rules
 from sessionapi.users import Users
@@ -60,6 +62,8 @@ class App:
     accounts: Accounts
     refreshes: Refreshes
     purge: Purge
+    leaving: Event
+    """Set when this process is about to stop."""
 
     async def start(self) -> None:
         """Learn what must be in memory before the first request: the key ring, and what was revoked."""
@@ -67,7 +71,9 @@ class App:
         await self.poll.once()
 
     async def check_ready(self) -> None:
-        """Raise Unavailable, saying why, unless everything can be served."""
+        """Raise Unavailable, saying why, unless everything can be served, and will be for a while."""
+        if self.leaving.is_set():
+            raise Unavailable("This process is stopping.")
         self.poll.check()
         async with self.store.read() as tx:
             await tx.now()
@@ -83,7 +89,7 @@ class App:
 def build(settings: Settings, clock: Clock = system_clock) -> App:
     """Connect the parts. Nothing is opened or read yet but the server secret."""
     server_secret = _server_secret(settings)
-    metrics, store, ring = Metrics(), Store(settings.effective_database_url), KeyRing()
+    metrics, store, ring = Metrics(), store_of(settings), KeyRing()
     passwords = _passwords(settings, metrics)
     rules = Rules(settings.effective_issuer, settings.audience)
     policy = policy_of(settings)
@@ -127,6 +133,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         accounts=Accounts(store, passwords, strength, sessions, policy, clock),
         refreshes=Refreshes(store, issuer, sessions, policy, memory, clock, metrics),
         purge=Purge(store, clock, timedelta(seconds=settings.keep_ended)),
+        leaving=Event(),
     )
 
 
@@ -150,6 +157,12 @@ async def prepare(settings: Settings, clock: Clock = system_clock) -> None:
             raise StartupError(f"the database at {where} can't be used: {problem.cause}") from problem
         finally:
             await app.stop()
+
+
+def store_of(settings: Settings) -> Store:
+    """Return the store that the settings name."""
+    options = Options(settings.database_pool, settings.database_timeout, settings.pgbouncer)
+    return Store(settings.effective_database_url, options)
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -212,7 +225,7 @@ def _data_folder(settings: Settings) -> Iterator[None]:
         return
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engines.sqlite_path(settings.effective_database_url).parent.mkdir(parents=True, exist_ok=True)
+        addresses.sqlite_path(settings.effective_database_url).parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as problem:
         raise StartupError(
