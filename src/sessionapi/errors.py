@@ -228,6 +228,8 @@ class Unavailable(TryLater):
     default_detail = "The database can't be reached at this moment. Nothing was changed."
     cause: str = ""
     """What the driver said: for the log and the operator, never for the client."""
+    contended: bool = False
+    """Whether a deadlock undid everything, so that the same may be tried again."""
 
 
 class InternalError(SessionApiError):

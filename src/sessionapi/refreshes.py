@@ -11,7 +11,7 @@ from datetime import datetime
 from sessionapi import audit, policy, refresh_token
 from sessionapi.batches import Batches
 from sessionapi.clock import Clock
-from sessionapi.errors import Conflict, InvalidRefreshToken, RefreshTokenReused
+from sessionapi.errors import Conflict, InvalidRefreshToken, RefreshTokenReused, Unavailable
 from sessionapi.issuer import Issuer, Tokens
 from sessionapi.metrics import Metrics
 from sessionapi.model import Client, Session, Transport, User
@@ -123,9 +123,22 @@ class Refreshes:
     async def _rotate_all(self, asked: Sequence[Rotation]) -> Sequence[Session | None]:
         """Rotate the first of each session; the others are decided after it, from its outcome."""
         first = {rotation.key: rotation for rotation in reversed(asked)}
-        async with self._store.begin() as tx:
-            rotated = await tx.rotate_all(list(first.values()))
+        rotated = await self._rotate_first(list(first.values()))
         return [rotated.get(each.key) if first[each.key] is each else None for each in asked]
+
+    async def _rotate_first(self, rotations: Sequence[Rotation]) -> dict[SessionKey, Session]:
+        """Rotate, one entry for each session; what a deadlock has undone is tried again."""
+        for _ in range(TRIES - 1):
+            try:
+                return await self._rotate_once(rotations)
+            except Unavailable as problem:
+                if not problem.contended:
+                    raise
+        return await self._rotate_once(rotations)
+
+    async def _rotate_once(self, rotations: Sequence[Rotation]) -> dict[SessionKey, Session]:
+        async with self._store.begin() as tx:
+            return await tx.rotate_all(rotations)
 
     def _rotation(self, request: _Request) -> Rotation:
         return Rotation(

@@ -12,6 +12,9 @@ UNCONFIRMED = "The database did not confirm this in time. Look whether it was do
 _OF_THE_DATABASE = ("08", "25006", "40", "53", "55P03", "57", "58")
 """SQLSTATEs, or their first digits, of a server's condition; any other is a defect of ours."""
 
+_CONTENDED = "40"
+"""Deadlocks and serialisation failures: nothing was done, and the same may be tried again."""
+
 
 class Watch:
     """One transaction; `commits` from the moment when all is done but the commit."""
@@ -61,12 +64,16 @@ def _is_of_the_database(problem: Exception) -> bool:
     """SQLite's `locked`, `full`, `I/O error` are all operational; PostgreSQL's are told by their SQLSTATE."""
     if not isinstance(problem, DBAPIError):
         return isinstance(problem, OSError | PoolTimeout)
-    state = getattr(problem.orig, "sqlstate", None) or ""
     named = type(problem).__name__ in ("OperationalError", "InterfaceError")
-    return problem.connection_invalidated or named or state.startswith(_OF_THE_DATABASE)
+    return problem.connection_invalidated or named or _state(problem).startswith(_OF_THE_DATABASE)
+
+
+def _state(problem: Exception) -> str:
+    return getattr(getattr(problem, "orig", None), "sqlstate", None) or ""
 
 
 def _refusal(problem: Exception, watch: Watch) -> Unavailable:
     refusal = Unavailable(UNCONFIRMED if watch.commits and _is_away(problem) else None)
+    refusal.contended = _state(problem).startswith(_CONTENDED)
     refusal.cause = (str(problem.__cause__ or problem) or type(problem).__name__).splitlines()[0]
     return refusal
