@@ -25,7 +25,7 @@ PROCESSES, ROUNDS, USERS = (4, 15, 20) if PROVE else (2, 2, 4)
 LIMIT = 3
 """Living sessions that a user may have here."""
 DUE = 6
-"""Seconds from one rotation to the next, the least for a grace of 2: all of a burst must be answered in it."""
+"""Seconds from one rotation to the next; a third of it is the grace, in which a burst must be answered."""
 pytestmark = [
     pytest.mark.server,
     pytest.mark.engines("postgresql"),
