@@ -135,10 +135,10 @@ async def test_a_token_has_one_successor_and_an_ending_wins_wherever_they_meet(
     for _ in range(ROUNDS):
         await asyncio.sleep(max(0, due - time.monotonic()))
         await asyncio.gather(*(rotate(user) for user in held))
-        due, rotations = time.monotonic() + DUE, rotations + len(held)
         ending = dice.sample(sorted(held), len(held) // 4)
         await asyncio.gather(*(end(user) for user in ending))
-        endings += len(ending)
+        due = time.monotonic() + DUE
+        rotations, endings = rotations + len(held), endings + len(ending)
     print(  # noqa: T201 - measured figures
         f"{PROCESSES} processes: {rotations} rotations each asked for {2 * PROCESSES} times at once, "
         f"{endings} endings among refreshes, {processes.deadlocks()} deadlocks"
