@@ -1,6 +1,7 @@
 """The schema: the migrations make what the tables say, and making it twice changes nothing."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.errors import StartupError
+from sessionapi.settings import Settings
 from sessionapi.storage import engines, migrations
 from sessionapi.storage.tables import metadata
 from tests import postgres
-from tests.conftest import rows
+from tests.conftest import FakeClock, rows, running
 from tests.postgres import Cluster
 
 
@@ -93,6 +95,25 @@ async def test_a_migration_waits_for_a_table_only_shortly_and_so_does_nobody_beh
     for each in (holder, writer):
         await each.close()
         await each.engine.dispose()
+
+
+@pytest.mark.engines("postgresql")
+async def test_a_server_refuses_an_old_schema_and_one_that_runs_is_not_disturbed_by_a_migration(
+    url: str, make_settings: Callable[..., Settings], clock: FakeClock
+):
+    """Falls without migrations.check in wiring.prepare: each request would fail by itself."""
+    settings = make_settings(database_url=url)
+    await migrations._run(url, lambda connection: upgrade_to(connection, "0003"))
+    with pytest.raises(StartupError, match="run: sessionapi migrate"):
+        async with running(settings, clock):
+            pass
+    await migrations.migrate(url)
+    async with running(settings, clock) as service:
+        tokens = await service.sign_up()
+        migration = asyncio.create_task(migrations.migrate(url))
+        while not migration.done():
+            assert (await service.refresh(tokens)).status_code == 200
+        await migration
 
 
 def upgrade_to(connection: sa.Connection, revision: str) -> None:

@@ -1,0 +1,150 @@
+"""Several server processes on one PostgreSQL meet in the same rows: what test_races.py shows, for real.
+
+They share nothing but the database. PostgreSQL's own statistics say whether any two of them waited for each
+other for ever.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests import postgres
+from tests.conftest import PASSWORD, SERVER_SECRET, refusal, serving
+
+PROVE = "SESSIONAPI_PROVE" in os.environ
+PROCESSES, ROUNDS, USERS = (4, 15, 20) if PROVE else (2, 2, 4)
+LIMIT = 3
+"""Living sessions that a user may have here."""
+DUE = 6
+"""Seconds from one rotation to the next; a third of it is the grace, in which a burst must be answered."""
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.engines("postgresql"),
+    pytest.mark.prove,
+    pytest.mark.timeout(900),
+]
+
+
+@dataclass
+class Processes:
+    """The addresses of the servers, and of their database."""
+
+    urls: list[str]
+    database: str
+
+    def deadlocks(self) -> int:
+        query = "select deadlocks from pg_stat_database where datname = current_database()"
+        return postgres.fetch(self.database, query)[0][0]
+
+
+@pytest.fixture
+def processes(tmp_path: Path, database_url: str) -> Iterator[Processes]:
+    own = {
+        "database_url": database_url,
+        "secret": SERVER_SECRET,
+        "refresh_grace": DUE // 3,
+        "rotate_after": DUE,
+        "sessions_per_user": LIMIT,
+        "log_level": "warning",
+    }
+
+    def start(number: int) -> str:
+        return stack.enter_context(serving(tmp_path / f"var{number}", **own)).url
+
+    with ExitStack() as stack, ThreadPoolExecutor(PROCESSES) as pool:
+        yield Processes(list(pool.map(start, range(PROCESSES))), database_url)
+
+
+@pytest.fixture
+async def client() -> Iterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=100)) as it:
+        yield it
+
+
+async def post(client: httpx.AsyncClient, url: str, **body: object) -> httpx.Response:
+    return await client.post(url, json=body)
+
+
+async def everywhere(processes: Processes, act: Callable[[str], object], times: int = 2) -> list:
+    """Do something at every process at once."""
+    return await asyncio.gather(*(act(url) for url in processes.urls * times))
+
+
+async def test_a_token_has_one_successor_and_an_ending_wins_wherever_they_meet(
+    processes: Processes, client: httpx.AsyncClient
+):
+    """Falls without the generation, or the condition that a session lives, in the statements of a refresh."""
+    dice, rotations, endings = random.Random(7), 0, 0
+    held = {}
+    for number in range(USERS):
+        url = processes.urls[number % PROCESSES]
+        answer = await post(client, f"{url}/signup", username=f"user{number}", password=PASSWORD)
+        held[f"user{number}"] = (answer.json()["refresh_token"], 0)
+    due = time.monotonic() + DUE
+    a_few = asyncio.Semaphore(3)
+
+    async def rotate(user: str) -> None:
+        token, generation = held[user]
+        async with a_few:
+            answers = await everywhere(
+                processes, lambda url: post(client, f"{url}/refresh", refresh_token=token)
+            )
+        assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
+        assert {answer.json()["generation"] for answer in answers} == {generation + 1}
+        assert len({answer.json()["refresh_token"] for answer in answers}) == 1
+        held[user] = (answers[0].json()["refresh_token"], generation + 1)
+
+    async def end(user: str) -> None:
+        token, _ = held[user]
+
+        async def one(url: str) -> None:
+            await asyncio.sleep(dice.random() / 100)
+            await post(client, f"{url}/{dice.choice(['refresh', 'refresh', 'logout'])}", refresh_token=token)
+
+        await asyncio.gather(
+            post(client, f"{processes.urls[0]}/logout", refresh_token=token), everywhere(processes, one)
+        )
+        answers = await everywhere(
+            processes, lambda url: post(client, f"{url}/refresh", refresh_token=token), times=1
+        )
+        assert {refusal(answer)[1:] for answer in answers} == {("session_revoked", "logout")}
+        logins = await everywhere(
+            processes, lambda url: post(client, f"{url}/login", username=user, password=PASSWORD)
+        )
+        assert {answer.status_code for answer in logins} == {200}
+        living = f"""
+            select count(*) from sessions join users on users.id = user_id
+            where username = '{user}' and revoked_at is null
+        """
+        assert postgres.fetch(processes.database, living) == [(LIMIT,)]
+        seen = [
+            (await post(client, f"{processes.urls[0]}/refresh", refresh_token=each))
+            for each in tokens(logins)
+        ]
+        held[user] = next((each.json()["refresh_token"], 0) for each in seen if each.status_code == 200)
+
+    for _ in range(ROUNDS):
+        await asyncio.sleep(max(0, due - time.monotonic()))
+        await asyncio.gather(*(rotate(user) for user in held))
+        ending = dice.sample(sorted(held), len(held) // 4)
+        await asyncio.gather(*(end(user) for user in ending))
+        due = time.monotonic() + DUE
+        rotations, endings = rotations + len(held), endings + len(ending)
+    print(  # noqa: T201 - measured figures
+        f"{PROCESSES} processes: {rotations} rotations each asked for {2 * PROCESSES} times at once, "
+        f"{endings} endings among refreshes, {processes.deadlocks()} deadlocks"
+    )
+    assert processes.deadlocks() == 0
+
+
+def tokens(answers: list[httpx.Response]) -> list[str]:
+    return [answer.json()["refresh_token"] for answer in answers]
