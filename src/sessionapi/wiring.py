@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import timedelta
 
-from sessionapi import ids, secret
+from sessionapi import database_copy, ids, secret
 from sessionapi.accounts import Accounts
 from sessionapi.all_sessions import AllSessions
 from sessionapi.breached import BreachedPasswords
@@ -142,6 +142,7 @@ async def prepare(settings: Settings, clock: Clock = system_clock) -> None:
                 await migrations.migrate(settings.effective_database_url)
             else:
                 await migrations.check(settings.effective_database_url)
+            await database_copy.refuse_unfinished(app.store)
             await app.keys.ensure_active()
             await app.keys.load()
         except Unavailable as problem:

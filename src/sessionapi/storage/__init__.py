@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sessionapi.errors import Unavailable
 from sessionapi.storage import engines
 from sessionapi.storage.all_sessions import AllSessionQueries
+from sessionapi.storage.copies import CopyQueries
 from sessionapi.storage.events import EventQueries
 from sessionapi.storage.keys import KeyQueries
 from sessionapi.storage.service_tokens import ServiceTokenQueries
@@ -30,6 +31,7 @@ class Tx(
     ServiceTokenQueries,
     EventQueries,
     TryQueries,
+    CopyQueries,
 ):
     """One transaction: a short method for each question, records out."""
 
