@@ -129,11 +129,12 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
     )
 
 
-async def prepare(settings: Settings, clock: Clock = system_clock) -> None:
+async def prepare(settings: Settings, clock: Clock = system_clock, *, abandon_keys: bool = False) -> None:
     """Make what the first start must make: folder, server secret, schema, signing key.
 
     Several processes may do so at once on one data folder: a file lock lets them through one by one, and
-    those after the first find everything done. On PostgreSQL the schema is only checked.
+    those after the first find everything done. On PostgreSQL the schema is only checked. A secret that
+    doesn't open the key ring is refused, unless the keys that it doesn't open are to be abandoned.
     """
     with _data_folder(settings):
         app = build(settings, clock)
@@ -143,6 +144,8 @@ async def prepare(settings: Settings, clock: Clock = system_clock) -> None:
             else:
                 await migrations.check(settings.effective_database_url)
             await database_copy.refuse_unfinished(app.store)
+            if abandon_keys:
+                await app.keys.abandon()
             await app.keys.ensure_active()
             await app.keys.load()
         except Unavailable as problem:
