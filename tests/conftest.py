@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,14 +25,39 @@ from typer.testing import CliRunner
 
 from sessionapi import cli, wiring
 from sessionapi.settings import Settings
+from sessionapi.storage import addresses, migrations
+from sessionapi.storage.tables import metadata
 from sessionapi.web import app as web
+from tests import postgres
 from tests.browser import ARGUMENTS, CHROMIUM
 from tests.written import WRITTEN
 
 SERVER_SECRET = "a server secret of the tests, with more than 32 bytes"
 CHEAP_HASH = {"hash_memory_kib": 8, "hash_time": 1}
+PATIENCE = 30
+"""Seconds that a test waits for the database, on a machine that has much to do."""
 PASSWORD = "correct horse battery"
+UNHURRIED = {"database_timeout": PATIENCE, "stop_delay": 0}
+ENGINES = ("sqlite", "postgresql")
 T = TypeVar("T")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine",
+        choices=[*ENGINES, "both"],
+        default=os.environ.get("SESSIONAPI_TEST_ENGINE", "both"),
+        help="which database the tests of the app run on (also: SESSIONAPI_TEST_ENGINE)",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what uses a database on each engine, unless `@pytest.mark.engines` names those that it is about."""
+    if "engine" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("engines")
+        wanted = metafunc.config.getoption("engine")
+        about = marker.args if marker else ENGINES
+        metafunc.parametrize("engine", [each for each in about if wanted in (each, "both")])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -73,13 +98,46 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[postgres.Cluster]:
+    """The PostgreSQL of this process of the tests."""
+    with postgres.postgresql(**postgres.UNSAFE) as it:
+        yield it
+
+
+@pytest.fixture(scope="session")
+def schema(cluster: postgres.Cluster) -> str:
+    """The address of a database with the schema."""
+    url = cluster.create("app")
+    asyncio.run(migrations.migrate(url))
+    return url
+
+
 @pytest.fixture
-def make_settings(tmp_path: Path) -> Callable[..., Settings]:
-    """Settings on an SQLite file of this test, whatever the environment says."""
+def database_url(engine: str, request: pytest.FixtureRequest) -> str:
+    """The address of an empty database: none for the file in the data folder."""
+    if engine == "sqlite":
+        return ""
+    url: str = request.getfixturevalue("schema")
+    empty(url)
+    return url
+
+
+def empty(url: str) -> None:
+    """Delete all rows: a millisecond, where a new database would take fifty."""
+    tables = reversed(metadata.sorted_tables)
+    postgres.execute(url, ";".join(f"delete from {table.name}" for table in tables))
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, database_url: str) -> Callable[..., Settings]:
+    """Settings on a database of this test, whatever the environment says."""
 
     def make(**changes: Any) -> Settings:
         values = {
             "data_dir": tmp_path / "var",
+            "database_url": database_url,
+            "database_timeout": PATIENCE,
             "secret": SERVER_SECRET,
             "throttle": False,
             **CHEAP_HASH,
@@ -126,8 +184,15 @@ class Running:
 
     def rows(self, query: str) -> list[tuple]:
         """What is in the database, read beside the app."""
-        with sqlite3.connect(self.parts.settings.data_dir / "sessionapi.db") as database:
-            return database.execute(query).fetchall()
+        return rows(self.parts.settings.effective_database_url, query)
+
+
+def rows(url: str, query: str) -> list[tuple]:
+    """Return the rows of a database; SQLite's form of an id and of JSON on both engines."""
+    if url.startswith("postgresql:"):
+        return postgres.fetch(url, query)
+    with closing(sqlite3.connect(addresses.sqlite_path(url))) as database:
+        return database.execute(query).fetchall()
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str, str | None]:
@@ -160,7 +225,7 @@ async def running(settings: Settings, clock: FakeClock) -> AsyncIterator[Running
     ):
         yield Running(parts, client, clock)
         WRITTEN.add("the metrics", parts.metrics.render().decode())
-    WRITTEN.add_events(settings.data_dir / "sessionapi.db")
+    WRITTEN.add("the audit table", str(rows(settings.effective_database_url, "select * from events")))
 
 
 @pytest.fixture
@@ -209,7 +274,14 @@ class Server:
 
 def environment(data_dir: Path, **settings: Any) -> dict[str, str]:
     """The environment of a server on a data folder; `settings` are named as in `Settings`."""
-    own = {"data_dir": data_dir, "hash_memory_kib": 8, "hash_time": 1, "throttle": "off", **settings}
+    own = {
+        "data_dir": data_dir,
+        "hash_memory_kib": 8,
+        "hash_time": 1,
+        "throttle": "off",
+        **UNHURRIED,
+        **settings,
+    }
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SESSIONAPI_")}
     return {**kept, **{f"SESSIONAPI_{name.upper()}": str(value) for name, value in own.items()}}
 
@@ -272,9 +344,10 @@ class Commands:
 
 
 @pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
+def commands(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
     data = tmp_path / "var"
-    for name in set(os.environ) - set(own := environment(data, secret=SERVER_SECRET)):
+    own = environment(data, secret=SERVER_SECRET, database_url=database_url)
+    for name in set(os.environ) - set(own):
         monkeypatch.delenv(name)
     for name, value in own.items():
         monkeypatch.setenv(name, value)

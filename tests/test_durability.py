@@ -66,7 +66,7 @@ def test_fifty_answers_survive_fifty_kills(tmp_path: Path):
 @pytest.mark.server
 @pytest.mark.skipif(NO_STRACE, reason="strace is not installed")
 def test_the_log_is_on_the_disk_before_a_sign_up_or_a_login_is_answered(tmp_path: Path):
-    """Fails without `synchronous=FULL` in `engines.set_pragmas`, and with `fsync` before the last write.
+    """Fails without `synchronous=FULL` in `sqlite.set_pragmas`, and with `fsync` before the last write.
 
     The sign-up alone would not show it: SQLite syncs the header of a log that it begins in any mode.
     """

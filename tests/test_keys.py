@@ -116,6 +116,7 @@ async def test_another_process_takes_a_good_token_of_a_key_that_it_has_not_seen(
         assert (await two.get("/protected", tokens)).status_code == 200
 
 
+@pytest.mark.engines("sqlite")
 async def test_a_private_key_can_not_be_read_from_the_database(service: Running):
     """Falls without the encryption in keyring.seal."""
     await service.sign_up()

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sqlite3
 import threading
 from datetime import timedelta
 
@@ -12,11 +11,6 @@ import sqlalchemy as sa
 
 from sessionapi.storage.tables import sessions, users
 from tests.conftest import PASSWORD, Running, running
-
-
-def rows(service: Running, query: str) -> list[tuple]:
-    with sqlite3.connect(service.parts.settings.data_dir / "sessionapi.db") as database:
-        return database.execute(query).fetchall()
 
 
 def hashes(service: Running) -> float:
@@ -34,11 +28,9 @@ async def test_a_sign_up_answers_tokens_and_leaves_one_user_and_one_session(serv
     assert body["token_type"] == "Bearer"
     assert (body["generation"], body["expires_in"]) == (0, 60)
     assert body["refresh_token"].startswith("sr_")
-    assert rows(service, "select username, username_key, credential_version from users") == [
-        ("Ada", "ada", 0)
-    ]
-    assert rows(service, "select generation, transport, remember from sessions") == [(0, "body", 1)]
-    assert rows(service, "select kind from events order by id") == [("user.created",), ("session.started",)]
+    assert service.rows("select username, username_key, credential_version from users") == [("Ada", "ada", 0)]
+    assert service.rows("select generation, transport, remember from sessions") == [(0, "body", 1)]
+    assert service.rows("select kind from events order by id") == [("user.created",), ("session.started",)]
 
 
 async def test_the_row_of_a_session_follows_remember_me(service: Running):
@@ -73,8 +65,8 @@ async def test_fifty_sign_ups_of_one_name_at_once_make_one_user(service: Running
     )
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 49
     assert {answer.json()["code"] for answer in answers if answer.status_code == 409} == {"username_taken"}
-    assert rows(service, "select count(*) from users") == [(1,)]
-    assert rows(service, "select count(*) from sessions") == [(1,)]
+    assert service.rows("select count(*) from users") == [(1,)]
+    assert service.rows("select count(*) from sessions") == [(1,)]
 
 
 async def test_a_wrong_password_and_an_unknown_user_look_alike_and_cost_one_hash_each(service: Running):
@@ -207,7 +199,7 @@ async def test_a_legacy_or_weaker_hash_is_upgraded_at_login(service: Running):
     async with service.parts.store.begin() as tx:
         await tx._connection.execute(sa.update(users).values(password_hash=old))
     await service.log_in()
-    assert rows(service, "select password_hash from users")[0][0].startswith("$argon2id$")
+    assert service.rows("select password_hash from users")[0][0].startswith("$argon2id$")
     await service.log_in()
 
 

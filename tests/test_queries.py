@@ -19,6 +19,23 @@ SMALL = ("signing_keys", "service_tokens")
 """Tables of a handful of rows, which are read whole."""
 
 
+INDEXES_ONLY = "enable_seqscan", "enable_sort", "enable_incremental_sort", "enable_bitmapscan"
+"""Ways that PostgreSQL may choose for tables as small as these; without them it takes an index if it can."""
+
+
+async def plan_of(tx: Tx, statement: str, parameters: tuple) -> list[str]:
+    """The steps of a query's plan, with SQLite's words for a table that is read and rows that are sorted."""
+    if tx._connection.dialect.name == "sqlite":
+        rows = await tx._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        return [row[3] for row in rows]
+    for way in INDEXES_ONLY:
+        await tx._connection.exec_driver_sql(f"SET LOCAL {way} = off")
+    rows = await tx._connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+    steps = [row[0].strip().removeprefix("->").strip() for row in rows]
+    told = [step.replace("Seq Scan on ", "SCAN ") for step in steps]
+    return ["USE TEMP B-TREE FOR ORDER BY" if step.startswith(("Sort", "Incr")) else step for step in told]
+
+
 def scans(statement: str, plan: list[str]) -> list[str]:
     """The steps of a plan that read a whole table, or sort what they have read.
 
@@ -133,11 +150,10 @@ async def test_no_query_scans_a_table_or_sorts_what_it_read(service: Running, as
     """Falls without one of the indexes, e.g. that of sessions.revoked_at."""
     assert len({statement for statement, _ in asked}) > 40
     wrong = {}
-    async with service.parts.store.read() as tx:
+    async with service.parts.store.begin() as tx:
         for statement, parameters in asked:
-            if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
                 flat = parameters[0] if isinstance(parameters, list) else parameters
-                rows = await tx._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", flat)
-                if found := scans(statement, [row[3] for row in rows]):
+                if found := scans(statement, await plan_of(tx, statement, flat)):
                     wrong[statement] = found
     assert wrong == {}

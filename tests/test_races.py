@@ -58,7 +58,7 @@ def living(service: Running) -> int:
     now = int(service.clock().timestamp() * 1_000_000)
     return service.rows(
         "select count(*) from sessions where revoked_at is null and expires_at > "
-        f"{now} and last_seen_at + idle_timeout * 1000000 > {now}"
+        f"{now} and last_seen_at + cast(idle_timeout as bigint) * 1000000 > {now}"
     )[0][0]
 
 

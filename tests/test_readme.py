@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from sessionapi import cli, settings
+from sessionapi import cli, settings_table
 from sessionapi.web.problems import STATUS
 from tests.conftest import serving
 
@@ -46,7 +46,7 @@ def test_every_curl_line_of_the_readme_works(tmp_path):
 def test_the_table_of_the_settings_is_made_from_the_code():
     shown = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", README, re.DOTALL)
     assert shown
-    assert shown.group(1) == settings.table()
+    assert shown.group(1) == settings_table.table()
 
 
 def test_every_error_code_is_told_with_its_status_and_none_more():

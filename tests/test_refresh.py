@@ -226,6 +226,7 @@ async def test_a_change_of_the_server_secret_logs_nobody_out(make_settings, cloc
         assert (await service.refresh(tokens)).status_code == 200
 
 
+@pytest.mark.engines("sqlite")
 async def test_a_database_that_was_rolled_back_keeps_its_users_logged_in(make_settings, clock):
     """p > g: the database lost a rotation; what was revoked before the copy stays revoked."""
     data = make_settings().data_dir

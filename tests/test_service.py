@@ -8,12 +8,14 @@ import sys
 import httpx
 import pytest
 
+from sessionapi.clock import system_clock
 from tests.conftest import PASSWORD, Running, bearer, environment, refusal, running, serving
 
 
-async def test_health_and_readiness(service: Running):
-    assert (await service.client.get("/healthz")).json() == {"status": "ok"}
-    assert (await service.client.get("/readyz")).json() == {"status": "ready"}
+async def test_health_and_readiness(make_settings):
+    async with running(make_settings(), system_clock) as service:  # PostgreSQL compares it with its own
+        assert (await service.client.get("/healthz")).json() == {"status": "ok"}
+        assert (await service.client.get("/readyz")).json() == {"status": "ready"}
 
 
 async def test_metrics_are_off_unless_wanted(make_settings, clock, service: Running):
@@ -115,6 +117,7 @@ def test_a_defect_is_told_without_its_trace(tmp_path, form):
     assert "a-local-variable" not in done.stderr
 
 
+@pytest.mark.engines("sqlite")
 async def test_a_database_that_is_away_is_told_and_tokens_go_on(service: Running):
     """SQLite's file is locked for real by another connection, beyond what a write waits."""
     tokens = await service.sign_up()

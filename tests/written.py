@@ -6,9 +6,7 @@ checked when it ends, so that the one that leaks is the one that fails.
 
 import json
 import re
-import sqlite3
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -34,13 +32,6 @@ class Written:
 
     def add(self, where: str, text: str) -> None:
         self.texts.append((where, text))
-
-    def add_events(self, database: Path) -> None:
-        """Take the audit table over."""
-        if database.exists():
-            with sqlite3.connect(database) as connection:
-                self.add("the audit table", str(connection.execute("select * from events").fetchall()))
-            connection.close()
 
     async def saw(self, answer: httpx.Response) -> None:
         """Note the passwords of a request, and what an error answer says: the hook of a client."""

@@ -9,7 +9,6 @@ from one snapshot; in the end both databases are read anew, and their counts and
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -58,7 +57,7 @@ class DatabaseCopy:
         Raises Conflict if the target holds what no copy has brought, or if the source changed meanwhile.
         """
         await self._claim()
-        async with _snapshot(self._source) as source:
+        async with self._source.snapshot() as source:
             for table in reversed(TABLES):
                 await self._remove_gone(source, table)
             for table in TABLES:
@@ -103,7 +102,7 @@ class DatabaseCopy:
             self._follow(table.name, len(page))
 
     async def _verify(self) -> list[Sum]:
-        async with _snapshot(self._source) as source, _snapshot(self._target) as target:
+        async with self._source.snapshot() as source, self._target.snapshot() as target:
             sums = []
             for table in TABLES:
                 theirs = await _sum(target, table, self._page)
@@ -127,13 +126,6 @@ async def refuse_unfinished(store: Store) -> None:
                 "not all of the old database has been copied into this one: run sessionapi copy-database "
                 "there again until it says that all is the same"
             )
-
-
-@asynccontextmanager
-async def _snapshot(store: Store) -> AsyncIterator[Tx]:
-    async with store.read() as tx:
-        await tx.take_snapshot()
-        yield tx
 
 
 async def _pages(tx: Tx, table: sa.Table, size: int) -> AsyncIterator[tuple[Key | None, list[Row]]]:

@@ -81,7 +81,8 @@ class Keys:
         """
         now = self._clock()
         async with self._store.begin() as tx:
-            key = next((key for key in await tx.signing_keys() if key.state == "next"), None)
+            ring = await tx.signing_keys(lock=True)
+            key = next((key for key in ring if key.state == "next"), None)
             if key is None or (now < self.due_at(key) and not early):
                 return None
             await self._activate(tx, key, now)
@@ -99,7 +100,7 @@ class Keys:
         """
         key_id, now = ids.parse("key", kid), self._clock()
         async with self._store.begin() as tx:
-            ring = await tx.signing_keys()
+            ring = await tx.signing_keys(lock=True)
             key = next((key for key in ring if key.id == key_id), None)
             if key is None or not await tx.drop_key(key.id, now):
                 raise NotFound(f"There is no key {kid} in the ring; see: sessionapi keys list")

@@ -1,6 +1,6 @@
 """All settings, from the environment (prefix `SESSIONAPI_`) or a `.env` file, in one frozen class.
 
-Spans are in seconds. The README's table is made from this class (`sessionapi settings`).
+Spans are in seconds. The README's table is made from this class (settings_table.py).
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -33,9 +32,16 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(
         "",
-        description="Where the data is: sqlite:///path or postgresql://user:password@host/name.",
+        description="Where the data is: sqlite:///path or postgresql://user:password@host,host/name?options.",
         json_schema_extra={"shown_default": "sqlite:///{DATA_DIR}/sessionapi.db"},
     )
+    database_pool: int = Field(
+        10, ge=1, le=500, description="Connections of a process to PostgreSQL, at most."
+    )
+    database_timeout: float = Field(
+        1.5, ge=0.1, le=60, description="How long a request waits for PostgreSQL before its 503."
+    )
+    pgbouncer: bool = Field(False, description="`on` behind a PgBouncer that pools transactions.")
     secret: SecretStr | None = Field(
         None,
         description="Server secret, at least 32 bytes; made at first start on the embedded default.",
@@ -128,6 +134,9 @@ class Settings(BaseSettings):
     after_sign_in_url: str = Field("/", description="Where the pages lead after signing in.")
     after_sign_up_url: str = Field("/", description="Where the pages lead after signing up.")
     after_sign_out_url: str = Field("/sign-in", description="Where the pages lead after signing out.")
+    stop_delay: float = Field(
+        3, ge=0, le=300, description="From SIGTERM, `/readyz` is 503 for so long before the server stops."
+    )
     hash_memory_kib: int = Field(
         19_456, ge=8, le=4 * 1024 * 1024, description="Argon2id memory, KiB (OWASP: at least 19456)."
     )
@@ -199,9 +208,9 @@ class Settings(BaseSettings):
 
     @property
     def shown_database_url(self) -> str:
-        """The database address without its password."""
+        """The database address without its user, password and options."""
         parts = urlsplit(self.effective_database_url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
     @property
     def embedded(self) -> bool:
@@ -261,13 +270,14 @@ def _explain(error: ErrorDetails) -> str:
     if not error["loc"]:
         return f"{PREFIX}{error['msg']}"
     name = str(error["loc"][0])
-    limits = _range(name)
+    limits = range_of(name)
     said = f"must be {limits}" if limits and error["type"] != "refused" else error["msg"]
     shown = "" if "secret" in name else f"={error['input']!s}"
     return f"{PREFIX}{name.upper()}{shown}: {said}"
 
 
-def _range(name: str) -> str:
+def range_of(name: str) -> str:
+    """Return the bounds of a setting as text, if it has some."""
     field = Settings.model_fields.get(name)
     if field is None:
         return ""
@@ -278,22 +288,3 @@ def _range(name: str) -> str:
         return ""
     upper = f" to {bounds['le']}" if "le" in bounds else " or more"
     return f"{bounds['ge']}{upper}"
-
-
-def table() -> str:
-    """Return all settings as the Markdown table of the README."""
-    rows = ["| setting | default | |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        limits = f" ({_range(name)})" if _range(name) else ""
-        rows.append(f"| `{PREFIX}{name.upper()}` | {_shown_default(field)} | {field.description}{limits} |")
-    return "\n".join(rows)
-
-
-def _shown_default(field: FieldInfo) -> str:
-    extra = field.json_schema_extra
-    if isinstance(extra, dict) and "shown_default" in extra:
-        return str(extra["shown_default"])
-    value = field.default
-    if isinstance(value, bool):
-        return "`on`" if value else "`off`"
-    return "none" if value == () else f"`{value}`"

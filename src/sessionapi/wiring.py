@@ -31,7 +31,8 @@ from sessionapi.secret import ServerSecret
 from sessionapi.service_tokens import ServiceTokens
 from sessionapi.sessions import Sessions
 from sessionapi.settings import Settings
-from sessionapi.storage import Store, engines, migrations
+from sessionapi.storage import Store, addresses, migrations
+from sessionapi.storage.postgresql import Options
 from sessionapi.throttle import Throttle
 from sessionapi.tokens import Rules
 from sessionapi.users import Users
@@ -82,7 +83,7 @@ class App:
 def build(settings: Settings, clock: Clock = system_clock) -> App:
     """Connect the parts. Nothing is opened or read yet but the server secret."""
     server_secret = _server_secret(settings)
-    metrics, store, ring = Metrics(), Store(settings.effective_database_url), KeyRing()
+    metrics, store, ring = Metrics(), store_of(settings), KeyRing()
     passwords = _passwords(settings, metrics)
     rules = Rules(settings.effective_issuer, settings.audience)
     policy = policy_of(settings)
@@ -155,6 +156,12 @@ async def prepare(settings: Settings, clock: Clock = system_clock, *, abandon_ke
             await app.stop()
 
 
+def store_of(settings: Settings) -> Store:
+    """Return the store that the settings name."""
+    options = Options(settings.database_pool, settings.database_timeout, settings.pgbouncer)
+    return Store(settings.effective_database_url, options)
+
+
 def policy_of(settings: Settings) -> Policy:
     """Return the numbers behind the rules of a session."""
     spans = (
@@ -215,7 +222,7 @@ def _data_folder(settings: Settings) -> Iterator[None]:
         return
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        engines.sqlite_path(settings.effective_database_url).parent.mkdir(parents=True, exist_ok=True)
+        addresses.sqlite_path(settings.effective_database_url).parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as problem:
         raise StartupError(

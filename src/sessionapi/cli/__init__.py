@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sessionapi import __version__, ids, members, settings
+from sessionapi import __version__, ids, members, settings, settings_table
 from sessionapi.cli import copy_database, keys, lists, parts, serve, service_tokens, sessions, terminal, users
 from sessionapi.errors import SessionApiError
 from sessionapi.model import Event
@@ -88,7 +88,7 @@ def audit(
 @app.command("settings")
 def show_settings() -> None:
     """Print all settings with their defaults, as a Markdown table."""
-    typer.echo(settings.table())
+    typer.echo(settings_table.table())
 
 
 @app.command()

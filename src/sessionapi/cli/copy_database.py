@@ -8,11 +8,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sessionapi import logs, settings, wiring
 from sessionapi.cli import lists
+from sessionapi.cli.parts import PATIENCE
 from sessionapi.cli.terminal import err, say
 from sessionapi.database_copy import DatabaseCopy, Sum
 from sessionapi.errors import NotFound
 from sessionapi.settings import Settings
-from sessionapi.storage import Store, engines, migrations
+from sessionapi.storage import addresses, migrations
 
 COLUMNS = ("table", "rows", "sha256")
 
@@ -25,16 +26,17 @@ def copy_database(
 
     Interrupted, it goes on when it is run again.
     """
-    source, target = settings.load(), settings.load({"database_url": to})
+    patient = {"database_timeout": PATIENCE}
+    source, target = settings.load(patient), settings.load({**patient, "database_url": to})
     logs.configure(log_format=source.log_format, level="warning", cached=False)
     sums = asyncio.run(_copy(source, target))
     rows = [{"table": each.table, "rows": each.rows, "sha256": each.digest} for each in sums]
     lists.show(rows, COLUMNS, as_json=as_json)
     say(
-        "All is the same on both sides. Serve the new place with\n"
-        f"  SESSIONAPI_DATABASE_URL={target.shown_database_url} (and its password)\n"
+        "All is the same on both sides. Serve the new place, and the old one never again, with\n"
+        "  SESSIONAPI_DATABASE_URL=<the address that --to named>\n"
         f"  SESSIONAPI_SECRET={_secret(source)}\n"
-        "and not the old one any more. The other settings stay as they are."
+        "and all other settings as they are."
     )
 
 
@@ -42,7 +44,7 @@ async def _copy(source: Settings, target: Settings) -> list[Sum]:
     _require_file(source)
     await wiring.prepare(source)  # which refuses a server secret that doesn't open the key ring
     await migrations.migrate(target.effective_database_url)
-    stores = Store(source.effective_database_url), Store(target.effective_database_url)
+    stores = wiring.store_of(source), wiring.store_of(target)
     try:
         with _progress() as progress:
             task = progress.add_task("")
@@ -63,7 +65,7 @@ def _progress() -> Progress:
 
 def _require_file(source: Settings) -> None:
     """Refuse a path without a database, where a mistyped one would be made anew, and empty."""
-    path = engines.sqlite_path(source.effective_database_url)
+    path = addresses.sqlite_path(source.effective_database_url)
     if source.embedded and not path.exists():
         raise NotFound(f"There is no database {path}. Set SESSIONAPI_DATA_DIR as the service has it.")
 

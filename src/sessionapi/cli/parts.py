@@ -12,12 +12,16 @@ from sessionapi.wiring import App
 NOBODY = Client()
 """Where a command comes from, for the audit log: no address, no user agent."""
 
+PATIENCE = 60.0
+"""Seconds that a statement may take here: nobody waits for the answer of a request."""
+
 T = TypeVar("T")
 
 
 def run(work: Callable[[App], Awaitable[T]], *, abandon_keys: bool = False) -> T:
     """Do some work over connected parts, on a database that is prepared as `serve` does it."""
     loaded = settings.load()
+    loaded = loaded.model_copy(update={"database_timeout": PATIENCE})
     logs.configure(log_format=loaded.log_format, level="warning", cached=False)
     return asyncio.run(_connected(loaded, work, abandon_keys=abandon_keys))
 

@@ -5,18 +5,18 @@ its transaction has ended, so that it never rolls back the change that it report
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from sqlalchemy.exc import DBAPIError, InterfaceError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from sessionapi.errors import Unavailable
-from sessionapi.storage import engines
+from sessionapi.storage import addresses, engines
 from sessionapi.storage.all_sessions import AllSessionQueries
 from sessionapi.storage.copies import CopyQueries
 from sessionapi.storage.events import EventQueries
 from sessionapi.storage.keys import KeyQueries
+from sessionapi.storage.outage import Outage
+from sessionapi.storage.patience import connected
+from sessionapi.storage.postgresql import Options
 from sessionapi.storage.service_tokens import ServiceTokenQueries
 from sessionapi.storage.sessions import SessionQueries
 from sessionapi.storage.tries import TryQueries
@@ -47,47 +47,45 @@ class Tx(
 class Store:
     """Where the rows are; `url` is a plain `sqlite:///` or `postgresql://` address."""
 
-    def __init__(self, url: str) -> None:
-        self._writer, self._reader = engines.create(url)
+    def __init__(self, url: str, options: Options | None = None) -> None:
+        options = options or Options()
+        self._writer, self._reader = engines.create(url, options)
+        self._seconds = None if addresses.is_sqlite(url) else options.timeout
+        self._outage = Outage()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Tx]:
         """Open a transaction that writes; it commits at the end, durably, and rolls back on an error."""
-        with _translated():
-            async with self._writer.begin() as connection:
+        with self._outage.watched() as watch:
+            async with self._connected(self._writer) as connection, connection.begin():
                 tx = Tx(connection)
                 yield tx
+                watch.commits = True
         for follow in tx.followers:
             follow()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Tx]:
-        """Open a transaction that reads one snapshot."""
-        with _translated():
-            async with self._reader.connect() as connection:
+        """Open a transaction that only reads. On PostgreSQL each statement sees a moment of its own."""
+        with self._outage.watched():
+            async with self._connected(self._reader) as connection:
                 yield Tx(connection)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Tx]:
+        """Open a transaction that reads all from one moment, for as long as it takes."""
+        engine = self._reader if self._seconds is None else self._writer
+        with self._outage.watched():
+            async with engine.connect() as connection, connection.begin():
+                tx = Tx(connection)
+                await tx.take_snapshot()
+                yield tx
 
     async def close(self) -> None:
         """Close all connections."""
         await self._writer.dispose()
         await self._reader.dispose()
 
-
-class _translated:  # noqa: N801 - a context manager reads as a verb
-    """Turn what a driver says of the database's state into `Unavailable`; a defect of ours stays one."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, problem: BaseException | None, trace: object) -> None:
-        if isinstance(problem, PoolTimeout | InterfaceError) or (
-            isinstance(problem, DBAPIError) and _is_of_the_database(problem)
-        ):
-            refusal = Unavailable()
-            refusal.cause = str(problem.__cause__ or problem).splitlines()[0]
-            raise refusal from problem
-
-
-def _is_of_the_database(problem: DBAPIError) -> bool:
-    """SQLite's `locked`, `full`, `I/O error`; PostgreSQL's connection errors: all operational."""
-    return problem.connection_invalidated or type(problem).__name__ == "OperationalError"
+    def _connected(self, engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Return a connection of the pool: SQLite has its own patience (`busy_timeout`)."""
+        return engine.connect() if self._seconds is None else connected(engine, self._seconds)

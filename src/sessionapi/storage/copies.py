@@ -36,6 +36,7 @@ class CopyQueries:
         """Let all that this transaction reads be of one moment; it must be the first statement."""
         if self._connection.dialect.name == "postgresql":
             await self._connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            await self._connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
 
     async def count(self, table: sa.Table) -> int:
         """Return how many rows a table has."""

@@ -25,9 +25,10 @@ class KeyQueries:
         moment: datetime = (await self._connection.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
         return moment
 
-    async def signing_keys(self) -> list[StoredKey]:
-        """Return the whole ring, oldest first."""
-        rows = await self._connection.execute(sa.select(signing_keys).order_by(signing_keys.c.id))
+    async def signing_keys(self, *, lock: bool = False) -> list[StoredKey]:
+        """Return the whole ring, oldest first; locked if it is about to be changed."""
+        statement = sa.select(signing_keys).order_by(signing_keys.c.id)
+        rows = await self._connection.execute(statement.with_for_update() if lock else statement)
         return [StoredKey(*row) for row in rows]
 
     async def insert_key(self, key: StoredKey) -> bool:

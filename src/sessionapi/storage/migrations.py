@@ -14,8 +14,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
-from sessionapi.errors import StartupError
-from sessionapi.storage import engines
+from sessionapi.errors import StartupError, Unavailable
+from sessionapi.storage import addresses, engines, sqlite
+from sessionapi.storage.postgresql import Options
+
+CONNECT_SECONDS = 10
 
 
 async def migrate(url: str) -> None:
@@ -60,19 +63,21 @@ def _refuse_newer(connection: sa.Connection, script: ScriptDirectory) -> None:
 
 
 async def _run(url: str, work: Callable[[sa.Connection], None]) -> None:
-    writer, reader = engines.create(url)
+    writer, reader = engines.create(url, Options(timeout=CONNECT_SECONDS))
     try:
-        if url.startswith("sqlite:"):
-            engines.try_opening(url)
+        if addresses.is_sqlite(url):
+            sqlite.try_opening(url)
         async with writer.begin() as connection:
             await connection.run_sync(work)
     except (DBAPIError, sqlite3.Error, OSError) as problem:
         said = str(getattr(problem, "orig", problem)).splitlines()[0]
-        raise StartupError(f"the database at {_shown(url)} can't be used: {said}") from problem
+        raise _unusable(url, said) from problem
+    except Unavailable as problem:
+        raise _unusable(url, problem.cause) from problem
     finally:
         await writer.dispose()
         await reader.dispose()
 
 
-def _shown(url: str) -> str:
-    return sa.make_url(url).render_as_string(hide_password=True)
+def _unusable(url: str, said: str) -> StartupError:
+    return StartupError(f"the database at {addresses.shown(url)} can't be used: {said}")

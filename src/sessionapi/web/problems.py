@@ -107,8 +107,8 @@ def _challenge(error: SessionApiError, request: Request) -> str:
 
 async def on_error(request: Request, problem: Exception) -> JSONResponse:
     """Answer an error of the tree; what the database said goes to the log alone."""
-    if isinstance(problem, Unavailable):
-        log.error("database unavailable", error=problem.cause or problem.detail)
+    if isinstance(problem, Unavailable) and problem.cause:  # without one it was refused at once
+        log.error("database unavailable", error=problem.cause)
     return response(problem if isinstance(problem, SessionApiError) else InternalError(), request)
 
 

@@ -1,0 +1,96 @@
+"""Addresses of databases: which are understood, and what is said of the others, never with their password."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import sqlalchemy as sa
+
+from sessionapi.errors import StartupError
+
+UNDERSTOOD = frozenset(
+    {
+        "host",
+        "port",
+        "target_session_attrs",
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+        "sslcrl",
+        "sslnegotiation",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "application_name",
+        "passfile",
+    }
+)
+"""What may stand behind the `?` of a postgresql:// address; they mean what they mean to psql (libpq)."""
+_VALUES: Mapping[str, tuple[str, ...]] = {
+    "target_session_attrs": ("any", "read-write", "primary"),
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+}
+_FILES = ("passfile", "sslrootcert", "sslcert", "sslkey", "sslcrl")
+_FORM = (
+    "SESSIONAPI_DATABASE_URL is no address as in postgresql://user:password@host/name; in a password "
+    "characters as @ : / are written %40 %3A %2F"
+)
+
+
+def check(url: str) -> None:
+    """Raise StartupError for an address that is malformed or asks for what isn't understood."""
+    if is_sqlite(url):
+        return
+    try:
+        ports = [urlsplit(each).port for each in hosts(url)]
+        options = parse_qsl(urlsplit(url).query, keep_blank_values=True, strict_parsing="?" in url)
+    except ValueError:  # its text may hold a part of the password
+        raise StartupError(_FORM) from None
+    if url.count("@") > 1 or 0 in ports:
+        raise StartupError(_FORM)
+    for name, value in options:
+        _check_option(name, value)
+
+
+def is_sqlite(url: str) -> bool:
+    """Return whether an address names a file."""
+    return url.startswith("sqlite:")
+
+
+def sqlite_path(url: str) -> Path:
+    """Return the file of an `sqlite:///` address."""
+    return Path(sa.make_url(url).database or "")
+
+
+def shown(url: str) -> str:
+    """Return an address without its password and its options."""
+    parts = urlsplit(url)
+    names, at, where = parts.netloc.rpartition("@")
+    user, colon, _ = names.partition(":")
+    hidden = f"{user}{':***' if colon else ''}{at}{where}"
+    return parts._replace(netloc=hidden, query="").geturl()
+
+
+def hosts(url: str) -> list[str]:
+    """Return addresses that name one host each, in the order in which they are tried.
+
+    Without a host in front of the path, the options name it, and there is one address.
+    """
+    parts = urlsplit(url)
+    user, at, names = parts.netloc.rpartition("@")
+    return [parts._replace(netloc=f"{user}{at}{name}").geturl() for name in names.split(",")]
+
+
+def _check_option(name: str, value: str) -> None:
+    known = _VALUES.get(name)
+    if name not in UNDERSTOOD:
+        listed = ", ".join(sorted(UNDERSTOOD))
+        raise _refusal(f"the option {name!r}, which isn't understood; these are: {listed}")
+    if known and value not in known:
+        raise _refusal(f"{name}={value}; it can be {', '.join(known)}")
+    if name in _FILES and not Path(value).is_file():
+        raise _refusal(f"{name}={value}, but there is no such file")
+
+
+def _refusal(what: str) -> StartupError:
+    return StartupError(f"SESSIONAPI_DATABASE_URL has {what}")

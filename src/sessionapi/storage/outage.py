@@ -1,0 +1,72 @@
+"""When the database is away: its driver's words turned into `Unavailable`, and who need not wait for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from sessionapi.errors import Unavailable
+
+UNCONFIRMED = "The database did not confirm this in time. Look whether it was done before you repeat it."
+_OF_THE_DATABASE = ("08", "25006", "40", "53", "55P03", "57", "58")
+"""SQLSTATEs, or their first digits, of a server's condition; any other is a defect of ours."""
+
+
+class Watch:
+    """One transaction; `commits` from the moment when all is done but the commit."""
+
+    commits = False
+
+
+class Outage:
+    """Whether the database is away.
+
+    While it is, one transaction at a time goes to see whether it is back, and all others are refused at
+    once: else each would wait its whole time, and they would pile up.
+    """
+
+    def __init__(self) -> None:
+        self._away = False
+        self._tried = False
+
+    @contextmanager
+    def watched(self) -> Iterator[Watch]:
+        """Watch over one transaction; raises Unavailable for whatever the database does to it."""
+        if self._away and self._tried:
+            raise Unavailable
+        tries = self._tried = self._away
+        watch = Watch()
+        try:
+            yield watch
+        except Exception as problem:
+            self._away |= _is_away(problem)
+            if not _is_of_the_database(problem):
+                raise
+            raise _refusal(problem, watch) from problem
+        else:
+            self._away = False
+        finally:
+            if tries:
+                self._tried = False
+
+
+def _is_away(problem: Exception) -> bool:
+    """Return whether nothing came back; an empty pool and a lock that others hold are no sign of it."""
+    lost = isinstance(problem, DBAPIError) and problem.connection_invalidated
+    return lost or isinstance(problem, OSError | Unavailable)
+
+
+def _is_of_the_database(problem: Exception) -> bool:
+    """SQLite's `locked`, `full`, `I/O error` are all operational; PostgreSQL's are told by their SQLSTATE."""
+    if not isinstance(problem, DBAPIError):
+        return isinstance(problem, OSError | PoolTimeout)
+    state = getattr(problem.orig, "sqlstate", None) or ""
+    named = type(problem).__name__ in ("OperationalError", "InterfaceError")
+    return problem.connection_invalidated or named or state.startswith(_OF_THE_DATABASE)
+
+
+def _refusal(problem: Exception, watch: Watch) -> Unavailable:
+    refusal = Unavailable(UNCONFIRMED if watch.commits and _is_away(problem) else None)
+    refusal.cause = (str(problem.__cause__ or problem) or type(problem).__name__).splitlines()[0]
+    return refusal

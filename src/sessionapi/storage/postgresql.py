@@ -1,0 +1,131 @@
+"""PostgreSQL: how it is connected to, and what makes sure that nobody waits for one that is away.
+
+Reads are single statements without BEGIN and ROLLBACK around them: each sees what is committed, as it would
+in a READ COMMITTED transaction, for a third of the round trips. Behind PgBouncer that pools transactions,
+what is prepared in one would be looked for on another connection: there everything is a transaction, and
+statements have no names (design section 7).
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from sessionapi.errors import Unavailable
+from sessionapi.storage import addresses
+
+CLOSE_SECONDS = 1
+IDLE_IN_TRANSACTION = 10_000
+"""Milliseconds after which the server ends a transaction whose process has stopped in its middle."""
+GONE = frozenset({"57P01", "57P02", "57P03", "25006"})
+"""SQLSTATEs of a server that stops, starts, or has become a standby: its connections are of no use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How PostgreSQL is used, from the settings of the same names.
+
+    `timeout` is how many seconds one transaction may take, with the wait for its connection.
+    """
+
+    pool_size: int = 10
+    timeout: float = 1.5
+    pgbouncer: bool = False
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc]  # it has no types
+    """A connection whose end waits for nobody: a server that is frozen would never answer."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the driver's own
+        """Say goodbye if there is time: SQLAlchemy names a timeout when it gives a connection up."""
+        if timeout is not None:
+            self.terminate()
+            return
+        try:
+            await super().close(timeout=CLOSE_SECONDS)
+        except TimeoutError:
+            self.terminate()
+
+
+def create(url: str, options: Options) -> tuple[AsyncEngine, AsyncEngine]:
+    """Return (engine for writes, engine for reads), which share their connections."""
+    arguments: dict[str, Any] = {"async_creator_fn": Hosts(url, options).connect}
+    if options.pgbouncer:
+        arguments |= {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        connect_args=arguments,
+        pool_size=options.pool_size,
+        max_overflow=0,
+        pool_timeout=options.timeout * 0.9,
+        hide_parameters=True,
+    )
+    sa.event.listen(engine.sync_engine, "handle_error", _note_gone)
+    sa.event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    if options.pgbouncer:
+        return engine, engine
+    return engine, engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+class Hosts:
+    """The hosts of an address. The one that was connected to last is tried first.
+
+    Each has its share of the time, so that one that is frozen does not use up that of the others.
+    """
+
+    def __init__(self, url: str, options: Options) -> None:
+        self._urls = addresses.hosts(url)
+        self._share = options.timeout * 0.8 / min(len(self._urls), 3)
+        self._arguments: dict[str, Any] = {"connection_class": Connection}
+        if options.pgbouncer:
+            self._arguments["statement_cache_size"] = 0
+        else:
+            self._arguments["server_settings"] = _server_settings(url, options)
+
+    async def connect(self, *_: object, **__: object) -> asyncpg.Connection:
+        """Return a new connection; Unavailable, with what the last host said."""
+        said: Exception | None = None
+        for url in list(self._urls):
+            try:
+                async with asyncio.timeout(self._share):
+                    connection = await asyncpg.connect(url, **self._arguments)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as problem:
+                said = problem
+            else:
+                self._urls.sort(key=lambda each: each != url)
+                return connection
+        refusal = Unavailable()
+        refusal.cause = f"{type(said).__name__} {said}".strip().splitlines()[0]
+        raise refusal from said
+
+
+def _server_settings(url: str, options: Options) -> dict[str, str]:
+    """Return what the server is told once, at the beginning of a connection. PgBouncer would refuse it.
+
+    A statement that waits for a lock is given up by the server a little before we give up the server.
+    """
+    own = {
+        "statement_timeout": str(int(options.timeout * 800)),
+        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION),
+        "default_transaction_isolation": "read committed",
+    }
+    named = "application_name" in parse_qs(urlsplit(url).query)
+    return own if named else {**own, "application_name": "sessionapi"}
+
+
+def _note_gone(context: ExceptionContext) -> None:
+    """Let go of all connections to a server that is going; what is closed is known without this."""
+    if getattr(context.original_exception, "sqlstate", None) in GONE:
+        context.is_disconnect = True
+
+
+def _refuse_closed(connection: Any, _entry: ConnectionPoolEntry, _proxy: object) -> None:
+    """Don't hand out a connection of the pool that was closed meanwhile; asking the server isn't needed."""
+    if connection.driver_connection.is_closed():
+        raise sa.exc.DisconnectionError
