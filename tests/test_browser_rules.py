@@ -4,6 +4,8 @@ import pytest
 
 from tests.conftest import PASSWORD, Running, bearer, refusal, running
 
+pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
+
 APP, OWN, EVIL = "https://app.example.com", "http://localhost:8000", "https://evil.example"
 REJECTED = (403, "csrf_rejected", None)
 BODY = {"username": "ada", "password": PASSWORD, "transport": "cookie"}

@@ -10,6 +10,8 @@ import pytest
 from sessionapi.settings import Settings
 from tests.conftest import PASSWORD, FakeClock, Running, running
 
+pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
+
 WRONG = "wrong horse battery"
 ORIGIN = {"Origin": "http://localhost:8000"}
 

@@ -9,6 +9,8 @@ from openapi_spec_validator import validate
 from sessionapi.web.problems import STATUS
 from tests.conftest import Running
 
+pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
+
 NAMES = """
 adminDeleteUser adminGetUser adminListEvents adminListSessions adminListUsers adminRevokeSession
 adminRevokeSessions adminUpdateUser changePassword currentSession deleteMe healthz introspect jwks

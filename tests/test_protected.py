@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sessionapi.storage.tables import users
 from tests.conftest import Running, bearer
 
+pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
+
 
 @pytest.fixture
 async def tokens(service: Running) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import os
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,11 +13,19 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from sessionapi import ids
 from sessionapi.settings import Settings
-from tests.conftest import CHEAP_HASH, SERVER_SECRET, FakeClock, refusal, running
+from tests.conftest import CHEAP_HASH, PATIENCE, SERVER_SECRET, FakeClock, empty, refusal, running
 
 EXAMPLES = 300 if "SESSIONAPI_PROVE" in os.environ else 15
 STEPS = 100
@@ -89,18 +98,23 @@ class SessionMachine(RuleBasedStateMachine):
 
     holders = Bundle("holders")
 
-    def __init__(self) -> None:
+    def __init__(self, database_url: str) -> None:
         super().__init__()
+        self.database_url = database_url
         self.models: dict[str, Model] = {}
         self.stack = ExitStack()
         self.server = ExitStack()
 
     @initialize()
     def begin(self) -> None:
+        if self.database_url:
+            empty(self.database_url)
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         self.settings = Settings(
             _env_file=None,
             data_dir=folder,
+            database_url=self.database_url,
+            database_timeout=PATIENCE,
             secret=SERVER_SECRET,
             throttle=False,
             keep_ended=3650 * DAY,
@@ -235,12 +249,13 @@ class SessionMachine(RuleBasedStateMachine):
         self.stack.close()
 
 
-TestSessions = SessionMachine.TestCase
-TestSessions.settings = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=STEPS,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-)
+def test_sessions_are_as_the_model_says(database_url: str):
+    played = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=STEPS,
+        deadline=None,
+        phases=(Phase.explicit, Phase.reuse, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    run_state_machine_as_test(partial(SessionMachine, database_url), settings=played)

@@ -10,6 +10,8 @@ from sessionapi.token_cache import TokenCache
 from sessionapi.tokens import Rules
 from tests.conftest import Running, bearer, refusal
 
+pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
+
 RULES = Rules("http://localhost:8000", "sessionapi")
 
 

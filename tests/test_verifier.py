@@ -24,6 +24,8 @@ from sessionapi.verifier.core import Limits, max_age_of, read_key
 from sessionapi.verifier.fastapi import Bearer
 from tests.conftest import FakeClock, Running, bearer, running
 
+pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
+
 ISSUER = "http://localhost:8000"
 
 

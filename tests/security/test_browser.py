@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Page
 from tests.browser import NEEDS_CHROMIUM
 from tests.conftest import PASSWORD, Running, Server, refusal, running, serving
 
+pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
+
 APP, EVIL = "https://app.example.com", "https://evil.example"
 BY_COOKIE = {"username": "ada", "password": PASSWORD, "transport": "cookie"}
 LOG_IN = """async ([url, body]) => {

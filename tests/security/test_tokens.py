@@ -14,7 +14,10 @@ from tests.security.forge import Forger
 
 MUTATIONS = 100_000 if "SESSIONAPI_PROVE" in os.environ else 2_000
 ENTRIES = forge.entries()
-pytestmark = pytest.mark.timeout(1_800)
+pytestmark = [
+    pytest.mark.timeout(1_800),
+    pytest.mark.engines("sqlite"),
+]  # nothing here depends on the database
 
 
 def forger(service: Running, tokens: dict, another: dict) -> Forger:

@@ -1,0 +1,203 @@
+"""PostgreSQL is away: frozen, killed, full of locks. Who needs it is told so soon, everybody else goes on."""
+
+import asyncio
+import json
+import os
+import signal
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from sessionapi.settings import Settings
+from sessionapi.storage.tables import users
+from tests import postgres
+from tests.conftest import (
+    PASSWORD,
+    SERVER_SECRET,
+    FakeClock,
+    Server,
+    bearer,
+    refusal,
+    running,
+    serving,
+)
+from tests.postgres import Cluster
+
+PROVE = "SESSIONAPI_PROVE" in os.environ
+SECONDS, CLIENTS, PACE = (30, 100, 0.5) if PROVE else (5, 10, 0.3)
+"""How long the server is frozen, how many clients ask meanwhile, and how long each waits in between."""
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.engines("postgresql"),
+    pytest.mark.prove,
+    pytest.mark.timeout(600),
+]
+
+
+@dataclass
+class Answers:
+    """What clients were told, and how long it took."""
+
+    told: list[tuple[float, int, str]] = field(default_factory=list)
+
+    async def ask(self, client: httpx.AsyncClient, method: str, path: str, **more: object) -> httpx.Response:
+        began = time.monotonic()
+        answer = await client.request(method, path, **more)
+        self.told.append((time.monotonic() - began, answer.status_code, answer.text))
+        return answer
+
+    @property
+    def statuses(self) -> set[int]:
+        return {status for _, status, _ in self.told}
+
+    @property
+    def median(self) -> float:
+        return statistics.median(seconds for seconds, _, _ in self.told)
+
+
+@asynccontextmanager
+async def clients(server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=2 * CLIENTS + 10, max_keepalive_connections=2 * CLIENTS + 10)
+    async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
+        yield client
+
+
+@asynccontextmanager
+async def served(tmp_path: Path, url: str, **settings: object) -> AsyncIterator[httpx.AsyncClient]:
+    own = {"database_url": url, "secret": SERVER_SECRET, "log_format": "json", "database_timeout": 1.5}
+    with serving(tmp_path / "var", **{**own, **settings}) as server:
+        async with clients(server) as client:
+            yield client
+
+
+def seconds_of_refusals(log: Path) -> list[float]:
+    """Return how long the server took for each 503, by its log: the clients wait for a processor too."""
+    lines = (json.loads(line) for line in log.read_text().splitlines() if '"status": 503' in line)
+    return [line["ms"] / 1000 for line in lines]
+
+
+async def sign_up(client: httpx.AsyncClient, name: str) -> dict:
+    answer = await client.post("/signup", json={"username": name, "password": PASSWORD})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+async def repeat(seconds: float, pace: float, act: Callable[[], object]) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        await act()
+        await asyncio.sleep(pace)
+
+
+async def recovered(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(30):
+        while (await client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.05)
+
+
+async def test_while_postgresql_is_frozen_what_needs_it_is_refused_and_the_rest_goes_on(
+    tmp_path: Path, cluster: Cluster, database_url: str
+):
+    """Falls without the deadline in patience.connected (it hangs), or without Outage (they pile up)."""
+    async with served(tmp_path, database_url) as client:
+        held = await asyncio.gather(*(sign_up(client, f"user{number}") for number in range(CLIENTS)))
+        before, during, refused = Answers(), Answers(), Answers()
+
+        async def protected(answers: Answers) -> None:
+            await answers.ask(client, "GET", "/protected", headers=bearer(held[0]))
+            await answers.ask(client, "GET", "/healthz")
+
+        async def renew(tokens: dict) -> None:
+            body = {"refresh_token": tokens["refresh_token"]}
+            answer = await refused.ask(client, "POST", "/refresh", json=body)
+            assert int(answer.headers["retry-after"]) >= 1
+
+        await repeat(SECONDS / 5, 0.02, lambda: protected(before))
+        cluster.freeze()
+        try:
+            await asyncio.gather(
+                repeat(SECONDS, 0.02, lambda: protected(during)),
+                *(repeat(SECONDS, PACE, lambda tokens=tokens: renew(tokens)) for tokens in held),
+            )
+            assert refusal(await client.get("/readyz"))[:2] == (503, "unavailable")
+        finally:
+            cluster.thaw()
+        await recovered(client)
+        for tokens in held:
+            answer = await client.post("/refresh", json={"refresh_token": tokens["refresh_token"]})
+            assert answer.status_code == 200, answer.text
+        assert (before.statuses, during.statuses, refused.statuses) == ({200}, {200}, {503})
+        took = seconds_of_refusals(tmp_path / "var.log")
+        at_once = sum(seconds < 0.1 for seconds in took)
+        assert at_once > len(took) / 2
+        assert connections(database_url) <= 10
+        print(  # noqa: T201 - measured figures
+            f"frozen for {SECONDS} s: {len(refused.told)} refusals, the slowest after "
+            f"{max(took):.2f} s, {at_once} at once; /protected and /healthz median "
+            f"{1000 * before.median:.1f} ms before, {1000 * during.median:.1f} ms during "
+            f"(x {during.median / before.median:.2f})"
+        )
+        assert not PROVE or (max(took) <= 2 and during.median <= 1.5 * before.median)
+
+
+def connections(url: str) -> int:
+    """Return how many connections of servers PostgreSQL has."""
+    query = "select count(*) from pg_stat_activity where application_name = 'sessionapi'"
+    return postgres.fetch(url, query)[0][0]
+
+
+async def test_a_postgresql_that_crashes_and_comes_back_is_found_again(
+    tmp_path: Path, cluster: Cluster, database_url: str
+):
+    """Falls without the handler of closed connections, with one error for each that the pool still holds."""
+    async with served(tmp_path, database_url) as client:
+        tokens = await sign_up(client, "ada")
+        await asyncio.gather(*(client.get("/me", headers=bearer(tokens)) for _ in range(20)))
+        cluster.stop(signal.SIGQUIT)
+        try:
+            for _ in range(5):
+                answer = await client.post("/login", json={"username": "ada", "password": PASSWORD})
+                assert refusal(answer)[:2] == (503, "unavailable")
+            assert (await client.get("/protected", headers=bearer(tokens))).status_code == 200
+        finally:
+            cluster.start()
+        await recovered(client)
+        answers = await asyncio.gather(*(client.get("/me", headers=bearer(tokens)) for _ in range(20)))
+        assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_a_row_that_somebody_holds_delays_and_refuses_only_who_needs_it(
+    make_settings: Callable[..., Settings], clock: FakeClock
+):
+    """Falls without statement_timeout: the server would be taken for dead, and everybody refused."""
+    async with running(make_settings(database_timeout=1.5), clock) as service:
+        ada, bob = await service.sign_up("ada"), await service.sign_up("bob")
+        async with service.parts.store.begin() as tx:
+            await tx.locked_user((await service.parts.accounts.find("ada")).id)
+            login = {"username": "ada", "password": PASSWORD}
+            refused = asyncio.create_task(service.client.post("/login", json=login))
+            while not refused.done():
+                assert (await service.get("/me", bob)).status_code == 200
+            assert refusal(await refused)[:2] == (503, "unavailable")
+        assert (await service.get("/me", ada)).status_code == 200
+        assert await service.log_in("ada")
+
+
+async def test_a_commit_that_is_not_confirmed_is_not_called_undone(
+    make_settings: Callable[..., Settings], clock: FakeClock, cluster: Cluster
+):
+    """Falls without Watch.commits: the answer would say that nothing was changed."""
+    async with running(make_settings(database_timeout=1), clock) as service:
+        await service.sign_up()
+        with pytest.raises(Exception, match="Look whether it was done"):
+            async with service.parts.store.begin() as tx:
+                await tx._connection.execute(sa.update(users).values(email="ada@example.com"))
+                cluster.freeze()
+        cluster.thaw()
