@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import sqlalchemy as sa
+from asyncpg.exceptions import TargetServerAttributeNotMatched as IsStandby
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -95,7 +96,7 @@ class Hosts:
             try:
                 async with asyncio.timeout(self._share):
                     connection = await asyncpg.connect(url, **self._arguments)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as problem:
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, IsStandby) as problem:
                 said = problem
             else:
                 self._urls.sort(key=lambda each: each != url)
