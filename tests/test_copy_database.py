@@ -22,8 +22,19 @@ from sessionapi.clock import system_clock
 from sessionapi.database_copy import DatabaseCopy, Sum
 from sessionapi.errors import Conflict
 from sessionapi.storage import Store, migrations
+from sessionapi.storage.postgresql import Options
 from sessionapi.storage.tables import metadata, service_tokens, session_data, sessions, users
-from tests.conftest import PASSWORD, SERVER_SECRET, Commands, Server, bearer, environment, refusal, serving
+from tests.conftest import (
+    PASSWORD,
+    PATIENCE,
+    SERVER_SECRET,
+    Commands,
+    Server,
+    bearer,
+    environment,
+    refusal,
+    serving,
+)
 from tests.postgres import Cluster
 from tests.test_cli_processes import talk
 
@@ -236,7 +247,7 @@ async def test_what_left_or_changed_before_the_second_run_is_so_there_too(tmp_pa
     stays, goes, has_data = (a_user(number) for number in range(3))
     theirs = [a_session(user) for user in (stays, stays, goes, has_data)]
     kept = {"user_id": has_data["id"], "session_id": theirs[3]["id"], "data": {"tab": "inbox"}}
-    source, there = Store(url), Store(target.url)
+    source, there = Store(url), Store(target.url, Options(timeout=PATIENCE))
     engine = sa.create_engine(url)
     async with there.begin() as tx:
         await tx.mark_copy()
@@ -265,7 +276,7 @@ async def test_values_come_back_the_same_through_both_engines(tmp_path: Path, ta
     now = system_clock()
     token = {"id": ids.new_id(), "name": "Ä", "digest": bytes(range(32)), "created_at": now}
     first, last = Store(f"sqlite:///{tmp_path}/a.db"), Store(f"sqlite:///{tmp_path}/b.db")
-    middle = Store(target.url)
+    middle = Store(target.url, Options(timeout=PATIENCE))
     for name in "ab":
         await migrations.migrate(f"sqlite:///{tmp_path}/{name}.db")
     engine = sa.create_engine(f"sqlite:///{tmp_path}/a.db")
@@ -300,7 +311,7 @@ async def test_a_row_that_arrives_changed_is_found(tmp_path: Path, target: Targe
     with fill_one.begin() as database:
         database.execute(sa.insert(users), [a_user(1)])
     fill_one.dispose()
-    source, there = Store(url), Store(target.url)
+    source, there = Store(url), Store(target.url, Options(timeout=PATIENCE))
     with pytest.raises(Conflict, match="users isn't the same on both sides: 1 rows here, 1 there"):
         await DatabaseCopy(source, there, lambda *_: None).run()
     async with there.read() as tx:
