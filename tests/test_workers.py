@@ -4,7 +4,7 @@ import fcntl
 import os
 import re
 import signal
-import sqlite3
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, bearer, eventually, serving
+from tests.conftest import PASSWORD, SERVER_SECRET, Server, bearer, eventually, rows, serving
 
 LOCKS = Path("/proc/locks")
 
@@ -39,22 +39,34 @@ def only(worker: int, workers: list[int]) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def assert_made_once(data: Path) -> None:
-    """One secret, one key and one schema are in the folder, and no rest of a second try."""
-    assert [path.name for path in data.glob("secret*")] == ["secret"]
-    with sqlite3.connect(data / "sessionapi.db") as database:
-        assert database.execute("SELECT state FROM signing_keys").fetchall() == [("active",)]
-        assert database.execute("SELECT count(*) FROM alembic_version").fetchall() == [(1,)]
+def assert_made_once(data: Path, url: str = "") -> None:
+    """One secret, one key and one schema are there, and no rest of a second try."""
+    if not url:
+        assert [path.name for path in data.glob("secret*")] == ["secret"]
+    database = url or f"sqlite:///{data}/sessionapi.db"
+    assert rows(database, "select state from signing_keys") == [("active",)]
+    assert rows(database, "select count(*) from alembic_version") == [(1,)]
 
 
-def test_four_workers_start_on_an_empty_folder_all_answer_and_all_stop(tmp_path: Path):
+def all_workers(server: Server, number: int) -> list[int]:
+    """Return the pids of the workers, as soon as there are so many."""
+
+    def started() -> list[int]:
+        return found if len(found := workers_of(server.process.pid)) == number else []
+
+    return eventually(started)
+
+
+def gone(pids: list[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_workers_start_on_an_empty_database_all_answer_and_all_stop(tmp_path: Path, database_url: str):
     """Each takes the others' tokens; fails without `ensure_active` in `wiring.prepare`, before they start."""
-    with serving(tmp_path / "var", "--workers", "4") as server:
-
-        def four_workers() -> list[int]:
-            return found if len(found := workers_of(server.process.pid)) == 4 else []
-
-        workers = eventually(four_workers)
+    own = {"database_url": database_url, "secret": SERVER_SECRET} if database_url else {}
+    number = 2 if database_url else 4
+    with serving(tmp_path / "var", "--workers", str(number), **own) as server:
+        workers = all_workers(server, number)
         tokens = []
         for number, worker in enumerate(workers):
             with only(worker, workers):
@@ -64,10 +76,10 @@ def test_four_workers_start_on_an_empty_folder_all_answer_and_all_stop(tmp_path:
                 tokens.append(answer.json())
                 for made in tokens:
                     assert httpx.get(f"{server.url}/protected", headers=bearer(made)).status_code == 200
-        assert_made_once(tmp_path / "var")
+        assert_made_once(tmp_path / "var", database_url)
         assert workers_of(server.process.pid) == workers
         assert server.stop() == 0
-        assert [pid for pid in workers if Path(f"/proc/{pid}").exists()] == []
+        assert gone(workers)
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{server.url}/healthz")
     assert "Traceback" not in server.log.read_text()
@@ -101,3 +113,58 @@ def test_two_servers_started_at_once_make_one_secret_and_one_key(tmp_path: Path)
     assert len(jwks[0]["keys"]) == 1
     assert jwks[0] == jwks[1]
     assert_made_once(data)
+
+
+def test_the_metrics_of_any_worker_are_those_of_all_also_after_one_has_died(tmp_path: Path):
+    """Falls without MultiProcessCollector in Metrics.render, or without a folder where the workers count."""
+    with serving(tmp_path / "var", "--workers", "2", metrics="on") as server:
+        workers = all_workers(server, 2)
+        for worker in workers:
+            with only(worker, workers):
+                for _ in range(3):
+                    assert httpx.get(f"{server.url}/healthz", timeout=30).status_code == 200
+        os.kill(workers[0], signal.SIGKILL)
+        eventually(lambda: gone(workers[:1]))
+        replaced = all_workers(server, 2)
+        for worker in replaced:
+            with only(worker, replaced):
+                told = httpx.get(f"{server.url}/metrics", timeout=30).text
+            assert 'sessionapi_requests_total{method="GET",route="/healthz",status="200"} 6.0' in told
+            assert "sessionapi_password_hash_queue 0.0" in told
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path):
+    """Falls without the watch on the parent's sentinel: they would hold the port for ever."""
+    with serving(tmp_path / "var", "--workers", "2") as server:
+        workers = all_workers(server, 2)
+        for worker in workers:
+            with only(worker, workers):
+                assert httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200
+        server.process.kill()
+        server.process.wait(10)
+        eventually(lambda: gone(workers))
+        url = httpx.URL(server.url)
+        with socket.create_server((url.host, url.port or 0)):
+            pass
+
+
+def test_a_server_that_stops_says_so_first_and_ends_what_is_under_way(tmp_path: Path):
+    """Falls without `leaving` in App.check_ready, or if SIGTERM closes the socket at once."""
+    slow = {"hash_memory_kib": 65_536, "hash_time": 12, "stop_delay": 2}
+    with (
+        serving(tmp_path / "var", "--workers", "2", metrics="on", **slow) as server,
+        ThreadPoolExecutor(1) as pool,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        body = {"username": "ada", "password": PASSWORD}
+        answer = pool.submit(httpx.post, f"{server.url}/signup", json=body, timeout=60)
+        eventually(lambda: "sessionapi_password_hash_queue 1.0" in client.get("/metrics").text)
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: client.get("/readyz").status_code == 503)
+        assert client.get("/readyz").json()["detail"] == "This process is stopping."
+        assert client.get("/healthz").status_code == 200
+        assert answer.result().status_code == 201
+        assert server.process.wait(30) == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.url}/healthz")
+    assert "Traceback" not in server.log.read_text()

@@ -1,6 +1,7 @@
 """What is counted, for Prometheus. Labels are few and closed: never a name, an id or an address."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
 
 
 class Metrics:
@@ -25,7 +26,10 @@ class Metrics:
             "sessionapi_password_hashes", "Password hashes computed.", registry=self.registry
         )
         self.hash_queue = Gauge(
-            "sessionapi_password_hash_queue", "Password hashes waiting or under way.", registry=self.registry
+            "sessionapi_password_hash_queue",
+            "Password hashes waiting or under way.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.refreshes = Counter(
             "sessionapi_refreshes",
@@ -47,5 +51,9 @@ class Metrics:
         )
 
     def render(self) -> bytes:
-        """Return the text format that Prometheus scrapes."""
-        return generate_latest(self.registry)
+        """Return the text format that Prometheus scrapes: of several workers the sum, whichever is asked."""
+        if values.ValueClass is values.MutexValue:
+            return generate_latest(self.registry)
+        everybodys = CollectorRegistry()
+        MultiProcessCollector(everybodys)
+        return generate_latest(everybodys)

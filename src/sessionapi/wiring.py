@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from threading import Event
 
 from sessionapi import database_copy, ids, secret
 from sessionapi.accounts import Accounts
@@ -61,6 +62,8 @@ class App:
     accounts: Accounts
     refreshes: Refreshes
     purge: Purge
+    leaving: Event
+    """Set when this process is about to stop."""
 
     async def start(self) -> None:
         """Learn what must be in memory before the first request: the key ring, and what was revoked."""
@@ -68,7 +71,9 @@ class App:
         await self.poll.once()
 
     async def check_ready(self) -> None:
-        """Raise Unavailable, saying why, unless everything can be served."""
+        """Raise Unavailable, saying why, unless everything can be served, and will be for a while."""
+        if self.leaving.is_set():
+            raise Unavailable("This process is stopping.")
         self.poll.check()
         async with self.store.read() as tx:
             await tx.now()
@@ -127,6 +132,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         accounts=Accounts(store, passwords, strength, sessions, policy, clock),
         refreshes=Refreshes(store, issuer, sessions, policy, memory, clock, metrics),
         purge=Purge(store, clock, timedelta(seconds=settings.keep_ended)),
+        leaving=Event(),
     )
 
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from sessionapi import limits, logs, wiring
 from sessionapi import settings as settings_module
+from sessionapi.cli import workers as workers_module
 from sessionapi.errors import StartupError
 from sessionapi.settings import Settings
 
@@ -38,7 +38,7 @@ def serve(
     if workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
     else:
-        Multiprocess(config, sockets=[listener]).run()
+        workers_module.run(config, listener, metrics=settings.metrics)
 
 
 def _listen(host: str, port: int) -> socket.socket:

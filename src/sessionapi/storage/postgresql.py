@@ -13,7 +13,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import sqlalchemy as sa
-from asyncpg.exceptions import TargetServerAttributeNotMatched as IsStandby
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -26,6 +25,9 @@ IDLE_IN_TRANSACTION = 10_000
 """Milliseconds after which the server ends a transaction whose process has stopped in its middle."""
 GONE = frozenset({"57P01", "57P02", "57P03", "25006"})
 """SQLSTATEs of a server that stops, starts, or has become a standby: its connections are of no use."""
+
+REFUSALS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What a host may say to a new connection; the last is that it isn't one of `target_session_attrs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +98,15 @@ class Hosts:
             try:
                 async with asyncio.timeout(self._share):
                     connection = await asyncpg.connect(url, **self._arguments)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, IsStandby) as problem:
+            except REFUSALS as problem:
                 said = problem
             else:
                 self._urls.sort(key=lambda each: each != url)
                 return connection
         refusal = Unavailable()
-        refusal.cause = f"{type(said).__name__} {said}".strip().splitlines()[0]
+        refusal.cause = f"{said or type(said).__name__}".splitlines()[0]
+        if "startup parameter" in refusal.cause:
+            refusal.cause += "; if this is a PgBouncer, set SESSIONAPI_PGBOUNCER=on"
         raise refusal from said
 
 

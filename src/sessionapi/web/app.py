@@ -10,11 +10,12 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Lifespan
 
 from sessionapi import __version__, logs, settings, wiring
 from sessionapi.background import repeat
 from sessionapi.errors import SessionApiError
-from sessionapi.web import openapi, problems
+from sessionapi.web import openapi, problems, stopping
 from sessionapi.web.guard import MAX_BODY, Guard
 from sessionapi.web.headers import Edge
 from sessionapi.web.routes import account, admin, client, docs, login, service, sessions, verification
@@ -38,7 +39,7 @@ Every error is `application/problem+json` (RFC 9457) with a stable `code`.
 """
 
 
-def create(parts: wiring.App) -> FastAPI:
+def create(parts: wiring.App, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """Return the ASGI app over connected parts."""
     app = FastAPI(
         title="sessionapi",
@@ -48,7 +49,7 @@ def create(parts: wiring.App) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan,
+        lifespan=lifespan or _lifespan,
     )
     app.state.sessionapi = parts
     app.include_router(_routes())
@@ -69,7 +70,7 @@ def from_environment() -> FastAPI:
     """Return the app of a server process, with the settings of its environment."""
     loaded = settings.load()
     logs.configure(log_format=loaded.log_format, level=loaded.log_level)
-    return create(wiring.build(loaded))
+    return create(wiring.build(loaded), _in_a_process)
 
 
 def _routes() -> APIRouter:
@@ -102,18 +103,27 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if not parts.settings.throttle:
         log.warning("THROTTLE=off: anybody may guess passwords without limit; for load tests only")
     await parts.start()
-    stopping = asyncio.Event()
+    ended = asyncio.Event()
     background = [
-        asyncio.create_task(repeat("poll", parts.poll.once, parts.poll.interval, stopping)),
-        asyncio.create_task(repeat("keys", parts.keys.keep_up, KEYS_INTERVAL, stopping)),
-        asyncio.create_task(repeat("purge", parts.purge.run, PURGE_INTERVAL, stopping)),
+        asyncio.create_task(repeat("poll", parts.poll.once, parts.poll.interval, ended)),
+        asyncio.create_task(repeat("keys", parts.keys.keep_up, KEYS_INTERVAL, ended)),
+        asyncio.create_task(repeat("purge", parts.purge.run, PURGE_INTERVAL, ended)),
     ]
     try:
         yield
     finally:
-        stopping.set()
+        ended.set()
         await asyncio.wait(background, timeout=STOP_SECONDS)
         await parts.stop()
+
+
+@asynccontextmanager
+async def _in_a_process(app: FastAPI) -> AsyncIterator[None]:
+    """The same in a process of its own, which is told by signals when to stop."""
+    parts: wiring.App = app.state.sessionapi
+    with stopping.watched(parts.leaving, parts.settings.stop_delay):
+        async with _lifespan(app):
+            yield
 
 
 def _finish_openapi(app: FastAPI) -> None:

@@ -1,0 +1,38 @@
+"""Several worker processes on one socket, under a parent that replaces those that die."""
+
+import os
+import socket
+import tempfile
+
+import uvicorn
+from prometheus_client import multiprocess
+from uvicorn.supervisors import Multiprocess
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where the workers count, so that each can tell the sum; prometheus_client looks for it by this name."""
+
+
+def run(config: uvicorn.Config, listener: socket.socket, *, metrics: bool) -> None:
+    """Run the workers until this process is told to stop."""
+    if not metrics:
+        _Parent(config, sockets=[listener]).run()
+        return
+    with tempfile.TemporaryDirectory(prefix="sessionapi-metrics-") as folder:
+        os.environ[METRICS_FOLDER] = folder  # noqa: TID251 - for the workers, not read here
+        _Parent(config, sockets=[listener]).run()
+
+
+class _Parent(Multiprocess):
+    def terminate_all(self) -> None:
+        """Let go of the socket with the workers: else it would take connections that nobody answers."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace workers that died; what a dead one had under way is under way no more."""
+        before = {process.pid for process in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {process.pid for process in self.processes}:
+            if METRICS_FOLDER in os.environ:  # noqa: TID251
+                multiprocess.mark_process_dead(pid)
