@@ -96,10 +96,15 @@ class Client:
     lost: str | None = None
 
     async def live(self, stop: asyncio.Event) -> None:
-        """Refresh now and then, and soon again when nobody answered."""
+        """Refresh twice a minute, and soon again when nobody answered."""
+        pause = 2.0
         while not stop.is_set() and self.lost is None:
-            answered = await self.refresh()
-            await asyncio.sleep(random.uniform(5, 15) if answered else random.uniform(1, 2))
+            if await self.refresh():
+                pause = 2.0
+                await asyncio.sleep(random.uniform(20, 40))
+            else:
+                await asyncio.sleep(pause * random.uniform(0.5, 1))
+                pause = min(2 * pause, 8)
 
     async def refresh(self) -> bool:
         body = {"refresh_token": self.tokens["refresh_token"]}
@@ -141,11 +146,12 @@ async def start(wire: httpx.AsyncClient, path: str, name: str) -> Client | None:
     return Client(wire, answer.json()) if answer is not None and answer.is_success else None
 
 
-async def insisted(act: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + 120
-    while not await act():
-        assert time.monotonic() < deadline, "nobody answers"
-        await asyncio.sleep(0.3)
+async def insisted(act: Callable[[], Awaitable[bool]], few: asyncio.Semaphore) -> None:
+    async with few:
+        deadline = time.monotonic() + 120
+        while not await act():
+            assert time.monotonic() < deadline, "nobody answers"
+            await asyncio.sleep(0.3)
 
 
 async def sign_everybody_up(wire: httpx.AsyncClient) -> list[Client]:
@@ -204,15 +210,18 @@ async def fail_over(it: Any, url: str) -> Outcome:
         await asyncio.to_thread(it.kill_leader)
         await asyncio.to_thread(eventually, lambda: all(each.last_success > killed_at for each in stay), 180)
         stop.set()
-        await asyncio.gather(*lives)
+        for life in lives:
+            life.cancel()
+        await asyncio.gather(*lives, return_exceptions=True)
         outcome = Outcome(
             stay,
             leavers,
             list(zip(late, acknowledged, strict=True)),
             [each for each in logins if each],
         )
-        for each in [*stay, *leavers, *late, *outcome.late_began]:
-            await insisted(each.refresh)
+        few = asyncio.Semaphore(8)
+        everybody = [*stay, *leavers, *late, *outcome.late_began]
+        await asyncio.gather(*(insisted(each.refresh, few) for each in everybody))
     return outcome
 
 
