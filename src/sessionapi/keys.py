@@ -123,6 +123,22 @@ class Keys:
                     changed += await tx.reseal_key(stored, sealed)
         return changed
 
+    async def abandon(self) -> None:
+        """Drop the keys that our secret doesn't open: it is lost, or leaked together with the database."""
+        now = self._clock()
+        async with self._store.begin() as tx:
+            for key in await tx.signing_keys():
+                if key.state != "dropped" and not self._opens(key):
+                    await tx.drop_key(key.id, now)
+                    await self._tell(tx, "key.dropped", key)
+
+    def _opens(self, stored: StoredKey) -> bool:
+        try:
+            self._open(stored)
+        except StartupError:
+            return False
+        return True
+
     async def keep_up(self) -> None:
         """Rotate by age, finish rotations that were begun, delete keys whose last token has died."""
         now, ring = self._clock(), await self.all()
@@ -156,7 +172,8 @@ class Keys:
         except SecretDoesNotOpen as problem:
             raise StartupError(
                 f"SESSIONAPI_SECRET does not open the key ring (key {problem}): use the secret that this "
-                "database was made with, or list it in SESSIONAPI_SECRET_ACCEPTED"
+                "database was made with, or list it in SESSIONAPI_SECRET_ACCEPTED; if it is lost, see "
+                "sessionapi keys abandon --help"
             ) from None
 
     def _make(self, state: KeyState) -> StoredKey:

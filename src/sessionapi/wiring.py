@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from threading import Event
 
-from sessionapi import ids, secret
+from sessionapi import database_copy, ids, secret
 from sessionapi.accounts import Accounts
 from sessionapi.all_sessions import AllSessions
 from sessionapi.breached import BreachedPasswords
@@ -137,11 +137,12 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
     )
 
 
-async def prepare(settings: Settings, clock: Clock = system_clock) -> None:
+async def prepare(settings: Settings, clock: Clock = system_clock, *, abandon_keys: bool = False) -> None:
     """Make what the first start must make: folder, server secret, schema, signing key.
 
     Several processes may do so at once on one data folder: a file lock lets them through one by one, and
-    those after the first find everything done. On PostgreSQL the schema is only checked.
+    those after the first find everything done. On PostgreSQL the schema is only checked. A secret that
+    doesn't open the key ring is refused, unless the keys that it doesn't open are to be abandoned.
     """
     with _data_folder(settings):
         app = build(settings, clock)
@@ -150,6 +151,9 @@ async def prepare(settings: Settings, clock: Clock = system_clock) -> None:
                 await migrations.migrate(settings.effective_database_url)
             else:
                 await migrations.check(settings.effective_database_url)
+            await database_copy.refuse_unfinished(app.store)
+            if abandon_keys:
+                await app.keys.abandon()
             await app.keys.ensure_active()
             await app.keys.load()
         except Unavailable as problem:

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from sessionapi import __version__, ids, members, settings, settings_table
-from sessionapi.cli import keys, lists, parts, serve, service_tokens, sessions, terminal, users
+from sessionapi.cli import copy_database, keys, lists, parts, serve, service_tokens, sessions, terminal, users
 from sessionapi.errors import SessionApiError
 from sessionapi.model import Event
 from sessionapi.storage import migrations
@@ -39,6 +39,7 @@ app = typer.Typer(
     help="Sessions that last, on one-minute JWTs.",
 )
 app.command()(serve.serve)
+app.command()(copy_database.copy_database)
 app.add_typer(users.app, name="users")
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(keys.app, name="keys")

@@ -9,7 +9,7 @@ import typer
 from sessionapi import ids, members
 from sessionapi.cli import lists
 from sessionapi.cli.parts import run
-from sessionapi.cli.terminal import say
+from sessionapi.cli.terminal import confirm, say
 from sessionapi.errors import Conflict
 from sessionapi.model import StoredKey
 from sessionapi.wiring import App
@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="Signing keys.")
 @app.command("list")
 def list_keys(as_json: lists.AsJson = False) -> None:
     """List the keys of the ring, the oldest first."""
-    lists.show([members.signing_key(key) for key in run(lambda it: it.keys.all())], COLUMNS, as_json=as_json)
+    _show(run(lambda it: it.keys.all()), as_json=as_json)
 
 
 @app.command()
@@ -46,6 +46,17 @@ def drop(kid: Annotated[str, typer.Argument(metavar="KID", help="As in: keys lis
 def reencrypt() -> None:
     """Seal the private keys under the present SECRET, and print how many there were."""
     typer.echo(run(lambda it: it.keys.reencrypt()))
+
+
+@app.command()
+def abandon(yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
+    """Drop the keys that SECRET doesn't open, for it is lost, or leaked with the database; list all."""
+    confirm("Drop all keys that this secret doesn't open? Their tokens are refused from then on.", yes=yes)
+    _show(run(lambda it: it.keys.all(), abandon_keys=True), as_json=False)
+
+
+def _show(ring: list[StoredKey], *, as_json: bool) -> None:
+    lists.show([members.signing_key(key) for key in ring], COLUMNS, as_json=as_json)
 
 
 async def _rotate_now(parts: App) -> str:

@@ -18,16 +18,18 @@ PATIENCE = 60.0
 T = TypeVar("T")
 
 
-def run(work: Callable[[App], Awaitable[T]]) -> T:
+def run(work: Callable[[App], Awaitable[T]], *, abandon_keys: bool = False) -> T:
     """Do some work over connected parts, on a database that is prepared as `serve` does it."""
     loaded = settings.load()
     loaded = loaded.model_copy(update={"database_timeout": PATIENCE})
     logs.configure(log_format=loaded.log_format, level="warning", cached=False)
-    return asyncio.run(_connected(loaded, work))
+    return asyncio.run(_connected(loaded, work, abandon_keys=abandon_keys))
 
 
-async def _connected(loaded: settings.Settings, work: Callable[[App], Awaitable[T]]) -> T:
-    await wiring.prepare(loaded)
+async def _connected(
+    loaded: settings.Settings, work: Callable[[App], Awaitable[T]], *, abandon_keys: bool
+) -> T:
+    await wiring.prepare(loaded, abandon_keys=abandon_keys)
     parts = wiring.build(loaded)
     try:
         return await work(parts)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sessionapi.storage import addresses, engines
 from sessionapi.storage.all_sessions import AllSessionQueries
 from sessionapi.storage.batched import BatchQueries
+from sessionapi.storage.copies import CopyQueries
 from sessionapi.storage.events import EventQueries
 from sessionapi.storage.keys import KeyQueries
 from sessionapi.storage.outage import Outage
@@ -32,6 +33,7 @@ class Tx(
     ServiceTokenQueries,
     EventQueries,
     TryQueries,
+    CopyQueries,
 ):
     """One transaction: a short method for each question, records out."""
 
@@ -70,6 +72,16 @@ class Store:
         with self._outage.watched():
             async with self._connected(self._reader) as connection:
                 yield Tx(connection)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Tx]:
+        """Open a transaction that reads all from one moment, for as long as it takes."""
+        engine = self._reader if self._seconds is None else self._writer
+        with self._outage.watched():
+            async with engine.connect() as connection, connection.begin():
+                tx = Tx(connection)
+                await tx.take_snapshot()
+                yield tx
 
     async def close(self) -> None:
         """Close all connections."""

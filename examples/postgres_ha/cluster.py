@@ -1,0 +1,306 @@
+"""Three PostgreSQL nodes that keep one of them leading: Patroni beside each, and etcd to agree by.
+
+All on this host, to try it: `python cluster.py start`, then what it prints. On three hosts each of them runs
+one node, one etcd and the service, with the addresses of the others for the ports here.
+
+It needs Debian's `etcd-server` and `postgresql`; Patroni comes from PyPI, into a virtual environment of its
+own. PostgreSQL refuses to run as root: if that is who you are, the nodes run as `postgres`.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+NODES = ("node1", "node2", "node3")
+PATRONI = "patroni[etcd3,psycopg3]==4.1.5"
+TTL = 20
+"""Seconds without a sign of life after which another node takes over; Patroni takes no less."""
+SCOPE = "sessionapi"
+
+
+class Cluster:
+    """The nodes in one folder: their data, their logs and the process ids that they are stopped by."""
+
+    def __init__(self, folder: Path, first_port: int) -> None:
+        self.folder = folder
+        self.first_port = first_port
+
+    def port(self, node: str, service: int) -> int:
+        """Return the port of a node's PostgreSQL (0), Patroni (1), etcd for clients (2) and for etcds (3)."""
+        return self.first_port + 10 * NODES.index(node) + service
+
+    @property
+    def url(self) -> str:
+        """The address for SESSIONAPI_DATABASE_URL: all nodes, and whichever leads is used."""
+        hosts = ",".join(f"127.0.0.1:{self.port(node, 0)}" for node in NODES)
+        password = self.passwords()["sessionapi"]
+        return f"postgresql://sessionapi:{password}@{hosts}/sessionapi?target_session_attrs=read-write"
+
+    def start(self, *, synchronous: bool) -> None:
+        """Make what isn't there yet, start what doesn't run, and wait until one node leads two."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.install()
+        for node in NODES:
+            self.run_etcd(node)
+        for node in NODES:
+            self.run_patroni(node, synchronous=synchronous)
+        self.wait_until_whole(synchronous=synchronous)
+        self.make_database()
+
+    def install(self) -> None:
+        """Install Patroni, and let the nodes' user own their folders."""
+        if not (self.folder / "venv/bin/patroni").exists():
+            subprocess.run([self.python(), "-m", "venv", self.folder / "venv"], check=True)
+            pip = [self.folder / "venv/bin/python", "-m", "pip", "--quiet", "install", PATRONI]
+            subprocess.run(pip, check=True)
+        for node in NODES:
+            (self.folder / node).mkdir(exist_ok=True, mode=0o700)
+            if user := self.user().get("user"):
+                shutil.chown(self.folder / node, user)
+
+    def user(self) -> dict[str, Any]:
+        """Return whom the nodes run as, for subprocess."""
+        if os.geteuid() != 0:
+            return {}
+        names = {entry.pw_name for entry in pwd.getpwall()}
+        return {"user": "postgres" if "postgres" in names else "nobody", "extra_groups": []}
+
+    def python(self) -> str:
+        """Return a Python that the nodes' user may run, and refuse a folder that it can't come to."""
+        if subprocess.run(["test", "-x", self.folder], check=False, **self.user()).returncode:
+            raise SystemExit(f"user {self.user()['user']} can't come to {self.folder}: name another --folder")
+        try:
+            subprocess.run([sys.executable, "-c", ""], check=True, cwd="/", **self.user())
+        except (OSError, subprocess.CalledProcessError):
+            return "/usr/bin/python3"
+        return sys.executable
+
+    def passwords(self) -> dict[str, str]:
+        """Return the passwords of the three roles, made at the first start."""
+        path = self.folder / "passwords.json"
+        if not path.exists():
+            made = {role: secrets.token_hex(16) for role in ("postgres", "replicator", "sessionapi")}
+            path.touch(mode=0o600)
+            path.write_text(json.dumps(made))
+        return json.loads(path.read_text())
+
+    def run_etcd(self, node: str) -> None:
+        """Start the etcd of a node, which agrees with the two others who leads."""
+        client, peer = (f"http://127.0.0.1:{self.port(node, service)}" for service in (2, 3))
+        everybody = ",".join(f"{each}=http://127.0.0.1:{self.port(each, 3)}" for each in NODES)
+        arguments = {
+            "name": node,
+            "data-dir": str(self.folder / node / "etcd"),
+            "listen-client-urls": client,
+            "advertise-client-urls": client,
+            "listen-peer-urls": peer,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": everybody,
+        }
+        self.run(node, "etcd", ["etcd", *(f"--{name}={value}" for name, value in arguments.items())])
+
+    def run_patroni(self, node: str, *, synchronous: bool) -> None:
+        """Start the Patroni of a node, which makes its PostgreSQL, starts it, and lets it lead or follow."""
+        path = self.folder / node / "patroni.json"  # JSON is YAML too
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(self.patroni(node, synchronous=synchronous), indent=2))
+        if user := self.user().get("user"):
+            shutil.chown(path, user)
+        self.run(node, "patroni", [str(self.folder / "venv/bin/patroni"), str(path)])
+
+    def patroni(self, node: str, *, synchronous: bool) -> dict[str, Any]:
+        """Return the configuration of a node's Patroni."""
+        passwords = self.passwords()
+        address = f"127.0.0.1:{self.port(node, 0)}"
+        rest = f"127.0.0.1:{self.port(node, 1)}"
+        return {
+            "scope": SCOPE,
+            "name": node,
+            "restapi": {"listen": rest, "connect_address": rest},
+            "etcd3": {"hosts": [f"127.0.0.1:{self.port(each, 2)}" for each in NODES]},
+            "bootstrap": {
+                "dcs": {
+                    "ttl": TTL,
+                    "loop_wait": 5,
+                    "retry_timeout": 5,
+                    "maximum_lag_on_failover": 1024 * 1024,
+                    # A login or a logout is answered when a second node has it on its disk too.
+                    "synchronous_mode": synchronous,
+                    "postgresql": {"use_pg_rewind": True, "parameters": {"max_connections": 200}},
+                },
+                "initdb": [{"encoding": "UTF8"}, "data-checksums"],
+            },
+            "postgresql": {
+                "listen": address,
+                "connect_address": address,
+                "data_dir": str(self.folder / node / "data"),
+                "bin_dir": str(programs()),
+                "pgpass": str(self.folder / node / "pgpass"),
+                "parameters": {"unix_socket_directories": str(self.folder / node)},
+                "pg_hba": [
+                    "host all all 127.0.0.1/32 scram-sha-256",
+                    "host replication replicator 127.0.0.1/32 scram-sha-256",
+                    "local all all scram-sha-256",
+                ],
+                "authentication": {
+                    "superuser": {"username": "postgres", "password": passwords["postgres"]},
+                    "replication": {"username": "replicator", "password": passwords["replicator"]},
+                },
+            },
+        }
+
+    def run(self, node: str, name: str, command: list[str]) -> None:
+        """Start a process of a node, unless it runs; its id is kept to stop it by."""
+        if self.pid(node, name):
+            return
+        with (self.folder / node / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder / node,
+                start_new_session=True,
+                env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(self.folder / node)},
+                **self.user(),
+            )
+        (self.folder / node / f"{name}.pid").write_text(str(process.pid))
+
+    def pid(self, node: str, name: str) -> int | None:
+        """Return the id of a process that runs, if it is the one that was started here."""
+        path = self.folder / node / f"{name}.pid"
+        try:
+            pid = int(path.read_text())
+            told = Path(f"/proc/{pid}/cmdline").read_text()
+        except (OSError, ValueError):
+            return None
+        return pid if str(self.folder / node) in told else None
+
+    def members(self) -> list[dict[str, Any]]:
+        """Return what the cluster says of its nodes, asking whichever answers."""
+        for node in NODES:
+            address = f"http://127.0.0.1:{self.port(node, 1)}/cluster"
+            try:
+                with urllib.request.urlopen(address, timeout=2) as answer:
+                    members: list[dict[str, Any]] = json.load(answer)["members"]
+                    return members
+            except (urllib.error.URLError, OSError):
+                continue
+        return []
+
+    def leader(self) -> str | None:
+        """Return the node that leads and takes writes."""
+        running = [each for each in self.members() if each["state"] in ("running", "streaming")]
+        return next((each["name"] for each in running if each["role"] == "leader"), None)
+
+    def wait_until_whole(self, *, synchronous: bool) -> None:
+        """Wait until one node leads and two follow it, one of them in step if that is wanted."""
+        wanted = ["leader", "replica", "sync_standby"] if synchronous else ["leader", "replica", "replica"]
+        deadline = time.monotonic() + 300
+        while sorted(self.roles()) != wanted:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the nodes did not come up: {self.members()}; see {self.folder}/*/*.log")
+            time.sleep(0.2)
+
+    def roles(self) -> list[str]:
+        """Return the roles of the nodes that are in order."""
+        return [each["role"] for each in self.members() if each["state"] in ("running", "streaming")]
+
+    def make_database(self) -> None:
+        """Make the service's role and database, once."""
+        if not self.ask("select 1 from pg_roles where rolname = 'sessionapi'"):
+            self.ask(f"create role sessionapi login password '{self.passwords()['sessionapi']}'")
+            self.ask("create database sessionapi owner sessionapi")
+
+    def ask(self, query: str) -> str:
+        """Ask the leader, as the superuser."""
+        hosts = ",".join(f"127.0.0.1:{self.port(node, 0)}" for node in NODES)
+        address = f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"
+        done = subprocess.run(
+            [programs() / "psql", "-XAtq", "-d", address, "-c", query],
+            env={"PGPASSWORD": self.passwords()["postgres"], "PATH": os.environ["PATH"]},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    def kill_leader(self) -> str:
+        """Kill the leading node at once, Patroni and PostgreSQL, as when its host loses power."""
+        leader = self.leader()
+        if leader is None:
+            raise SystemExit("no node leads at this moment; see: status")
+        postgres = int((self.folder / leader / "data/postmaster.pid").read_text().split()[0])
+        patroni = self.pid(leader, "patroni")
+        for pid in [patroni, postgres, *children(postgres)]:
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+        return leader
+
+    def stop(self) -> None:
+        """Stop all: Patroni stops its PostgreSQL, and etcd last."""
+        for name in ("patroni", "etcd"):
+            pids = [pid for node in NODES if (pid := self.pid(node, name))]
+            for pid in pids:
+                os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + 60
+            while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+                time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process runs; one that has ended and wasn't waited for doesn't."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    return Path(f"/proc/{pid}").exists()
+
+
+def children(parent: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def programs() -> Path:
+    """Return where Debian's newest PostgreSQL is."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    if not found or not shutil.which("etcd"):
+        raise SystemExit("this needs PostgreSQL and etcd; on Debian: apt-get install postgresql etcd-server")
+    return found[-1].parent
+
+
+def main() -> None:
+    """Carry one command out."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["start", "status", "url", "kill-leader", "stop"])
+    parser.add_argument("--folder", type=Path, default=Path("ha"), help="where all of it is kept (./ha)")
+    parser.add_argument("--port", type=int, default=15_000, help="the first of 30 ports (15000)")
+    parser.add_argument("--asynchronous", action="store_true", help="don't wait for a second node (start)")
+    given = parser.parse_args()
+    cluster = Cluster(given.folder.resolve(), given.port)
+    if given.command == "start":
+        cluster.start(synchronous=not given.asynchronous)
+        print(f"export SESSIONAPI_DATABASE_URL='{cluster.url}'")
+    elif given.command == "status":
+        for each in cluster.members():
+            print(f"{each['name']}  {each['role']:12}  {each['state']}")
+    elif given.command == "url":
+        print(cluster.url)
+    elif given.command == "kill-leader":
+        print(f"killed {cluster.kill_leader()}; another one leads in {TTL} s or so; `start` brings it back")
+    else:
+        cluster.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""`sessionapi copy-database`: moving from SQLite to PostgreSQL, or from any database to any other."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sessionapi import logs, settings, wiring
+from sessionapi.cli import lists
+from sessionapi.cli.parts import PATIENCE
+from sessionapi.cli.terminal import err, say
+from sessionapi.database_copy import DatabaseCopy, Sum
+from sessionapi.errors import NotFound
+from sessionapi.settings import Settings
+from sessionapi.storage import addresses, migrations
+
+COLUMNS = ("table", "rows", "sha256")
+
+
+def copy_database(
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="The new, empty database.")],
+    as_json: lists.AsJson = False,
+) -> None:
+    """Copy all data into another database, and compare. Stop the service first; nobody is logged out.
+
+    Interrupted, it goes on when it is run again.
+    """
+    patient = {"database_timeout": PATIENCE}
+    source, target = settings.load(patient), settings.load({**patient, "database_url": to})
+    logs.configure(log_format=source.log_format, level="warning", cached=False)
+    sums = asyncio.run(_copy(source, target))
+    rows = [{"table": each.table, "rows": each.rows, "sha256": each.digest} for each in sums]
+    lists.show(rows, COLUMNS, as_json=as_json)
+    say(
+        "All is the same on both sides. Serve the new place, and the old one never again, with\n"
+        "  SESSIONAPI_DATABASE_URL=<the address that --to named>\n"
+        f"  SESSIONAPI_SECRET={_secret(source)}\n"
+        "and all other settings as they are."
+    )
+
+
+async def _copy(source: Settings, target: Settings) -> list[Sum]:
+    _require_file(source)
+    await wiring.prepare(source)  # which refuses a server secret that doesn't open the key ring
+    await migrations.migrate(target.effective_database_url)
+    stores = wiring.store_of(source), wiring.store_of(target)
+    try:
+        with _progress() as progress:
+            task = progress.add_task("")
+            copy = DatabaseCopy(
+                *stores, lambda table, rows: progress.update(task, description=table, advance=rows)
+            )
+            progress.update(task, total=2 * await copy.total())  # each row is copied, then compared
+            return await copy.run()
+    finally:
+        for store in stores:
+            await store.close()
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err, disable=not err.is_terminal)
+
+
+def _require_file(source: Settings) -> None:
+    """Refuse a path without a database, where a mistyped one would be made anew, and empty."""
+    path = addresses.sqlite_path(source.effective_database_url)
+    if source.embedded and not path.exists():
+        raise NotFound(f"There is no database {path}. Set SESSIONAPI_DATA_DIR as the service has it.")
+
+
+def _secret(source: Settings) -> str:
+    """Say which server secret the new place needs, without showing it."""
+    if source.secret is None:
+        return f'"$(cat {source.data_dir.resolve() / "secret"})"'
+    return "<the same as here>"

@@ -1,0 +1,214 @@
+"""Clients that write down what they send and what they are answered, and compare it with what is there later.
+
+A client is as good as `docs/refresh.md` asks: one Idempotency-Key for each refresh token, the same try again
+until it is answered, and no conclusion from a lost answer or a 5xx.
+"""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from tests.conftest import PASSWORD, bearer
+
+PATIENCE = 60
+"""Seconds in which a service that was killed must answer again."""
+
+
+@dataclass
+class Place:
+    """Where the service is at the moment; it moves when it is started anew."""
+
+    url: str = ""
+
+
+@dataclass
+class Device:
+    """One session that a client holds: its newest tokens, the key of its refresh token, and its end."""
+
+    tokens: dict[str, Any]
+    key: str
+    end_sent: bool = False
+    end_answered: bool = False
+
+    @property
+    def held(self) -> bool:
+        return not self.end_sent
+
+
+@dataclass
+class Person:
+    """A user of the service, with several devices; the first one stays logged in for ever."""
+
+    name: str
+    place: Place
+    dice: random.Random
+    answered: Counter[str] = field(default_factory=Counter)
+    devices: list[Device] = field(default_factory=list)
+    signed_up: bool = False
+    wrong: list[str] = field(default_factory=list)
+
+    def live(self, stop: threading.Event) -> None:
+        """Do one thing after the other."""
+        with httpx.Client(timeout=5) as wire:
+            while not stop.is_set():
+                self._act(wire)
+
+    def compare(self) -> None:
+        """Ask for all that was answered; what isn't so is written into `wrong`."""
+        with httpx.Client(timeout=10) as wire:
+            for device in self.devices:
+                if device.held:
+                    self._insist(wire, device)
+                elif device.end_answered:
+                    self._expect_end(wire, device)
+            if self.signed_up:
+                answer = self._until_answered(wire, "/login", {"username": self.name, "password": PASSWORD})
+                self._expect(answer, 200, "the account is lost")
+
+    def _act(self, wire: httpx.Client) -> None:
+        if not self.signed_up:
+            self._sign_up(wire)
+            return
+        held = [device for device in self.devices if device.held]
+        what = self.dice.choices(("refresh", "login", "logout", "revoke"), (6, 2, 1, 1))[0]
+        if not held or (what == "login" and len(held) < 4):
+            self._start(wire, "/login")
+        elif what == "logout" and len(held) > 1:
+            self._log_out(wire, held[1])
+        elif what == "revoke" and len(held) > 1:
+            self._revoke(wire, held[0], held[-1])
+        else:
+            self._refresh(wire, self.dice.choice(held))
+
+    def _sign_up(self, wire: httpx.Client) -> None:
+        answer = self._start(wire, "/signup")
+        if answer is not None and answer.status_code == 409:  # done by a try whose answer was lost
+            self.signed_up = True
+
+    def _start(self, wire: httpx.Client, path: str) -> httpx.Response | None:
+        answer = self._send(wire, path, {"username": self.name, "password": PASSWORD})
+        if answer is not None and answer.is_success:
+            self.signed_up = True
+            self.answered[path] += 1
+            self.devices.append(Device(answer.json(), self._new_key()))
+        return answer
+
+    def _refresh(self, wire: httpx.Client, device: Device) -> httpx.Response | None:
+        """Try once. An answer that names another generation brings another key; a 401 is a lost session."""
+        answer = self._send(
+            wire, "/refresh", {"refresh_token": device.tokens["refresh_token"]}, key=device.key
+        )
+        if answer is None:
+            return None
+        if self._expect(answer, 200, f"a session that its client holds is lost ({device.tokens})"):
+            self.answered["/refresh"] += 1
+            if answer.json()["generation"] != device.tokens["generation"]:
+                self.answered["rotation"] += 1
+                device.key = self._new_key()
+            device.tokens = answer.json()
+        return answer
+
+    def _log_out(self, wire: httpx.Client, device: Device) -> None:
+        device.end_sent = True
+        answer = self._send(wire, "/logout", {"refresh_token": device.tokens["refresh_token"]})
+        if answer is not None and self._expect(answer, 204, "a logout is refused"):
+            device.end_answered = True
+            self.answered["/logout"] += 1
+
+    def _revoke(self, wire: httpx.Client, device: Device, other: Device) -> None:
+        """End another device's session with this one's access token, which is renewed first."""
+        if self._refresh(wire, device) is None:
+            return
+        other.end_sent = True
+        answer = self._send(wire, f"/sessions/{other.tokens['session_id']}", None, device.tokens)
+        if answer is not None and self._expect(answer, 204, "a revocation is refused"):
+            other.end_answered = True
+            self.answered["revocation"] += 1
+
+    def _insist(self, wire: httpx.Client, device: Device) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while self._refresh(wire, device) is None:
+            if time.monotonic() > deadline:
+                self.wrong.append("no answer to a refresh")
+                return
+
+    def _expect_end(self, wire: httpx.Client, device: Device) -> None:
+        answer = self._until_answered(wire, "/refresh", {"refresh_token": device.tokens["refresh_token"]})
+        if self._expect(answer, 401, "a session that was ended is alive"):
+            self._expect_code(answer, "session_revoked")
+
+    def _until_answered(self, wire: httpx.Client, path: str, body: dict[str, Any]) -> httpx.Response | None:
+        deadline = time.monotonic() + PATIENCE
+        while (answer := self._send(wire, path, body)) is None and time.monotonic() < deadline:
+            pass
+        return answer
+
+    def _send(
+        self,
+        wire: httpx.Client,
+        path: str,
+        body: dict[str, Any] | None,
+        tokens: dict[str, Any] | None = None,
+        key: str | None = None,
+    ) -> httpx.Response | None:
+        """Send one request; None if no answer came, or one that says nothing about its subject (5xx)."""
+        headers = {**({"Idempotency-Key": key} if key else {}), **(bearer(tokens) if tokens else {})}
+        method = "POST" if body is not None else "DELETE"
+        try:
+            answer = wire.request(method, f"{self.place.url}{path}", json=body, headers=headers)
+        except httpx.TransportError:
+            time.sleep(0.02)  # as a client does before it tries again
+            return None
+        if answer.status_code >= 500:
+            self.answered[f"{answer.status_code}"] += 1
+            time.sleep(0.02)
+            return None
+        return answer
+
+    def _expect(self, answer: httpx.Response | None, status: int, otherwise: str) -> bool:
+        if answer is not None and answer.status_code == status:
+            return True
+        said = "no answer" if answer is None else f"{answer.status_code} {answer.text}"
+        self.wrong.append(f"{self.name}: {otherwise}: {said}")
+        return False
+
+    def _expect_code(self, answer: httpx.Response | None, code: str) -> None:
+        if answer is not None and answer.json()["code"] != code:
+            self.wrong.append(f"{self.name}: not {code}: {answer.text}")
+
+    def _new_key(self) -> str:
+        return self.dice.randbytes(16).hex()
+
+
+@dataclass
+class Crowd:
+    """Persons who live at the same time, each in a thread."""
+
+    place: Place
+    persons: list[Person] = field(default_factory=list)
+
+    def grow(self, count: int) -> list[Person]:
+        """Add persons, and return them."""
+        dice = random.Random(len(self.persons))
+        born = [Person(f"p{dice.randbytes(6).hex()}", self.place, dice) for _ in range(count)]
+        self.persons += born
+        return born
+
+    def compare(self, some: Iterable[Person] | None = None) -> None:
+        """Let everybody compare, or some; fail with all that is wrong."""
+        chosen = self.persons if some is None else list(some)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(Person.compare, chosen))
+        wrong = [line for person in chosen for line in person.wrong]
+        assert wrong == [], "\n".join(wrong)
+
+    def answered(self) -> Counter[str]:
+        """Return how many of what was answered."""
+        return sum((person.answered for person in self.persons), Counter())

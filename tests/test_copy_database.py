@@ -1,0 +1,354 @@
+"""`sessionapi copy-database`: a move to another database, interrupted, verified, and nobody is logged out."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from sessionapi import ids
+from sessionapi.clock import system_clock
+from sessionapi.database_copy import DatabaseCopy, Sum
+from sessionapi.errors import Conflict
+from sessionapi.storage import Store, migrations
+from sessionapi.storage.postgresql import Options
+from sessionapi.storage.tables import metadata, service_tokens, session_data, sessions, users
+from tests.conftest import (
+    PASSWORD,
+    PATIENCE,
+    SERVER_SECRET,
+    Commands,
+    Server,
+    bearer,
+    environment,
+    refusal,
+    serving,
+)
+from tests.postgres import Cluster
+from tests.test_cli_processes import talk
+
+PROVE = "SESSIONAPI_PROVE" in os.environ
+USERS = 100_000 if PROVE else 500
+PER_USER = 3
+HELD = 7
+"""The number of a lock of PostgreSQL, by which a test holds a copy up."""
+HOLD_UP = """
+create function hold_up() returns trigger as $$ begin
+  if new.id = '{at}' then perform pg_advisory_xact_lock(7); end if;
+  return new;
+end $$ language plpgsql;
+create trigger hold_up before insert on sessions for each row execute function hold_up();
+"""
+SPOIL = """
+create function spoil() returns trigger as $$ begin new.email := 'x'; return new; end $$ language plpgsql;
+create trigger spoil before insert on users for each row execute function spoil();
+"""
+EMPTY: dict[str, Any] = {"roles": [], "claims": {}, "preferences": {}}
+
+pytestmark = pytest.mark.server
+
+
+@dataclass
+class Target:
+    """An empty database on PostgreSQL."""
+
+    url: str
+
+    async def run(self, statement: str) -> list[tuple]:
+        connection = await asyncpg.connect(self.url)
+        try:
+            return [tuple(row) for row in await connection.fetch(statement)]
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def held_up(self, at: str) -> AsyncIterator[None]:
+        """Let no copy get beyond the session of this id until the block ends."""
+        connection = await asyncpg.connect(self.url)
+        await connection.execute(HOLD_UP.format(at=at))
+        await connection.execute(f"select pg_advisory_lock({HELD})")
+        try:
+            yield
+        finally:
+            await connection.execute(f"select pg_advisory_unlock({HELD})")
+            await connection.close()
+
+    async def someone_waits(self) -> None:
+        waiting = f"select 1 from pg_locks where locktype = 'advisory' and objid = {HELD} and not granted"
+        deadline = time.monotonic() + 240
+        while not await self.run(waiting):
+            assert time.monotonic() < deadline, "no copy came"
+
+
+@pytest.fixture
+async def target(cluster: Cluster) -> Target:
+    made = Target(cluster.create(f"copy{os.urandom(4).hex()}"))
+    await migrations.migrate(made.url)
+    return made
+
+
+def a_user(number: int, **more: Any) -> dict[str, Any]:
+    name = f"user{number}"
+    own = {"username": name, "username_key": name, "email": f"{name}@example.com", "credential_version": 0}
+    return {"id": ids.new_id(), "created_at": system_clock(), **own, **EMPTY, **more}
+
+
+def a_session(user: dict[str, Any]) -> dict[str, Any]:
+    now = system_clock()
+    moments = ("rotated_at", "created_at", "auth_time", "last_seen_at")
+    return {
+        "user_id": user["id"],
+        "id": ids.new_id(),
+        "generation": 0,
+        "secret_digest": os.urandom(32),
+        "retry_digests": "",
+        "idle_timeout": 604_800,
+        "expires_at": now + timedelta(days=30),
+        "amr": ["pwd"],
+        "transport": "body",
+        "remember": True,
+        **dict.fromkeys(moments, now),
+    }
+
+
+def fill(data: Path, count: int) -> list[str]:
+    """Add users with sessions, and return the ids of the sessions in the order in which they are copied."""
+    made = [a_user(number) for number in range(count)]
+    theirs = [a_session(user) for user in made for _ in range(PER_USER)]
+    engine = sa.create_engine(f"sqlite:///{data}/sessionapi.db")
+    with engine.begin() as database:
+        database.execute(sa.insert(users), made)
+        database.execute(sa.insert(sessions), theirs)
+    engine.dispose()
+    return [str(each["id"]) for each in sorted(theirs, key=lambda each: (each["user_id"], each["id"]))]
+
+
+def start_copy(data: Path, target: Target) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sessionapi", "copy-database", "--to", target.url, "--json"],
+        env=environment(data),
+        cwd=data.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def copied(data: Path, target: Target) -> dict[str, int]:
+    """Run a copy to its end, and return the rows of each table."""
+    copying = start_copy(data, target)
+    out, said = copying.communicate(timeout=240)
+    assert copying.returncode == 0, said
+    assert "All is the same on both sides" in said
+    assert str(data / "secret") in said
+    return {each["table"]: each["rows"] for each in map(json.loads, out.splitlines())}
+
+
+def refused_start(data: Path, **moved: str) -> str:
+    """Start a server that must refuse, and return what it says."""
+    command = [sys.executable, "-m", "sessionapi", "serve", "--port", "0"]
+    done = subprocess.run(
+        command, env=environment(data, **moved), cwd=data.parent, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    return done.stderr
+
+
+def post(server: Server, path: str, body: dict[str, Any], tokens: dict | None = None) -> httpx.Response:
+    return httpx.post(f"{server.url}{path}", json=body, headers=bearer(tokens) if tokens else {})
+
+
+def refresh(server: Server, tokens: dict) -> httpx.Response:
+    return post(server, "/refresh", {"refresh_token": tokens["refresh_token"]})
+
+
+def sign_up(server: Server, name: str) -> dict:
+    answer = post(server, "/signup", {"username": name, "password": PASSWORD})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(900)
+async def test_a_move_killed_in_its_middle_goes_on_and_logs_nobody_out(tmp_path: Path, target: Target):
+    """Fails if a second run refuses what the first has left, or begins behind it without what it lacks."""
+    data = tmp_path / "var"
+    with serving(data) as server:
+        ada, bob = sign_up(server, "ada"), sign_up(server, "bob")
+        assert post(server, "/logout", {"refresh_token": bob["refresh_token"]}).status_code == 204
+        jwks = httpx.get(f"{server.url}/.well-known/jwks.json").json()
+        made = fill(data, USERS)
+        server.stop()
+    async with target.held_up(at=made[len(made) * 3 // 4]):
+        copying = start_copy(data, target)
+        await target.someone_waits()
+        copying.kill()
+        copying.communicate()
+    between = (await target.run("select count(*) from sessions"))[0][0]
+    assert 0 < between < len(made)
+    moved = {"database_url": target.url, "secret": (data / "secret").read_text().strip()}
+    assert "not all of the old database has been copied" in refused_start(tmp_path / "new", **moved)
+    began = time.monotonic()
+    counts = copied(data, target)
+    took = time.monotonic() - began
+    assert (counts["users"], counts["sessions"]) == (USERS + 2, USERS * PER_USER + 2)
+    assert (await target.run("select count(*) from users")) == [(USERS + 2,)]
+    with serving(tmp_path / "new", **moved) as server:
+        assert httpx.get(f"{server.url}/.well-known/jwks.json").json() == jwks
+        renewed = refresh(server, ada)
+        assert renewed.json()["session_id"] == ada["session_id"]
+        assert httpx.get(f"{server.url}/protected", headers=bearer(renewed.json())).status_code == 200
+        assert refusal(refresh(server, bob)) == (401, "session_revoked", "logout")
+        assert post(server, "/login", {"username": "bob", "password": PASSWORD}).status_code == 200
+    print(  # noqa: T201 - measured figures
+        f"{counts['users']} users, {counts['sessions']} sessions: killed at {between} sessions, the second "
+        f"run took {took:.1f} s with its comparison, and old tokens work"
+    )
+
+
+async def test_a_copy_beside_a_running_service_says_that_it_is_none_and_the_next_one_is(
+    tmp_path: Path, target: Target
+):
+    """Fails without the comparison in DatabaseCopy._verify."""
+    data = tmp_path / "var"
+    with serving(data) as server:
+        ada = sign_up(server, "ada")
+        async with target.held_up(at=fill(data, 3)[0]):
+            copying = start_copy(data, target)
+            await target.someone_waits()
+            late = sign_up(server, "late")
+            assert post(server, "/logout", {"refresh_token": ada["refresh_token"]}).status_code == 204
+        said = copying.communicate(timeout=60)[1]
+        assert copying.returncode == 1
+        assert "isn't the same on both sides" in said
+        assert "If the service was running, stop it; then run this again" in said
+    assert copied(data, target)["users"] == 5
+    moved = {"database_url": target.url, "secret": (data / "secret").read_text().strip()}
+    with serving(tmp_path / "new", **moved) as server:
+        assert refusal(refresh(server, ada)) == (401, "session_revoked", "logout")
+        assert refresh(server, late).status_code == 200
+
+
+async def test_what_left_or_changed_before_the_second_run_is_so_there_too(tmp_path: Path, target: Target):
+    """Fails without `_remove_gone`, or with an insert that leaves a row of the same key as it is."""
+    url = f"sqlite:///{tmp_path}/a.db"
+    await migrations.migrate(url)
+    stays, goes, has_data = (a_user(number) for number in range(3))
+    theirs = [a_session(user) for user in (stays, stays, goes, has_data)]
+    kept = {"user_id": has_data["id"], "session_id": theirs[3]["id"], "data": {"tab": "inbox"}}
+    source, there = Store(url), Store(target.url, Options(timeout=PATIENCE))
+    engine = sa.create_engine(url)
+    async with there.begin() as tx:
+        await tx.mark_copy()
+    with engine.begin() as database:
+        for table, rows in ((users, [stays, goes, has_data]), (sessions, theirs), (session_data, [kept])):
+            database.execute(sa.insert(table), rows)
+    await DatabaseCopy(source, there, lambda *_: None, page=2).run()
+    async with there.begin() as tx:
+        await tx.mark_copy()
+    with engine.begin() as database:
+        for table in (sessions, session_data):
+            database.execute(sa.delete(table).where(table.c.user_id != stays["id"]))
+        database.execute(sa.delete(users).where(users.c.id == goes["id"]))
+        database.execute(sa.update(sessions).values(generation=5))
+    sums = await DatabaseCopy(source, there, lambda *_: None, page=2).run()
+    assert {each.table: each.rows for each in sums if each.rows} == {"users": 2, "sessions": 2}
+    assert await target.run("select distinct generation from sessions") == [(5,)]
+    engine.dispose()
+    await source.close()
+    await there.close()
+
+
+async def test_values_come_back_the_same_through_both_engines(tmp_path: Path, target: Target):
+    """Fails without `_plain`: PostgreSQL keeps 1e20 as digits, and members in an order of its own."""
+    odd = {"é\u2028": [1e20, 1.0, -0.0, 1e-7, 10**30, None, True], "a": {"z": "😀", "b": ""}}
+    now = system_clock()
+    token = {"id": ids.new_id(), "name": "Ä", "digest": bytes(range(32)), "created_at": now}
+    first, last = Store(f"sqlite:///{tmp_path}/a.db"), Store(f"sqlite:///{tmp_path}/b.db")
+    middle = Store(target.url, Options(timeout=PATIENCE))
+    for name in "ab":
+        await migrations.migrate(f"sqlite:///{tmp_path}/{name}.db")
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/a.db")
+    with engine.begin() as database:
+        database.execute(sa.insert(users), [a_user(1, preferences=odd, claims=odd, disabled_at=now)])
+        database.execute(sa.insert(service_tokens), [token])
+    there = await copied_stores(first, middle)
+    back = await copied_stores(middle, last)
+    assert there == back
+    assert [each.rows for each in back if each.table in ("users", "service_tokens")] == [1, 1]
+    with sa.create_engine(f"sqlite:///{tmp_path}/b.db").connect() as database:
+        assert database.execute(sa.select(users.c.preferences)).scalar() == odd
+        assert database.execute(sa.select(service_tokens.c.digest)).scalar() == bytes(range(32))
+    engine.dispose()
+
+
+async def copied_stores(source: Store, target: Store) -> list[Sum]:
+    sums = await DatabaseCopy(source, target, lambda *_: None).run()
+    await source.close()
+    await target.close()
+    return sorted(sums, key=lambda each: each.table)
+
+
+async def test_a_row_that_arrives_changed_is_found(tmp_path: Path, target: Target):
+    """Fails without the digests in `Sum`: the counts are right."""
+    connection = await asyncpg.connect(target.url)
+    await connection.execute(SPOIL)
+    await connection.close()
+    url = f"sqlite:///{tmp_path}/a.db"
+    await migrations.migrate(url)
+    fill_one = sa.create_engine(url)
+    with fill_one.begin() as database:
+        database.execute(sa.insert(users), [a_user(1)])
+    fill_one.dispose()
+    source, there = Store(url), Store(target.url, Options(timeout=PATIENCE))
+    with pytest.raises(Conflict, match="users isn't the same on both sides: 1 rows here, 1 there"):
+        await DatabaseCopy(source, there, lambda *_: None).run()
+    async with there.read() as tx:
+        assert await tx.copy_unfinished()
+    await source.close()
+    await there.close()
+
+
+@pytest.mark.engines("sqlite")
+async def test_a_database_that_holds_other_data_is_left_alone(commands: Commands, target: Target):
+    await target.run("insert into password_tries (bucket, failures) values ('x', 1)")
+    await commands.beside("keys", "list")
+    said = await commands.beside("copy-database", "--to", target.url)
+    assert (said.exit_code, said.stdout) == (1, "")
+    assert "holds data that no interrupted copy has left (1 rows of password_tries)" in said.stderr
+    assert await target.run("select count(*) from signing_keys") == [(0,)]
+    assert await target.run("select failures from password_tries") == [(1,)]
+
+
+@pytest.mark.engines("sqlite")
+def test_what_can_not_be_copied_says_why(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    to = ("copy-database", "--to", f"sqlite:///{tmp_path}/b.db")
+    assert "There is no database" in commands.refused(*to)
+    assert not commands.data.exists()
+    commands("keys", "list")
+    assert "must begin with sqlite:/// or postgresql://" in commands.refused(*to[:2], "mysql://x/y")
+    assert "holds data" in commands.refused(*to[:2], f"sqlite:///{commands.data}/sessionapi.db")
+    monkeypatch.setenv("SESSIONAPI_SECRET", SERVER_SECRET + " of somebody else")
+    assert "does not open the key ring" in commands.refused(*to)
+    assert not (tmp_path / "b.db").exists()
+
+
+def test_a_terminal_shows_how_far_it_is(tmp_path: Path):
+    data = tmp_path / "var"
+    assert talk(data, "keys", "list")[0] == 0
+    status, said = talk(data, "copy-database", "--to", f"sqlite:///{tmp_path}/b.db")
+    assert status == 0, said
+    assert "━" in said
+    assert f"{2}/{2}" in said
+    assert metadata.tables.keys() <= set(said.split())
