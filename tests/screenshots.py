@@ -1,5 +1,10 @@
-"""Take the pictures of docs/screenshots: `python -m tests.screenshots`. Inter, if installed, makes them as designed."""
+"""Take the pictures of docs/screenshots: `python -m tests.screenshots`.
 
+It uses the font Inter (fonts-inter) and pngquant if they are installed.
+"""
+
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +13,22 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tests import pages
 from tests.browser import ARGUMENTS, CHROMIUM
-from tests.conftest import PASSWORD, Server, serving
+from tests.conftest import Server, serving
 
 FOLDER = Path(__file__).parents[1] / "docs" / "screenshots"
 SIZES = {"desktop": (1100, 760), "phone": (390, 780)}
-DEVICES = ["Safari on iOS", "Chrome on Windows", "Firefox on Linux", "Ada's tablet"]
+DEVICES = [
+    ("Safari on iOS", "203.0.113.24", 300),
+    ("Chrome on Windows", "198.51.100.7", 3 * 3600),
+    ("Firefox on Linux", "203.0.113.24", 26 * 3600),
+    ("Ada's old laptop", "192.0.2.61", 6 * 86_400),
+]
 BRAND = {"brand_name": "Northwind", "brand_color": "#5b4ee4"}
+AGENT = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
+)
 
 
 @contextmanager
@@ -26,6 +40,8 @@ def context(browser: Browser, server: Server, size: str, scheme: str) -> Iterato
         viewport={"width": width, "height": height},
         is_mobile=size == "phone",
         reduced_motion="reduce",
+        user_agent=AGENT,
+        device_scale_factor=1,
     )
     yield found
     found.close()
@@ -51,23 +67,52 @@ def outside(page: Page) -> Iterator[str]:
 
 def inside(page: Page) -> Iterator[str]:
     """What is seen with a session."""
-    page.goto("/sign-in")
-    page.get_by_label("Username").fill("ada.lovelace")
-    page.get_by_label("Password", exact=True).fill(PASSWORD)
-    page.get_by_role("button", name="Continue").click()
-    page.get_by_text("Protected data", exact=True).last.wait_for()
+    pages.sign_in(page, "ada.lovelace")
+    pages.signed_in(page, "ada.lovelace")
     yield "home"
     page.get_by_role("button", name="Account of").click()
+    page.get_by_text("Manage account").hover()
     yield "user-button"
     page.goto("/account")
-    page.get_by_text("This device", exact=True).wait_for(timeout=5000)
+    page.locator(".badge").wait_for()
     yield "account"
     page.get_by_role("button", name="Change password").click()
     page.get_by_label("Current password", exact=True).fill("mine")
+    page.get_by_label("New password", exact=True).fill("mauve trombone cactus")
     yield "account-password"
     page.get_by_role("button", name="Cancel").first.click()
     page.get_by_role("button", name="Delete account").click()
     yield "account-delete"
+    page.keyboard.press("Escape")
+    page.goto("/")
+    pages.signed_in(page, "ada.lovelace")
+    page.evaluate(WARNING)
+    yield "warning"
+    page.evaluate("document.getElementById('ending').close()")
+    page.get_by_role("button", name="Account of").click()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_text("You are signed out.").wait_for()
+
+
+WARNING = """() => {
+  const dialog = document.getElementById("ending");
+  dialog.querySelector("h2").textContent = "Are you still there?";
+  dialog.querySelector("p").textContent =
+    "You will be signed out soon, because nobody used this device for a while.";
+  dialog.querySelector(".countdown").textContent = "58 seconds";
+  dialog.showModal();
+}"""
+
+
+def prepare(server: Server) -> None:
+    """An account with devices that were used now and then."""
+    own = pages.account(server, "ada.lovelace", email="ada@example.com")
+    httpx.post(f"{server.url}/logout", json={"refresh_token": own["refresh_token"]})
+    for name, ip, seconds in DEVICES:
+        pages.another_device(server, "ada.lovelace", device_name=name)
+        moved = int(seconds * 1e6)
+        past = f"last_seen_at = last_seen_at - {moved}, created_at = created_at - {9 * moved}"
+        pages.change(server, "ada.lovelace", f"ip = '{ip}', {past}", device=name)
 
 
 def take(browser: Browser, server: Server) -> None:
@@ -77,8 +122,14 @@ def take(browser: Browser, server: Server) -> None:
                 page = opened.new_page()
                 for part in (outside, inside):
                     for name in part(page):
-                        whole = name == "account"
-                        page.screenshot(path=FOLDER / f"{name}-{size}-{scheme}.png", full_page=whole)
+                        file = FOLDER / f"{name}-{size}-{scheme}.png"
+                        page.screenshot(path=file, full_page=name == "account", animations="disabled")
+                        shrink(file)
+
+
+def shrink(file: Path) -> None:
+    if pngquant := shutil.which("pngquant"):
+        subprocess.run([pngquant, "--force", "--skip-if-larger", "--ext=.png", "64", file], check=True)
 
 
 def main() -> None:
@@ -88,11 +139,7 @@ def main() -> None:
         serving(Path(folder) / "var", **BRAND) as server,
         sync_playwright() as playwright,
     ):
-        account = {"username": "ada.lovelace", "password": PASSWORD, "email": "ada@example.com"}
-        httpx.post(f"{server.url}/signup", json={**account, "device_name": DEVICES[0]})
-        for name in DEVICES[1:]:
-            login = {"username": "ada.lovelace", "password": PASSWORD, "device_name": name}
-            httpx.post(f"{server.url}/login", json=login)
+        prepare(server)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         take(browser, server)
         browser.close()

@@ -48,10 +48,11 @@ function row(device) {
   const item = template.cloneNode(true).firstElementChild;
   const part = (name) => item.querySelector(`[data-part=${name}]`);
   const name = device.device_name || "Unknown device";
-  const seen = `${device.current ? "Active now" : `Active ${ago(device.last_seen_at)}`}`;
+  const seen = device.current ? "Active now" : `Active ${ago(device.last_seen_at)}`;
   const where = device.ip ? ` · ${device.ip}` : "";
   part("name").textContent = name;
-  part("seen").textContent = `${seen}${where} · signed in on ${day.format(new Date(device.created_at))}`;
+  part("seen").textContent = seen + where;
+  part("since").textContent = `Signed in on ${day.format(new Date(device.created_at))}`;
   if (!device.current) part("current").remove();
   item.classList.toggle("is-phone", PHONES.test(name));
   const button = item.querySelector("button");

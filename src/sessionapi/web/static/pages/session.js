@@ -81,14 +81,23 @@ export async function signOut() {
 const ending = document.getElementById("ending");
 const countdown = ending.querySelector(".countdown");
 
-/** Warn of the end. Whoever stayed and still is warned has met the end that nothing moves. */
+const WARNINGS = {
+  idle: ["Are you still there?", "You will be signed out soon, because nobody used this device for a while."],
+  final: ["Your session is about to end", "It has reached its longest life. Finish what you are doing, then sign in again."],
+};
+
+/** Warn of the end; whoever stayed and is warned all the same has met the end that nothing moves. */
 function warn(secondsLeft) {
-  if (secondsLeft === null) {
-    delete ending.dataset.final;
-    return ending.close();
-  }
+  if (secondsLeft === null) return ending.close();
   countdown.textContent = span(secondsLeft);
-  if (!ending.open) ending.showModal();
+  if (ending.open) return;
+  explain("idle");
+  ending.showModal();
+}
+
+function explain(kind) {
+  [ending.querySelector("h2").textContent, ending.querySelector("p").textContent] = WARNINGS[kind];
+  ending.dataset.kind = kind;
 }
 
 async function stay() {
@@ -97,10 +106,7 @@ async function stay() {
   } catch {
     return say("The service can't be reached. Try again.");
   }
-  if (!ending.open) return;
-  ending.dataset.final = "";
-  ending.querySelector("h2").textContent = "Your session is about to end";
-  ending.querySelector("p").textContent = "It has reached its longest life. Finish what you are doing, then sign in again.";
+  if (ending.open) explain("final");
 }
 
 ending.addEventListener("click", ({ target }) => {
