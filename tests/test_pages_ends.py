@@ -1,4 +1,4 @@
-"""How a session ends on the pages: from elsewhere, by time, by signing out. Other sites get nothing of them."""
+"""How a session ends on the pages: from elsewhere, by time, by signing out. Other sites get nothing."""
 
 import re
 import time

@@ -49,9 +49,10 @@ function row(device) {
   const part = (name) => item.querySelector(`[data-part=${name}]`);
   const name = device.device_name || "Unknown device";
   const seen = device.current ? "Active now" : `Active ${ago(device.last_seen_at)}`;
-  const where = device.ip ? ` · ${device.ip}` : "";
   part("name").textContent = name;
-  part("seen").textContent = seen + where;
+  part("seen").textContent = seen;
+  if (device.ip) part("ip").textContent = device.ip;
+  else part("ip").remove();
   part("since").textContent = `Signed in on ${day.format(new Date(device.created_at))}`;
   if (!device.current) part("current").remove();
   item.classList.toggle("is-phone", PHONES.test(name));
