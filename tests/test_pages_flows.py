@@ -24,6 +24,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
         yield it
 
 
+@pytest.mark.prove
 def test_sign_up_then_a_second_tab_and_a_reload_after_the_tokens_life(chromium: Browser, server: Server):
     with visitor(chromium, server) as page:
         page.goto("/")
