@@ -121,6 +121,7 @@ def test_the_password_changes_and_the_other_devices_are_out(page: Page, server: 
     signed_in(page, username)
     page.get_by_role("button", name="Account of").click()
     page.get_by_role("button", name="Sign out").click()
+    says_why(page, "You are signed out.")
     sign_in(page, username, NEW)
     signed_in(page, username)
 
