@@ -151,7 +151,7 @@ def test_the_service_away_signs_nobody_out(page: Page, server: Server, username:
     expect(page.get_by_role("alert")).to_contain_text("The service can't be reached.")
     page.get_by_role("button", name="Account of").click()
     page.get_by_role("button", name="Sign out").click()
-    expect(page.locator("#toast")).to_contain_text("you are still signed in")
+    expect(page.locator("#toast")).to_contain_text("You are still signed in.")
     page.context.set_offline(False)
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Ask again").click()

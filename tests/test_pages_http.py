@@ -9,7 +9,7 @@ import pytest
 from sessionapi import model
 from sessionapi.web import theme
 from sessionapi.web.reasons import REASONS
-from sessionapi.web.routes.pages import stays_home
+from sessionapi.web.routes.pages import router, stays_home
 from tests.conftest import PASSWORD, Running, running
 from tests.pages import GATED
 
@@ -91,6 +91,11 @@ async def landing(service: Running, path: str) -> tuple[str, dict[str, str]]:
     assert answer.headers["cache-control"] == "no-store"
     to = urlsplit(answer.headers["location"])
     return to.path, {name: values[0] for name, values in parse_qs(to.query).items()}
+
+
+def test_these_tests_know_every_page():
+    brand = {"/.well-known/change-password", "/theme.css", "/mark.svg"}
+    assert {route.path for route in router.routes} == {*PUBLIC, *GATED, *brand}
 
 
 @pytest.mark.parametrize("path", [*GATED, "/account?tab=devices"])

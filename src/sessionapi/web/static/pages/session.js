@@ -1,7 +1,7 @@
 // What every page behind the sign-in shares: the client, the way out when the session ends, the user button.
 
 import { createClient } from "/session-client.js";
-import { span } from "./forms.js";
+import { inWords, span } from "./forms.js";
 
 const { warnBefore, afterSignOut } = document.body.dataset;
 const away = document.getElementById("away");
@@ -73,8 +73,8 @@ function showAway(shown) {
 export async function signOut() {
   try {
     await client.signOut();
-  } catch {
-    say("The service can't be reached, so you are still signed in. Try again.");
+  } catch (error) {
+    say(`You are still signed in. ${inWords(error)}`);
   }
 }
 
@@ -103,8 +103,8 @@ function explain(kind) {
 async function stay() {
   try {
     await client.stay();
-  } catch {
-    return say("The service can't be reached. Try again.");
+  } catch (error) {
+    return say(inWords(error));
   }
   if (ending.open) explain("final");
 }
