@@ -238,6 +238,19 @@ async def service(make_settings: Callable[..., Settings], clock: FakeClock) -> A
 @pytest.fixture
 def browser() -> Iterator[Browser]:
     """A Chromium that goes with the test. For tests marked NEEDS_CHROMIUM."""
+    with chromium_started() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A Chromium for all tests of a module, none of which is async. Each test opens contexts of its own."""
+    with chromium_started() as started:
+        yield started
+
+
+@contextmanager
+def chromium_started() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield started

@@ -17,6 +17,8 @@ from tests.conftest import PASSWORD, bearer, serving
 
 ROOT = Path(__file__).parents[1]
 NOT_SOURCE = {".git", ".venv", "var", "dist", "build", "node_modules", "tests", "__pycache__"}
+STATIC = ROOT / "src" / "sessionapi" / "web" / "static"
+PAGES_FILES = [f"/static/{file.relative_to(STATIC)}" for file in sorted((STATIC / "pages").iterdir())]
 
 pytestmark = pytest.mark.server
 
@@ -99,7 +101,8 @@ def test_an_installed_wheel_serves_from_an_empty_folder(tmp_path: Path):
         answer = httpx.post(f"{server.url}/signup", json=body)
         assert answer.status_code == 201, answer.text
         assert httpx.get(f"{server.url}/protected", headers=bearer(answer.json())).status_code == 200
-        assert httpx.get(f"{server.url}/docs").status_code == 200
+        for path in ("/docs", "/sign-in", "/session-client.js", *PAGES_FILES):
+            assert httpx.get(f"{server.url}{path}").status_code == 200, path
         assert Path(f"/proc/{server.process.pid}/cmdline").read_text().startswith(str(python))
 
 

@@ -91,6 +91,15 @@ class Refreshes:
         moved = session.generation != request.token.generation
         return self._issuer.issue(session, user, request.now, request.token.secret, is_new=moved)
 
+    async def look(self, text: str) -> None:
+        """Raise why a cookie's refresh token renews nothing, and touch nothing: pages ask whom they are for.
+
+        Raises InvalidRefreshToken, SessionRevoked or SessionExpired.
+        """
+        presented = Presented(text, "cookie", Client(None, None), None, active=False)
+        request = self._understand(presented, self._clock())
+        self._living(await self._reads.ask(request.key), request)
+
     async def settle(self) -> None:
         """Let the batches that are under way come to their end."""
         await self._reads.settle()

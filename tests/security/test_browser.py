@@ -151,8 +151,8 @@ async def test_headers_every_answer_has_them_and_tokens_are_never_stored(make_se
     async with running(make_settings(public_url="https://login.example.com"), clock) as service:
         tokens = await service.client.post("/signup", json={**BY_COOKIE, "transport": "body"})
         assert tokens.headers["cache-control"] == "no-store"
-        page, missing = await service.client.get("/docs"), await service.client.get("/nowhere")
-        for answer in (tokens, page, missing, await service.client.get("/static/nothing.js")):
+        paths = ("/docs", "/sign-in", "/reset-password", "/", "/nowhere", "/static/nothing.js")
+        for answer in (tokens, *[await service.client.get(path) for path in paths]):
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["referrer-policy"] == "no-referrer"
             assert answer.headers["strict-transport-security"].startswith("max-age=63072000")

@@ -20,7 +20,7 @@ from sessionapi.web import openapi, problems, stopping
 from sessionapi.web.express import Express
 from sessionapi.web.guard import MAX_BODY, Guard
 from sessionapi.web.headers import Edge
-from sessionapi.web.routes import account, admin, client, docs, login, service, sessions, verification
+from sessionapi.web.routes import account, admin, client, docs, login, pages, service, sessions, verification
 
 KEYS_INTERVAL = 60
 """Seconds between two looks at the age of the signing keys."""
@@ -55,7 +55,7 @@ def create(parts: wiring.App, lifespan: Lifespan[FastAPI] | None = None) -> Fast
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics and the log are ours
     )
     app.state.sessionapi = parts
-    app.include_router(_routes())
+    app.include_router(_routes(pages_too=parts.settings.pages))
     app.mount("/static/swagger", docs.SWAGGER)
     app.mount("/static", docs.OWN)
     app.add_exception_handler(SessionApiError, problems.on_error)
@@ -78,10 +78,12 @@ def from_environment() -> FastAPI:
     return create(wiring.build(loaded), _in_a_process)
 
 
-def _routes() -> APIRouter:
+def _routes(*, pages_too: bool) -> APIRouter:
     router = APIRouter(max_body_size=MAX_BODY)
     for part in (login, sessions, account, admin, verification, service, client, docs):
         router.include_router(part.router)
+    if pages_too:
+        router.include_router(pages.router)
     return router
 
 

@@ -2,15 +2,27 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 router = APIRouter(include_in_schema=False)
 
+
+class Fresh(StaticFiles):
+    """Files that a browser asks for each time, and is answered 304: no new file meets an old one."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return the file."""
+        answer = super().file_response(*args, **kwargs)
+        answer.headers["Cache-Control"] = "no-cache"
+        return answer
+
+
 SWAGGER = StaticFiles(directory=Path(str(files("fastapi_swagger") / "resources")))
-OWN = StaticFiles(directory=Path(__file__).parents[1] / "static")
+OWN = Fresh(directory=Path(__file__).parents[1] / "static")
 PAGE = (Path(__file__).parents[1] / "templates" / "docs.html").read_text()
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

@@ -1,0 +1,26 @@
+"""Why a session ended, in words for people. Pages show these and never a text that came with an address."""
+
+from collections.abc import Mapping
+
+_ENDED = "Your session has ended. Sign in again to go on."
+_COPIED = "Your session was ended for your safety: a copy of it was in use elsewhere. Sign in again."
+
+REASONS: Mapping[str, str] = {
+    "logout": "You are signed out.",
+    "idle": "You were signed out because nobody used this device for a while.",
+    "absolute": "Your session has reached its end. Sign in again to go on.",
+    "revoked_by_user": "This device was signed out from another one.",
+    "revoked_by_admin": "An administrator ended your session.",
+    "password_changed": "Your password was changed on another device. Sign in with the new one.",
+    "password_reset": "Your password was reset. Sign in with the new one.",
+    "user_disabled": "Your account is disabled. Ask an administrator.",
+    "user_deleted": "The account was deleted.",
+    "session_limit": "You signed in on too many devices, and this was the one used least.",
+    "replaced": "Somebody signed in anew in this browser.",
+    "refresh_reuse": _COPIED,
+    "refresh_token_reused": _COPIED,
+    "session_revoked": _ENDED,
+    "session_expired": _ENDED,
+    "invalid_refresh_token": _ENDED,
+}
+"""By the `reason` of a session, or else the `code` of the problem."""

@@ -1,0 +1,153 @@
+"""The pages that people see. They hold no data of the user: the scripts fetch that with the access token.
+
+Deny by default: a page that isn't declared `public` is sent only to a browser whose cookie holds a living
+session, and everybody else is sent to sign in. Looking at the cookie neither rotates nor moves a clock.
+"""
+
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import RedirectResponse
+from starlette.templating import Jinja2Templates
+
+from sessionapi.errors import AuthenticationError
+from sessionapi.settings import Settings
+from sessionapi.web import cookies, theme
+from sessionapi.web.deps import Parts, app_of
+from sessionapi.web.reasons import REASONS
+
+router = APIRouter(include_in_schema=False)
+
+TEMPLATES = Jinja2Templates(directory=Path(__file__).parents[1] / "templates")
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": CSP,
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+ENTRANCES = ("/sign-in", "/sign-up")
+"""Whoever is signed in is led on from these."""
+MAX_WARNING = 120
+"""Seconds before its end that a page warns of it (WCAG 2.2.1: at least 20)."""
+MAX_NEXT = 2000
+"""Characters of an address to come back to."""
+
+
+def page(path: str, name: str, *, public: bool = False) -> None:
+    """Serve a template; unless it is declared public, to browsers with a living session alone."""
+
+    async def serve(request: Request) -> Response:
+        refused = await _refusal(request)
+        if refused is not None and not public:
+            return _to_sign_in(request, refused.reason)
+        if refused is None and path in ENTRANCES:
+            return _redirect(_next(request))
+        return _render(request, name)
+
+    router.add_api_route(path, serve, methods=["GET"], name=name)
+
+
+async def _refusal(request: Request) -> AuthenticationError | None:
+    """Return why the cookie opens no page, or None if it holds a living session."""
+    parts = app_of(request)
+    try:
+        await parts.refreshes.look(cookies.read(request, parts.settings) or "")
+    except AuthenticationError as refused:
+        return refused
+    return None
+
+
+def _render(request: Request, name: str) -> Response:
+    settings = app_of(request).settings
+    shown = {
+        "name": name,
+        "brand": settings.brand_name,
+        "signup": settings.signup == "open",
+        "notice": REASONS.get(request.query_params.get("reason", ""), ""),
+        "next": _next(request),
+        "kept": _kept(request),
+        "after_sign_out": settings.after_sign_out_url,
+        "warn_before": min(MAX_WARNING, settings.idle_timeout // 5, settings.short_idle_timeout // 5),
+    }
+    return TEMPLATES.TemplateResponse(request, f"{name}.html", shown, headers=HEADERS)
+
+
+def _to_sign_in(request: Request, reason: str | None) -> Response:
+    """Lead to the sign-in page, and from there back to what was asked for."""
+    asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    back = {} if asked == app_of(request).settings.after_sign_in_url else {"next": asked}
+    query = urlencode({**back, **({"reason": reason} if reason else {})})
+    return _redirect("/sign-in" + (f"?{query}" if query else ""))
+
+
+def _redirect(target: str) -> Response:
+    return RedirectResponse(target, 303, headers={"Cache-Control": "no-store"})
+
+
+def _next(request: Request) -> str:
+    """Return where a sign-in leads: `next` if it stays at home, else what the settings say."""
+    settings = app_of(request).settings
+    asked = request.query_params.get("next", "")
+    after = settings.after_sign_up_url if request.url.path == "/sign-up" else settings.after_sign_in_url
+    return asked if stays_home(asked, settings) else after
+
+
+def _kept(request: Request) -> str:
+    """Return the query that hands `next` on from the sign-in page to the sign-up page and back."""
+    asked = request.query_params.get("next", "")
+    return f"?{urlencode({'next': asked})}" if stays_home(asked, app_of(request).settings) else ""
+
+
+def stays_home(target: str, settings: Settings) -> bool:
+    r"""Return whether an address is a path here, or of our origin or one in ALLOWED_ORIGINS.
+
+    Browsers read `\` as `/` and drop tabs and line ends, so what holds one is no address of ours; `//host` is
+    another host. An origin must be spelled as it is listed: no two ways to read it.
+    """
+    plain = target.isascii() and target.isprintable() and not set(target) & set('\\ "<>')
+    if not plain or len(target) > MAX_NEXT:
+        return False
+    if target.startswith("/"):
+        return not target.startswith("//")
+    scheme, _, rest = target.partition("://")
+    origin = f"{scheme}://{rest.partition('/')[0]}"
+    return origin in (_origin(settings.public_url), *settings.allowed_origins)
+
+
+def _origin(address: str) -> str:
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+page("/", "home")
+page("/account", "account")
+page("/sign-in", "sign-in", public=True)
+page("/sign-up", "sign-up", public=True)
+page("/reset-password", "reset-password", public=True)
+
+
+@router.get("/.well-known/change-password")
+async def change_password() -> Response:
+    """Lead password managers to where a password is changed (W3C, change-password-url)."""
+    return _redirect("/account#password")
+
+
+@router.get("/theme.css")
+async def theme_css(parts: Parts) -> Response:
+    """Return the accent colour of the settings."""
+    return _of_the_brand(theme.stylesheet(parts.settings.brand_color), "text/css")
+
+
+@router.get("/mark.svg")
+async def mark(parts: Parts) -> Response:
+    """Return the mark of the brand, which is the pages' icon too."""
+    text = theme.mark(parts.settings.brand_color, parts.settings.brand_name)
+    return _of_the_brand(text, "image/svg+xml")
+
+
+def _of_the_brand(text: str, media_type: str) -> Response:
+    return Response(text, media_type=media_type, headers={"Cache-Control": "no-cache"})

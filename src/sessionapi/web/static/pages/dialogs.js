@@ -1,0 +1,62 @@
+// Questions that stop everything else: a confirmation, and the password once more.
+
+import { clear, inWords, onSubmit } from "./forms.js";
+import { client } from "./session.js";
+
+/** Resolve when a dialog closes: whether it was confirmed. */
+function closed(dialog) {
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue === "ok"), { once: true }));
+}
+
+const password = document.getElementById("confirm-password");
+const form = password.querySelector("form");
+onSubmit(form, async (values) => {
+  await client.reauthenticate(values);
+  password.close("ok");
+}, { places: { invalid_credentials: "password" }, words: { invalid_credentials: "This is not your password." } });
+form.querySelector("[value=cancel]").addEventListener("click", () => password.close(""));
+
+/** Do what needs a recent login; ask for the password if the last one was too long ago. Returns whether it was done. */
+export async function withPassword(work) {
+  try {
+    await work();
+  } catch (error) {
+    if (error.code !== "reauthentication_required") throw error;
+    form.reset();
+    clear(form);
+    if (!(await closed(password))) return false;
+    await work();
+  }
+  return true;
+}
+
+const question = document.getElementById("question");
+const problem = question.querySelector(".alert");
+const ok = question.querySelector("[value=ok]");
+let confirmed;
+question.querySelector("[value=cancel]").addEventListener("click", () => question.close(""));
+ok.addEventListener("click", async () => {
+  if (ok.getAttribute("aria-busy") === "true") return;
+  ok.setAttribute("aria-busy", "true");
+  problem.hidden = true;
+  try {
+    if (await confirmed()) question.close("ok");
+  } catch (error) {
+    problem.textContent = inWords(error);
+    problem.hidden = false;
+  } finally {
+    ok.removeAttribute("aria-busy");
+  }
+});
+
+/** Ask before something that nothing brings back; `work` returns whether it was done. */
+export function ask({ heading, text, button }, work) {
+  question.querySelector("h2").textContent = heading;
+  document.getElementById("question-text").textContent = text;
+  ok.textContent = button;
+  problem.hidden = true;
+  confirmed = work;
+  return closed(question);
+}

@@ -1,0 +1,108 @@
+// Forms: what is wrong stands next to its field, in words; a button that works says so; passwords can be shown.
+
+const WORDS = {
+  missing: "Fill this in.",
+  string_too_long: "That is too long.",
+  string_too_short: "Fill this in.",
+  "email:string_pattern_mismatch": "Use an address as in ada@example.com.",
+};
+const EMPTY = {
+  username: "Enter your username.",
+  password: "Enter your password.",
+  current_password: "Enter your current password.",
+  new_password: "Enter a new password.",
+};
+const AWAY = "The service can't be reached. Check your connection, then try again.";
+
+/** Say what an error means to the person in front of the page. */
+export function inWords(error) {
+  if (!error.status) return ["TypeError", "TimeoutError", "AbortError"].includes(error.name) ? AWAY : "Something went wrong. Load the page again.";
+  if (error.status >= 500) return "The service is busy at the moment. Try again shortly.";
+  if (error.status === 429) return `Too many tries. Try again in ${span(error.retryAfter ?? 60)}.`;
+  return error.detail || error.message;
+}
+
+/** Say a number of seconds: "40 seconds", "5 minutes". */
+export function span(seconds) {
+  const [count, unit] = seconds < 90 ? [Math.ceil(seconds), "second"] : [Math.ceil(seconds / 60), "minute"];
+  return `${count} ${unit}${count === 1 ? "" : "s"}`;
+}
+
+/** Hand what is in the form to `work` and show what it refuses: next to the field, else on top. */
+export function onSubmit(form, work, { places = {}, words = {} } = {}) {
+  const button = form.querySelector("[type=submit]");
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (button.getAttribute("aria-busy") === "true") return;
+    clear(form);
+    if (!complete(form)) return;
+    button.setAttribute("aria-busy", "true");
+    try {
+      await work(values(form));
+    } catch (error) {
+      refuse(form, error, places, words);
+    } finally {
+      button.removeAttribute("aria-busy");
+    }
+  });
+  form.addEventListener("input", ({ target }) => target.name && unmark(target));
+  for (const reveal of form.querySelectorAll(".reveal")) reveal.addEventListener("click", () => toggle(reveal));
+}
+
+/** Take away what an earlier try was told. */
+export function clear(form) {
+  tell(form, "");
+  for (const input of form.querySelectorAll("[aria-invalid]")) unmark(input);
+}
+
+function values(form) {
+  const inputs = [...form.elements].filter((input) => input.name && input.name !== "ignored");
+  return Object.fromEntries(inputs.map((input) => [input.name, input.type === "checkbox" ? input.checked : input.value]));
+}
+
+function complete(form) {
+  const empty = [...form.elements].filter((input) => input.required && !input.value);
+  for (const input of empty) mark(input, EMPTY[input.name] ?? WORDS.missing);
+  empty[0]?.focus();
+  return empty.length === 0;
+}
+
+/** A problem names its fields; `places` has the field of a code that names none, `words` what to say instead. */
+function refuse(form, error, places, words) {
+  const whole = { field: places[error.code], message: words[error.code] ?? inWords(error) };
+  const wrong = error.errors?.length ? error.errors : [whole];
+  const fields = wrong.filter(({ field }) => field && form.elements[field]);
+  if (fields.length === 0) return tell(form, wrong[0].message);
+  for (const { field, code, message } of fields.reverse()) {
+    mark(form.elements[field], WORDS[`${field}:${code}`] ?? WORDS[code] ?? message);
+  }
+  form.elements[fields.at(-1).field].focus();
+}
+
+function mark(input, text) {
+  const place = document.getElementById(`${input.id}-wrong`);
+  place.textContent = text;
+  place.hidden = false;
+  input.setAttribute("aria-invalid", "true");
+}
+
+function unmark(input) {
+  const place = document.getElementById(`${input.id}-wrong`);
+  if (!place) return;
+  place.hidden = true;
+  place.textContent = "";
+  input.removeAttribute("aria-invalid");
+}
+
+function tell(form, text) {
+  const place = form.querySelector(".alert");
+  place.textContent = text;
+  place.hidden = !text;
+}
+
+function toggle(reveal) {
+  const input = document.getElementById(reveal.getAttribute("aria-controls"));
+  const shown = input.type === "password";
+  input.type = shown ? "text" : "password";
+  reveal.setAttribute("aria-pressed", String(shown));
+}

@@ -1,0 +1,29 @@
+import { onSubmit } from "./forms.js";
+import { watchStrength } from "./strength.js";
+import { SessionError } from "/session-client.js";
+
+const form = document.getElementById("form");
+const token = new URLSearchParams(location.hash.slice(1)).get("token");
+
+async function reset({ new_password }) {
+  const answer = await fetch("/password-reset", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ token, new_password }),
+  });
+  const wait = Number(answer.headers.get("Retry-After")) || null;
+  if (!answer.ok) throw new SessionError(answer.status, await answer.json().catch(() => ({})), wait);
+  location.replace("/sign-in?reason=password_reset");
+}
+
+if (token) {
+  history.replaceState(null, "", location.pathname); // it works once, and is nobody's business afterwards
+  watchStrength(form);
+  onSubmit(form, reset);
+  form.elements.new_password.focus();
+} else {
+  form.hidden = true;
+  document.getElementById("no-link").hidden = false;
+}
+// Another link opened in this very tab changes only the part behind the `#`.
+addEventListener("hashchange", () => location.reload());

@@ -1,0 +1,13 @@
+import { client } from "./entrance.js";
+import { onSubmit } from "./forms.js";
+import { watchStrength } from "./strength.js";
+
+const form = document.getElementById("form");
+
+if (form) {
+  onSubmit(form, ({ email, ...account }) => client.signUp(email ? { ...account, email } : account), {
+    places: { username_taken: "username" },
+  });
+  watchStrength(form, () => [form.elements.username.value, form.elements.email.value]);
+  form.elements.username.focus();
+}

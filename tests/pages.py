@@ -1,0 +1,115 @@
+"""What people do on the pages, for the tests that do it in a real browser."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.conftest import PASSWORD, Server, environment
+
+PUBLIC = ("/sign-in", "/sign-up", "/reset-password#token=pr_none")
+GATED = ("/", "/account")
+SIGNED_IN = "Hello, {}"
+
+
+@contextmanager
+def visitor(browser: Browser, server: Server, **more: Any) -> Iterator[Page]:
+    """A browser of its own, with no cookies; fails the test when a page's script or policy did."""
+    context = browser.new_context(base_url=server.url, **more)
+    said: list[str] = []
+    context.on("weberror", lambda error: said.append(str(error.error)))
+    context.on("console", lambda message: said.append(message.text) if "Policy" in message.text else None)
+    yield context.new_page()
+    context.close()
+    assert said == []
+
+
+def account(server: Server, username: str, **more: Any) -> dict[str, Any]:
+    """Make an account over HTTP, with a device of its own; returns its tokens."""
+    body = {"username": username, "password": PASSWORD, **more}
+    answer = httpx.post(f"{server.url}/signup", json=body)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def another_device(server: Server, username: str, **more: Any) -> dict[str, Any]:
+    answer = httpx.post(f"{server.url}/login", json={"username": username, "password": PASSWORD, **more})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def fill(page: Page, **fields: str) -> None:
+    """Fill fields by their labels: `current_password` is "Current password"."""
+    for name, value in fields.items():
+        label = "E-mail" if name == "email" else name.replace("_", " ").capitalize()
+        page.get_by_label(label, exact=True).fill(value)
+
+
+def sign_in(page: Page, username: str, password: str = PASSWORD, start: str = "/sign-in") -> None:
+    page.goto(start)
+    fill(page, username=username, password=password)
+    page.get_by_role("button", name="Continue").click()
+
+
+def signed_in(page: Page, username: str) -> None:
+    """Wait until the protected page greets the user and has called the API."""
+    expect(page.get_by_role("heading", level=1)).to_have_text(SIGNED_IN.format(username))
+    expect(page.locator("[data-member=data]")).to_have_text("Protected data")
+
+
+def says_why(page: Page, words: str, timeout: float = 10_000) -> None:
+    """Wait for the sign-in page that tells a reason."""
+    expect(page.locator(".notice")).to_have_text(words, timeout=timeout)
+    assert "/sign-in" in page.url
+
+
+def wrong(page: Page, label: str) -> str:
+    """What stands next to a field, and is tied to it for screen readers."""
+    field = page.get_by_label(label, exact=True)
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(field).to_be_focused()
+    named = (field.get_attribute("aria-describedby") or "").split()[0]
+    return page.locator(f"#{named}").inner_text()
+
+
+def token_of(context: BrowserContext, page: Page) -> str:
+    """The access token with which the protected page asks."""
+    with page.expect_request("**/protected") as asked:
+        page.get_by_role("button", name="Ask again").click()
+    return asked.value.headers["authorization"].removeprefix("Bearer ")
+
+
+def command(server: Server, *arguments: str) -> str:
+    """Run the command line on the server's data, as its operator does."""
+    data = server.log.parent / server.log.stem
+    done = subprocess.run(
+        [sys.executable, "-m", "sessionapi", *arguments],
+        env={**os.environ, **environment(data, public_url=server.url)},
+        cwd=data.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def age(server: Server, username: str, **columns: float) -> None:
+    """Make the sessions of a user older: each named moment goes back by so many seconds."""
+    moves = ", ".join(f"{name} = {name} - {int(seconds * 1e6)}" for name, seconds in columns.items())
+    change(server, username, moves)
+
+
+def change(server: Server, username: str, columns: str, device: str = "%") -> None:
+    """Change the rows of a user's sessions, of one device or of all, as time would."""
+    data = server.log.parent / server.log.stem / "sessionapi.db"
+    with sqlite3.connect(data, timeout=30) as database:
+        where = "user_id = (select id from users where username = ?) and device_name like ?"
+        done = database.execute(f"update sessions set {columns} where {where}", (username, device))
+        assert done.rowcount
+    database.close()
