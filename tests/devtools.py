@@ -6,6 +6,7 @@ whose id we know.
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +16,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import httpx
 from websockets.sync.client import ClientConnection, connect
 
 from tests.browser import ARGUMENTS, CHROMIUM
@@ -60,13 +60,18 @@ class Chromium:
     """A browser process and its profile."""
 
     process: subprocess.Popen[bytes]
-    port: int
+    address: str
     wires: ExitStack
+    whole: Tab
 
-    def tab(self, url: str) -> Tab:
-        """Open a tab in front of the others."""
-        made = httpx.put(f"http://127.0.0.1:{self.port}/json/new?{url}").json()
-        return Tab(self.wires.enter_context(connect(made["webSocketDebuggerUrl"], max_size=None)))
+    def somebody(self) -> str:
+        """Return the id of a context of its own, as another profile."""
+        return str(self.whole.send("Target.createBrowserContext")["browserContextId"])
+
+    def tab(self, url: str, **whose: str) -> Tab:
+        """Open a tab in front of the others, of the profile or `browserContextId=`."""
+        made = self.whole.send("Target.createTarget", url=url, **whose)["targetId"]
+        return Tab(self.wires.enter_context(connect(f"{self.address}/devtools/page/{made}", max_size=None)))
 
     def kill(self) -> None:
         """End it as a power cut does: at once, and all its processes."""
@@ -75,11 +80,8 @@ class Chromium:
 
     def close(self) -> None:
         """End it as people do: it writes everything to the disk."""
-        if self.process.poll() is None:
-            version = httpx.get(f"http://127.0.0.1:{self.port}/json/version").json()
-            with connect(version["webSocketDebuggerUrl"]) as wire:
-                wire.send(json.dumps({"id": 1, "method": "Browser.close"}))
-                self.process.wait(30)
+        self.whole.send("Browser.close")
+        self.process.wait(30)
 
 
 @contextmanager
@@ -95,9 +97,11 @@ def chromium(profile: Path) -> Iterator[Chromium]:
         start_new_session=True,
     )
     try:
-        eventually(lambda: told.exists() and told.read_text().count("\n"))
+        port, path = eventually(lambda: told.exists() and re.findall(r"\A(\d+)\n(\S+)", told.read_text()))[0]
+        address = f"ws://127.0.0.1:{port}"
         with ExitStack() as wires:
-            yield Chromium(process, int(told.read_text().split("\n")[0]), wires)
+            whole = Tab(wires.enter_context(connect(address + path, max_size=None)))
+            yield Chromium(process, address, wires, whole)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

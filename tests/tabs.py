@@ -20,8 +20,12 @@ HTML = b"""<!doctype html><meta charset="utf-8"><title>app</title><script type="
 const asked = new URLSearchParams(location.search);
 const { createClient } = await import(`${asked.get("api")}/session-client.js`);
 window.states = [];
+const made = performance.now();
 window.client = createClient({ baseUrl: asked.get("api"), warnBefore: Number(asked.get("warn")) });
-client.onChange((state) => states.push(state));
+client.onChange((state) => {
+  window.knownAfter ??= performance.now() - made;
+  states.push(state);
+});
 </script>"""
 KNOWN = "() => window.client && client.user !== undefined"
 SIGNED_IN = "() => window.client?.user"
