@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Route
 
 from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import PASSWORD, eventually
+from tests.conftest import PASSWORD
 from tests.tabs import SIGNED_IN, SIGNED_OUT, Person, World, app_at, reasons, world
 
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.server]
@@ -85,11 +85,18 @@ def test_nobody_else_is_told_the_token(here: World, person: Person):
     """Falls without `trusted` in fetch()."""
     page = person.sign_up("secret")
     with app_at() as elsewhere:
-        sent = Sent(here, refused=0)
+        sent = Sent(here, refused=9)
         page.route(f"{elsewhere}/*", sent)
-        page.evaluate("(url) => client.fetch(url, { mode: 'no-cors' }).catch(() => {})", f"{elsewhere}/")
-        eventually(lambda: sent.tokens)
+        assert page.evaluate("(url) => client.fetch(url).then((it) => it.status)", f"{elsewhere}/") == 401
     assert sent.tokens == ["none"]
+
+
+def test_to_stay_is_to_be_there_without_any_input(person: Person):
+    """Falls without `active` in stay(). The first time the page was just opened."""
+    page = person.sign_up("stays")
+    for _ in range(2):
+        page.evaluate("() => client.stay()")
+    assert [refresh.active for refresh in person.wire.refreshes] == [True, True]
 
 
 def test_a_new_password_goes_on_with_the_session_and_a_confirmed_one_keeps_the_key(

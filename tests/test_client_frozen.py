@@ -135,7 +135,7 @@ def test_a_sign_in_wins_over_the_refresh_of_a_frozen_tab(ada: Ada):
 
 
 def test_a_page_that_comes_back_by_the_back_button_knows_that_its_user_has_left(ada: Ada):
-    """Falls without `persisted` in wake(), where the browser kept the page: no message arrives there."""
+    """Where the browser kept the page it has heard no message: wake() asks the service."""
     ada.first.evaluate(
         "void (location = location.origin + '/?api=' + encodeURIComponent('http://127.0.0.1:9'))"
     )

@@ -113,7 +113,7 @@ def test_a_wrong_password_and_a_service_that_is_away_are_told_in_words(page: Pag
 
 
 def test_a_warning_counts_down_to_the_end_and_can_be_answered(page: Page, spa):
-    """Falls without `active` in stay(). Not remembered: the cookie goes with the browser, 30 s to the end."""
+    """Not remembered: the cookie goes with the browser, and the end is 30 s away."""
     app, at = spa
     sign_up(page, app, "alan", remember=False)
     assert session_cookie(page)["expires"] == -1
