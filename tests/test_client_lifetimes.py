@@ -65,6 +65,7 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Life]]
             lives["ten"].person.tab(until=SIGNED_IN)
         lives["there"].page.evaluate(TYPES_NOW_AND_THEN)
         lives["offline"].person.context.set_offline(True)
+        lives["offline"].person.wire.refreshes.clear()
         wait_until(lives, time.monotonic() + LIFETIMES * TTL * (1 if PROVE else 0.85))
         yield lives
 
