@@ -7,7 +7,8 @@ first. What the server answers is asked of the real `policy.decide`.
 A tab may refresh at any moment. A request and its answer are held up for up to five seconds, or lost; of two
 that are under way either comes first. After five seconds a tab gives its try up, and an answer that is not
 there by then counts as lost. A page can be reloaded after its cookie was set and before its script saw the
-answer. What is lost and what is reloaded are the faults.
+answer. A browser that crashes has the cookie of half a minute before, when it wrote cookies to the disk the
+last time. What is lost, what is reloaded and what crashes are the faults.
 """
 
 import re
@@ -43,6 +44,8 @@ class World:
     wait_after_a_late_repeat: bool = True
     key_per_token: bool = True
     new_key_only_for_newer: bool = True
+    new_key_when_written: bool = True
+    crashes: bool = True
 
 
 class Try(NamedTuple):
@@ -60,10 +63,16 @@ class Try(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a script stores beside the cookie: the generation it was last told, and the key made for it."""
+    """What a script stores beside the cookie: the generation it was last told, and the key to send.
+
+    `spent` is set while the key is still that of the generation before; `seen` unless all who were told of
+    the new one are gone.
+    """
 
     generation: int
     key: int
+    spent: bool = False
+    seen: bool = True
 
 
 class State(NamedTuple):
@@ -129,7 +138,7 @@ def steps(world: World, state: State) -> Iterator[tuple[str, State]]:
     for tab, one in enumerate(state.tries):
         if one is None:
             if not world.one_try_at_a_time or state.tries == (None, None):
-                yield sent(state, tab)
+                yield from sent(world, state, tab)
             continue
         may_fail = world.faults is None or state.faults < world.faults
         name = "AB"[tab]
@@ -147,17 +156,33 @@ def steps(world: World, state: State) -> Iterator[tuple[str, State]]:
             yield f"{name}'s {one.stage} is lost", fault(lost, world)
         if one.waited and one.stage == "lost":
             yield f"{name} gives its try up", with_try(state, tab, None)
+    fresh = state.jar == 0 and state.rotated < APART
+    if world.crashes and fresh and (world.faults is None or state.faults < world.faults):
+        yield "the browser crashes: it has the cookie of before", fault(crashed(state), world)
     if not any(one and one.waited for one in state.tries):
         yield later(state, 1)
         if state.tries == (None, None):
             yield later(state, APART)
 
 
-def sent(state: State, tab: int) -> tuple[str, State]:
-    """A tab sends what the jar holds, with its key."""
-    key = state.stores[tab % len(state.stores)].key
+def sent(world: World, state: State, tab: int) -> Iterator[tuple[str, State]]:
+    """A tab sends what the jar holds, with its key; a spent one is exchanged if the cookie is written."""
+    at = tab % len(state.stores)
+    kept = state.stores[at]
     text = f"{'AB'[tab]} sends token {{{state.jar}}}"
-    return text, with_try(state, tab, Try("request", state.jar, key))
+    keys = [kept.key]
+    if kept.spent and kept.seen and (state.rotated >= APART or not world.new_key_when_written):
+        keys.append(1 + max(keys_in(state)))
+    for key in keys:
+        following = with_kept(state, at, Kept(kept.generation, key))
+        said = text if key == kept.key else f"{text} with a new key"
+        yield said, with_try(following, tab, Try("request", state.jar, key))
+
+
+def crashed(state: State) -> State:
+    """The browser is gone, and with it the cookie that wasn't yet on the disk and all who knew of it."""
+    stores = tuple(kept._replace(seen=False) if kept.spent else kept for kept in state.stores)
+    return renamed(state._replace(jar=-1, tries=(None, None), stores=stores))
 
 
 def arrived(world: World, state: State, tab: int) -> tuple[str, State]:
@@ -232,9 +257,7 @@ def told(world: World, state: State, tab: int, *, script: bool) -> tuple[str, St
     if script and (
         answer.generation > kept or (answer.generation < kept and not world.new_key_only_for_newer)
     ):
-        stores = list(state.stores)
-        stores[at] = Kept(answer.generation, 1 + max(keys_in(state)))
-        following = following._replace(stores=tuple(stores))
+        following = with_kept(following, at, Kept(answer.generation, state.stores[at].key, spent=True))
     return f"{'AB'[tab]} is answered token {{{answer.generation}}}", renamed(following)
 
 
@@ -251,6 +274,13 @@ def with_try(state: State, tab: int, one: Try | None) -> State:
     """Return the state with another try of a tab, or with none."""
     tries = (one, state.tries[1]) if tab == 0 else (state.tries[0], one)
     return renamed(state._replace(tries=tries))
+
+
+def with_kept(state: State, at: int, kept: Kept) -> State:
+    """Return the state with something else in a store."""
+    stores = list(state.stores)
+    stores[at] = kept
+    return state._replace(stores=tuple(stores))
 
 
 def fault(state: State, world: World) -> State:
@@ -297,6 +327,7 @@ TAKEN_AWAY = {
     "Without the wait after a late repeat": "wait_after_a_late_repeat",
     "With a key that belongs to the tab, not to the token": "key_per_token",
     "With a new key for an older generation too": "new_key_only_for_newer",
+    "With a new key before the cookie is on the disk": "new_key_when_written",
 }
 
 

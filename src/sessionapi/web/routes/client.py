@@ -1,9 +1,9 @@
 """The client for browsers, with its types: served whether or not the pages are."""
 
+from hashlib import sha256
 from pathlib import Path
 
-from fastapi import APIRouter
-from starlette.responses import FileResponse
+from fastapi import APIRouter, Request, Response
 
 router = APIRouter(include_in_schema=False)
 
@@ -13,16 +13,36 @@ SHARED = {
     "Cross-Origin-Resource-Policy": "cross-origin",
     "Cache-Control": "no-cache",
 }
-"""It is no secret: any origin may import it. A browser asks each time, and is answered 304 by the ETag."""
+"""It is no secret: any origin may import it. A browser asks each time, so that nobody runs an old one."""
+
+
+class Script:
+    """A file of the client, read once. Who has it already is answered 304 (RFC 9110, 13.1.2)."""
+
+    def __init__(self, name: str, media_type: str) -> None:
+        self._content = (STATIC / name).read_bytes()
+        self._media_type = media_type
+        self._headers = {**SHARED, "ETag": f'"{sha256(self._content).hexdigest()[:32]}"'}
+
+    def answer(self, request: Request) -> Response:
+        """Return the file, or 304; a proxy that compresses makes the ETag a weak one."""
+        known = request.headers.get("if-none-match", "").split(",")
+        if self._headers["ETag"] in [tag.strip().removeprefix("W/") for tag in known]:
+            return Response(status_code=304, headers=self._headers)
+        return Response(self._content, media_type=self._media_type, headers=self._headers)
+
+
+CLIENT = Script("session-client.js", "text/javascript")
+TYPES = Script("session-client.d.ts", "text/plain")
 
 
 @router.get("/session-client.js")
-async def session_client() -> FileResponse:
+async def session_client(request: Request) -> Response:
     """Return the ES module."""
-    return FileResponse(STATIC / "session-client.js", media_type="text/javascript", headers=SHARED)
+    return CLIENT.answer(request)
 
 
 @router.get("/session-client.d.ts")
-async def session_client_types() -> FileResponse:
+async def session_client_types(request: Request) -> Response:
     """Return its types, for editors."""
-    return FileResponse(STATIC / "session-client.d.ts", media_type="text/plain", headers=SHARED)
+    return TYPES.answer(request)

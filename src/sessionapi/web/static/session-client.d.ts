@@ -45,9 +45,12 @@ export interface Credentials {
 
 export interface Client {
   readonly user: User | null | undefined;
-  /** The access token, renewed if need be; `null` when nobody is signed in. Rejects only when the service is away. */
+  /** The access token, renewed if need be; `null` when nobody is signed in. Rejects when the service can't be asked. */
   getToken(): Promise<string | null>;
-  /** `fetch` with the token: to the page's origin, the service's and `origins` alone. Renews and repeats once at a 401. */
+  /**
+   * `fetch` with the token: to the page's origin, the service's and `origins` alone. An address without a host is one
+   * of the service. Renews and repeats once at a 401, unless somebody else is signed in by then.
+   */
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
   signUp(account: Credentials & { email?: string }): Promise<User>;
   signIn(credentials: Credentials): Promise<User>;
@@ -58,7 +61,7 @@ export interface Client {
   changePassword(body: { current_password: string; new_password: string }): Promise<void>;
   /** Says that somebody is there: moves the idle end of the session. */
   stay(): Promise<void>;
-  /** Calls at every change, of any tab; returns the function that stops it. */
+  /** Calls at every change, of any tab, from when it is first known; returns the function that stops it. */
   onChange(listener: (state: State) => void): () => void;
 }
 

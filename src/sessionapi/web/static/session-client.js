@@ -1,22 +1,19 @@
 // Keeps a browser signed in. The refresh token stays in an HttpOnly cookie, the access token in memory.
-// A refresh is repeated safely: two at once, or one whose answer was lost, get the same successor. So no lock
-// here is needed for correctness; they only save requests, and none is waited for longer than 2 s.
+// Two refreshes at once, or one whose answer was lost, get the same successor. So the lock is not needed for
+// correctness; it saves requests, and none is waited for longer than 2 s if its tab is frozen.
 
 const TRY_MS = 5000; // a try is given up after this
-const LOCK_MS = 2000; // a frozen tab that holds the lock delays the others by no more
-const HAND_OVER_MS = 100; // so long the lock is kept after a refresh, for the answer to reach the other tabs
-const ASK_MS = 50; // so long a new tab waits for a token of another one
-const ENDED = ["session_revoked", "session_expired", "invalid_refresh_token", "refresh_token_reused"];
+const LOCK_MS = 1300; // so long a tab that holds the lock may say nothing
+const ASK_MS = 50; // so long another tab may take to hand over its token
+const ENDED = /^(session_(revoked|expired)|invalid_refresh_token|refresh_token_reused)$/;
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-const hex = (byte) => byte.toString(16).padStart(2, "0");
-const randomKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), hex).join("");
 
-/** An answer of the service that is no success: `code`, `detail`, `reason`, `errors`, as its problem says. */
+/** What the service refused, as its problem says it. */
 export class SessionError extends Error {
   constructor(status, problem, retryAfter) {
     super(problem.detail || `The service answered ${status}.`);
-    Object.assign(this, { name: "SessionError", status, retryAfter, errors: [] }, problem);
+    Object.assign(this, { name: "SessionError", errors: [], ...problem, status, retryAfter });
   }
 }
 
@@ -25,15 +22,19 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
   const base = new URL(baseUrl || "/", location.href).href.replace(/\/$/, "");
   const trusted = new Set([new URL(base).origin, location.origin, ...origins]);
   const name = `sessionapi:${base}`;
-  const channel = new BroadcastChannel(name);
+  const channel = globalThis.BroadcastChannel ? new BroadcastChannel(name) : { postMessage() {} };
   const memory = new Map(); // in place of storage that the browser refuses
   const listeners = new Set();
-  let user, token, reason, renewing, timer, warning, shown;
-  let [fails, endings] = [0, 0];
+  let user, token, reason, renewing, timer, warning, shown, gone, refusal, answered;
+  let [fails, changes, quietUntil, heard, asked, marked] = [0, 0, 0, 0, -Infinity, -Infinity];
 
-  // Storage that all tabs share: the generation with its Idempotency-Key, and whether there was input.
+  // Shared by all tabs: the generation with its Idempotency-Key, and the last input.
   const stored = (item) => {
-    try { return JSON.parse(localStorage.getItem(`${name}:${item}`)); } catch { return memory.get(item) ?? null; }
+    try {
+      return JSON.parse(localStorage.getItem(`${name}:${item}`)) ?? memory.get(item);
+    } catch {
+      return memory.get(item);
+    }
   };
   const store = (item, value) => {
     memory.set(item, value);
@@ -43,15 +44,15 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
   // A token is old when either clock says so: the monotonic one stops while a laptop sleeps, the other may be set.
   const age = (it) => Math.max(performance.now() - it.at, Date.now() - it.date) / 1000;
   const left = () => (token ? token.expires_in - age(token) : 0);
-  const secondsLeft = () => (token ? Math.max(0, Math.round(token.session_expires_in - age(token))) : 0);
+  const secondsLeft = () => Math.max(0, Math.round(token.session_expires_in - age(token)));
 
   function tell() {
-    const soon = user && warnBefore && secondsLeft() <= warnBefore;
+    const soon = token && warnBefore && secondsLeft() <= warnBefore;
     const state = { user, reason, secondsLeft: soon ? secondsLeft() : null };
     const text = JSON.stringify(state);
     if (text === shown) return;
     shown = text;
-    for (const listener of [...listeners]) listener(state);
+    for (const listener of listeners) queueMicrotask(() => listener(state)); // its errors are its own
   }
 
   function plan() {
@@ -59,170 +60,222 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     clearInterval(warning);
     if (user === null) return;
     // At 5/6 of the lifetime, a little earlier by chance: no two clients keep step.
-    const life = token ? token.expires_in * (5 / 6 - Math.random() / 12) - age(token) : 0;
-    const wait = Math.max(life, fails ? Math.min(30, 2 ** fails) : 1);
+    const due = token ? token.expires_in * (5 / 6 - Math.random() / 12) - age(token) : 0;
+    const again = fails ? Math.min(30, 2 ** fails) * (1 - Math.random() / 4) : 1;
+    const wait = Math.max(due, again, (quietUntil - performance.now()) / 1000);
     timer = setTimeout(() => renew().catch(() => {}), 1000 * wait);
-    if (warnBefore) warning = setInterval(() => secondsLeft() <= warnBefore && tell(), 1000);
+    if (warnBefore && token) warning = setInterval(tell, 1000);
   }
 
-  function take(tokens, old = 0) {
+  function take(tokens, old) {
+    if (token && token.session_id !== tokens.session_id) changes += 1;
     token = { ...tokens, at: performance.now() - 1000 * old, date: Date.now() - 1000 * old };
     [user, reason, fails] = [tokens.user, null, 0];
     plan();
     tell();
   }
 
-  function adopt(tokens, anew) {
+  const share = () =>
+    channel.postMessage({ tokens: token, age: age(token), date: Date.now(), known: stored("try") });
+
+  /** Takes an answer; its age counts from the request, for the token was made after that. */
+  function adopt({ tokens, began }, anew) {
     const { session_id: session, generation } = tokens;
     const known = stored("try");
     // The key belongs to the refresh token: an answer of an older generation makes no new one.
-    if (anew || (known?.session && known.session !== session) || generation > known?.generation) {
-      store("try", { session, generation, key: known?.session || anew ? randomKey() : known.key });
+    if (anew || session !== known.session || generation > known.generation) {
+      store("try", { session, generation, key: known?.key ?? crypto.randomUUID(), used: true });
     }
-    take(tokens);
-    channel.postMessage({ tokens, date: Date.now() });
+    if (anew) changes += 1;
+    take(tokens, (performance.now() - began) / 1000);
+    share();
   }
 
-  function end(why, quiet) {
-    const was = user;
-    [token, user, reason] = [null, null, why];
-    endings += 1;
+  function end(why, session, quiet) {
+    changes += 1;
+    [token, user, reason, gone] = [null, null, why, session];
     plan();
-    if (was && !quiet) channel.postMessage({ ended: why ?? "" });
+    if (!quiet) channel.postMessage({ ended: why ?? "", session });
     tell();
   }
 
   channel.onmessage = ({ data }) => {
-    if (data.ask && left() > 2) channel.postMessage({ tokens: token, age: age(token), date: Date.now() });
-    if ("ended" in data) end(data.ended || null, true);
-    if (!data.tokens) return;
-    const old = (data.age ?? 0) + Math.max(0, Date.now() - data.date) / 1000; // a frozen tab reads it late
-    if (data.tokens.expires_in - old > Math.max(1, left())) take(data.tokens, old);
+    if (data.busy) heard = performance.now();
+    if (left() > Math.max(2, data.ask + 1)) share();
+    if ("ended" in data) {
+      gone = data.session;
+      if (token && (!gone || token.session_id === gone)) end(data.ended || null, gone, true);
+    }
+    if (!data.tokens || data.tokens.session_id === gone) return;
+    if (data.known) memory.set("try", data.known);
+    const { session_id: session, access_token: access, expires_in: life } = data.tokens;
+    const old = data.age + Math.max(0, Date.now() - data.date) / 1000; // a frozen tab reads it late
+    const later = performance.now() - 1000 * old > token?.at && access !== token.access_token;
+    // The ids of sessions are ordered by time.
+    if (life - old > 1 && (!token || session > token.session_id || (session === token.session_id && later))) {
+      take(data.tokens, old);
+      answered?.();
+    }
   };
 
   async function post(path, body, headers = {}) {
-    const sends = body === undefined ? {} : { "Content-Type": "application/json" };
+    const began = performance.now();
     const answer = await fetch(base + path, {
       method: "POST",
       credentials: "include",
       cache: "no-store",
-      headers: { ...sends, ...headers },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      headers: body ? { "Content-Type": "application/json", ...headers } : headers,
+      body: body && JSON.stringify(body),
       signal: AbortSignal.timeout(path === "/refresh" ? TRY_MS : 6 * TRY_MS),
     });
-    const json = answer.status === 204 ? {} : await answer.json().catch(() => ({}));
-    if (!answer.ok) throw new SessionError(answer.status, json, Number(answer.headers.get("Retry-After")) || null);
-    return json;
+    if (!answer.ok) {
+      const problem = await answer.json().catch(() => ({}));
+      throw new SessionError(answer.status, problem, Number(answer.headers.get("Retry-After")) || null);
+    }
+    return { began, tokens: answer.status === 204 ? null : await answer.json() };
   }
 
   async function refresh(active) {
-    let known = stored("try");
-    if (!known) store("try", (known = { session: null, generation: -1, key: randomKey() }));
-    const there = active || stored("input") === true;
-    const before = endings;
-    store("input", false);
+    const before = changes;
+    const kept = stored("try") ?? { session: null, generation: -1, key: crypto.randomUUID() };
+    // A key that served the token before is exchanged by who has known the cookie to be new for 30 s: until then
+    // a crash can bring the old one back (Chromium writes it that late), which needs the old key.
+    const saw = token?.session_id === kept.session && token.generation === kept.generation;
+    const fresh = kept.used && saw && age(token) > Math.min(30, 0.7 * (token.expires_in || 60));
+    const known = { ...kept, used: false, key: fresh ? crypto.randomUUID() : kept.key };
+    store("try", known);
+    const input = stored("input");
+    let answer;
     try {
-      const tokens = await post("/refresh", { active: there }, { "Idempotency-Key": known.key });
-      if (endings === before) adopt(tokens); // else somebody signed out meanwhile, and that wins
+      const there = active || input !== stored("told");
+      answer = await post("/refresh", { active: there }, { "Idempotency-Key": known.key });
     } catch (error) {
-      if (there) store("input", true);
-      throw Object.assign(error, { known });
+      if (!ENDED.test(error.code)) throw error;
+      // Somebody may have signed in anew meanwhile: then this answer is about a session of the past.
+      if (stored("try").session !== known.session) return refresh(active);
+      const why = user || error.reason ? (error.reason ?? error.code) : null;
+      if (changes === before) end(why, known.session, !user);
+      return;
     }
+    if (changes !== before) return; // somebody signed out or in meanwhile, and that wins
+    if (answer.tokens.session_id === gone) {
+      gone = null; // another tab says that it has ended: ask once more
+      return refresh(active);
+    }
+    store("told", input);
+    adopt(answer);
   }
 
-  async function tries(active) {
-    for (let count = 1; ; count++) {
-      try {
-        return await refresh(active);
-      } catch (error) {
-        if (ENDED.includes(error.code)) {
-          // Somebody may have signed in anew meanwhile: then this answer is about a session of the past.
-          if (stored("try").session !== error.known.session) continue;
-          return end(user || error.reason ? (error.reason ?? error.code) : null);
-        }
-        if (count === 3 || error.status < 500) throw error;
-        await pause(300 * count);
-      }
-    }
+  /** Does the work under the lock of all tabs. One that holds it and stays mute is frozen: it is robbed. */
+  function alone(work) {
+    return new Promise((resolve, reject) => {
+      const began = performance.now();
+      const patience = LOCK_MS + Math.random() * 200;
+      const wait = new AbortController();
+      const look = () => performance.now() - Math.max(began, heard) > patience && wait.abort();
+      const looking = setInterval(look, 50);
+      let begun;
+      const beat = () => {
+        heard = performance.now(); // a message doesn't reach its own tab
+        channel.postMessage({ busy: true });
+      };
+      const run = () => {
+        begun = true;
+        clearInterval(looking);
+        beat();
+        const beating = setInterval(beat, LOCK_MS / 3);
+        return work().then(resolve, reject).finally(() => clearInterval(beating));
+      };
+      if (!navigator.locks) return run();
+      navigator.locks
+        .request(name, { signal: wait.signal }, run)
+        .catch(() => begun || navigator.locks.request(name, { steal: true }, run))
+        .catch(() => begun || run());
+    });
   }
 
-  // The lock is waited for 2 s, then taken from a tab that doesn't move.
-  async function alone(work) {
-    if (!navigator.locks) return work();
-    try {
-      return await navigator.locks.request(name, { signal: AbortSignal.timeout(LOCK_MS) }, work);
-    } catch (error) {
-      if (error.name !== "TimeoutError") throw error;
-      return navigator.locks.request(name, { steal: true }, work);
-    }
+  /** Asks the other tabs for a younger token. */
+  function ask() {
+    asked = performance.now();
+    channel.postMessage({ ask: left() });
+    return Promise.race([pause(ASK_MS), new Promise((done) => (answered = done))]);
   }
 
-  function renew(active = false, force = false) {
-    renewing ??= renewOnce(active, force).catch((error) => {
+  function renew(active, force) {
+    if (performance.now() < quietUntil) return Promise.reject(refusal);
+    renewing ??= tries(active, force).catch((error) => {
       fails += 1;
+      refusal = error;
+      if (error.retryAfter) quietUntil = performance.now() + 1000 * Math.min(60, error.retryAfter);
       plan();
       throw error;
     }).finally(() => (renewing = null));
     return renewing;
   }
 
-  async function renewOnce(active, force) {
+  async function tries(active, force) {
     const mine = token;
-    if (user === undefined) {
-      channel.postMessage({ ask: true });
-      await pause(ASK_MS);
+    const needless = () => !force && (user === null || (token !== mine && left() > 1));
+    if (user === undefined) await ask();
+    for (let count = 1; !needless(); count++) {
+      try {
+        return await alone(async () => {
+          if (performance.now() - asked > 2 * ASK_MS) await ask(); // the last holder's answer may be on its way
+          if (!needless()) await refresh(active);
+        });
+      } catch (error) {
+        const passing = !error.status || error.status === 409 || error.status >= 500;
+        if (!passing || error.retryAfter || count === 3) throw error;
+        await pause(300 * count);
+      }
     }
-    const done = () => !force && token !== mine && left() > 1;
-    if (done()) return;
-    await new Promise((resolve, reject) => {
-      alone(async () => {
-        if (done()) return resolve();
-        await tries(active).then(resolve, reject);
-        await pause(HAND_OVER_MS);
-      }).catch((error) => (error.name === "AbortError" ? undefined : reject(error)));
-    });
   }
 
   async function getToken() {
     if (left() <= 1 && user !== null) await renew();
-    return user ? token.access_token : null;
+    return token ? token.access_token : null;
   }
 
   async function authorized(input, init = {}) {
     const request = new Request(input instanceof Request ? input : new URL(input, `${base}/`), init);
     if (!trusted.has(new URL(request.url).origin)) return fetch(request); // nobody else is told the token
-    const send = async () => {
-      const access = await getToken();
+    const send = (access) => {
       const again = request.clone();
       if (access) again.headers.set("Authorization", `Bearer ${access}`);
-      return [await fetch(again), access];
+      return fetch(again);
     };
-    const [answer, used] = await send();
+    const used = await getToken();
+    const id = user?.id;
+    const answer = await send(used);
     const challenge = answer.headers.get("WWW-Authenticate");
     if (answer.status !== 401 || !used || (challenge && !challenge.includes("invalid_token"))) return answer;
     if (token?.access_token === used) token = { ...token, expires_in: 0 };
-    await getToken();
-    return user ? (await send())[0] : answer;
+    const access = await getToken();
+    return access && user.id === id ? send(access) : answer; // nobody sends what another one meant to
   }
 
   const start = (path) => async (body) => {
-    adopt(await post(path, { ...body, transport: "cookie" }), true);
+    await alone(async () => adopt(await post(path, { ...body, transport: "cookie" }), true));
     return user;
   };
-  const confirm = (path) => async (body) => {
-    const tokens = await post(path, body, { Authorization: `Bearer ${await getToken()}` });
-    adopt({ ...token, ...tokens }, path === "/me/password");
-  };
+  const bearer = async () => ({ Authorization: `Bearer ${await getToken()}` });
 
-  const wake = () => {
-    if (document.visibilityState === "visible" && user && left() < token.expires_in / 6) renew().catch(() => {});
+  const wake = (event) => {
+    const missed = event.persisted; // out of the back/forward cache, where no message arrives
+    if (document.visibilityState !== "visible" || (user === null && !missed)) return;
+    if (missed || !token || left() < token.expires_in / 6) renew(false, missed).catch(() => {});
   };
   for (const event of ["visibilitychange", "resume"]) document.addEventListener(event, wake);
   for (const event of ["online", "pageshow", "focus"]) addEventListener(event, wake);
-  const input = () => stored("input") !== true && store("input", true);
+  const input = () => {
+    if (performance.now() - marked < 1000) return;
+    marked = performance.now();
+    store("input", Date.now());
+  };
   const often = { passive: true, capture: true };
   for (const event of ["pointerdown", "keydown", "wheel", "touchstart"]) addEventListener(event, input, often);
   if (document.visibilityState === "visible") input(); // to open a page is to be there
+  queueMicrotask(() => renew().catch(() => {}));
 
   return {
     get user() { return user; },
@@ -230,12 +283,23 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     fetch: authorized,
     signUp: start("/signup"),
     signIn: start("/login"),
-    signOut: async () => {
-      await post("/logout").catch((error) => error.status !== 401 && Promise.reject(error));
-      end("logout");
+    signOut: () => alone(async () => {
+      const session = token?.session_id ?? stored("try")?.session;
+      const headers = token ? { Authorization: `Bearer ${token.access_token}` } : {};
+      await post("/logout", null, headers).catch((error) => error.status !== 401 && Promise.reject(error));
+      end("logout", session);
+    }),
+    reauthenticate: async (body) => {
+      const { tokens, began } = await post("/sessions/current/reauthenticate", body, await bearer());
+      if (token?.session_id !== tokens.session_id) return;
+      // Its generation is that of the row, the cookie may be older: the key stays.
+      take({ ...tokens, generation: token.generation }, (performance.now() - began) / 1000);
+      share();
     },
-    reauthenticate: confirm("/sessions/current/reauthenticate"),
-    changePassword: confirm("/me/password"),
+    changePassword: async (body) => {
+      const headers = await bearer();
+      await alone(async () => adopt(await post("/me/password", body, headers), true));
+    },
     stay: async () => {
       await renewing?.catch(() => {});
       await renew(true, true);

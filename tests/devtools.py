@@ -1,0 +1,108 @@
+"""A Chromium of the tests' own, over the DevTools protocol alone.
+
+Playwright keeps every tab visible, and a visible tab can't be frozen; and what is killed here is a process
+whose id we know.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+from tests.browser import ARGUMENTS, CHROMIUM
+from tests.conftest import eventually
+
+
+@dataclass
+class Tab:
+    """A tab, driven by its own connection."""
+
+    wire: ClientConnection
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self.numbers)
+        self.wire.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            said = json.loads(self.wire.recv(timeout=60))
+            if said.get("id") == number:
+                assert "error" not in said, said
+                return said["result"]
+
+    def evaluate(self, call: str) -> Any:
+        """Return what an expression leads to, waiting for its promise."""
+        done = self.send("Runtime.evaluate", expression=call, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in done, done
+        return done["result"].get("value")
+
+    def until(self, test: str, seconds: float = 30) -> None:
+        eventually(lambda: self.evaluate(f"Boolean({test})"), seconds)
+
+    def freeze(self) -> None:
+        self.until("document.visibilityState === 'hidden'")
+        self.send("Page.setWebLifecycleState", state="frozen")
+
+    def thaw(self) -> None:
+        self.send("Page.setWebLifecycleState", state="active")
+
+
+@dataclass
+class Chromium:
+    """A browser process and its profile."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    wires: ExitStack
+    whole: Tab
+
+    def somebody(self) -> str:
+        """Return the id of a context of its own, as another profile."""
+        return str(self.whole.send("Target.createBrowserContext")["browserContextId"])
+
+    def tab(self, url: str, **whose: str) -> Tab:
+        """Open a tab in front of the others, of the profile or `browserContextId=`."""
+        made = self.whole.send("Target.createTarget", url=url, **whose)["targetId"]
+        return Tab(self.wires.enter_context(connect(f"{self.address}/devtools/page/{made}", max_size=None)))
+
+    def kill(self) -> None:
+        """End it as a power cut does: at once, and all its processes."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def close(self) -> None:
+        """End it as people do: it writes everything to the disk."""
+        self.whole.send("Browser.close")
+        self.process.wait(30)
+
+
+@contextmanager
+def chromium(profile: Path) -> Iterator[Chromium]:
+    """Start Chromium on a profile; whatever is left of it at the end is killed."""
+    told = profile / "DevToolsActivePort"
+    told.unlink(missing_ok=True)
+    assert CHROMIUM
+    process = subprocess.Popen(
+        [CHROMIUM, "--headless", *ARGUMENTS, f"--user-data-dir={profile}", "--remote-debugging-port=0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        port, path = eventually(lambda: told.exists() and re.findall(r"\A(\d+)\n(\S+)", told.read_text()))[0]
+        address = f"ws://127.0.0.1:{port}"
+        with ExitStack() as wires:
+            whole = Tab(wires.enter_context(connect(address + path, max_size=None)))
+            yield Chromium(process, address, wires, whole)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)

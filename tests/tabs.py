@@ -1,0 +1,138 @@
+"""Tabs of a page on another origin than the service; they hand the client over as `window.client`."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.browser import ARGUMENTS, CHROMIUM
+from tests.conftest import PASSWORD, Server, serving
+from tests.wire import Threads, Wire, wire
+
+HTML = b"""<!doctype html><meta charset="utf-8"><title>app</title><script type="module">
+const asked = new URLSearchParams(location.search);
+const { createClient } = await import(`${asked.get("api")}/session-client.js`);
+window.states = [];
+const made = performance.now();
+window.client = createClient({ baseUrl: asked.get("api"), warnBefore: Number(asked.get("warn")) });
+client.onChange((state) => {
+  window.knownAfter ??= performance.now() - made;
+  states.push(state);
+});
+</script>"""
+KNOWN = "() => window.client && client.user !== undefined"
+SIGNED_IN = "() => window.client?.user"
+SIGNED_OUT = "() => window.client?.user === null"
+SIGN_UP = """async ([username, password, remember]) => {
+  await client.signUp({ username, password, remember });
+}"""
+
+
+class Html(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(HTML)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def app_at(host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve the page; yields its origin."""
+    server = Threads(("127.0.0.1", 0), Html)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://{host}:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@dataclass
+class World:
+    """One server and one browser; each `person` has a profile and a wire of their own."""
+
+    app: str
+    server: Server
+    data: Path
+    browser: Browser | None
+    close: ExitStack
+
+    def wire(self) -> Wire:
+        made = self.close.enter_context(wire())
+        made.upstream = self.server.url
+        return made
+
+    def address(self, at: Wire, *, warn: int = 0) -> str:
+        """Where the page is, with the address of the service that it is to use."""
+        return f"{self.app}/?{urlencode({'api': at.url, 'warn': warn})}"
+
+    def change(self, name: str, assignments: str) -> None:
+        """Change somebody's session in the database, beside the server: moments are microseconds."""
+        with sqlite3.connect(self.data / "sessionapi.db", timeout=10) as database:
+            who = "user_id = (select id from users where username = ?)"
+            database.execute(f"update sessions set {assignments} where {who}", [name])
+        database.close()
+
+    def rotation_is_due(self, name: str) -> None:
+        """Move somebody's last rotation an hour into the past."""
+        self.change(name, "rotated_at = rotated_at - 3600000000, last_seen_at = last_seen_at - 3600000000")
+
+    def person(self, **options: Any) -> "Person":
+        assert self.browser
+        return Person(self, self.browser.new_context(**options), self.wire())
+
+
+@dataclass
+class Person:
+    """Somebody's browser, and what passes between it and the server."""
+
+    world: World
+    context: BrowserContext
+    wire: Wire
+
+    def tab(self, *, warn: int = 0, until: str = KNOWN) -> Page:
+        page = self.context.new_page()
+        page.goto(self.world.address(self.wire, warn=warn))
+        page.wait_for_function(until)
+        return page
+
+    def sign_up(self, name: str, *, remember: bool = True, warn: int = 0) -> Page:
+        page = self.tab(warn=warn)
+        page.evaluate(SIGN_UP, [name, PASSWORD, remember])
+        self.wire.refreshes.clear()
+        return page
+
+    def token(self) -> str:
+        return self.context.pages[0].evaluate("() => client.getToken()")
+
+    def cookie(self) -> dict[str, Any]:
+        return next(each for each in self.context.cookies() if each["name"] == "__Host-session")
+
+
+@contextmanager
+def world(folder: Path, *, browser: bool = True, **settings: Any) -> Iterator[World]:
+    """A server that lists the page's origin, and a Chromium unless the test starts its own."""
+    with ExitStack() as close:
+        app = close.enter_context(app_at())
+        data = folder / "var"
+        server = close.enter_context(serving(data, allowed_origins=app, **settings))
+        started = None
+        if browser:
+            playwright = close.enter_context(sync_playwright())
+            started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+            close.callback(started.close)
+        yield World(app, server, data, started, close)
+
+
+def reasons(page: Page) -> list[str | None]:
+    """What the page was told, in order: the reason of each state."""
+    return page.evaluate("() => states.map((state) => state.reason)")

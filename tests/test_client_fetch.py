@@ -1,0 +1,141 @@
+"""What the client sends, with which token, and to whom; and what it does without parts of a browser."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Route
+
+from tests.browser import NEEDS_CHROMIUM
+from tests.conftest import PASSWORD
+from tests.tabs import SIGNED_IN, SIGNED_OUT, Person, World, app_at, reasons, world
+
+pytestmark = [*NEEDS_CHROMIUM, pytest.mark.server]
+NEW_PASSWORD = "another good password"
+EXPIRED = 'Bearer error="invalid_token", error_description="expired"'
+WITHOUT = {
+    "storage": "Object.defineProperty(window, 'localStorage', { get() { throw new Error('refused') } })",
+    "channel": "delete window.BroadcastChannel",
+    "locks": "Object.defineProperty(Navigator.prototype, 'locks', { value: undefined })",
+}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("fetch"), refresh_grace=1, rotate_after=3) as it:
+        yield it
+
+
+@pytest.fixture
+def person(here: World) -> Iterator[Person]:
+    it = here.person()
+    yield it
+    it.context.close()
+
+
+class Sent:
+    """The requests to an address: `refused` of them are answered 401, the others go through."""
+
+    def __init__(self, here: World, refused: int) -> None:
+        self.here, self.refused = here, refused
+        self.tokens: list[str] = []
+        self.bodies: list[str | None] = []
+
+    def __call__(self, route: Route) -> None:
+        if route.request.method == "OPTIONS":
+            route.continue_()
+            return
+        self.tokens.append(route.request.headers.get("authorization", "none"))
+        self.bodies.append(route.request.post_data)
+        if len(self.tokens) > self.refused:
+            route.continue_()
+            return
+        readable = {"Access-Control-Allow-Origin": self.here.app}
+        readable["Access-Control-Expose-Headers"] = "WWW-Authenticate"
+        route.fulfill(status=401, headers={**readable, "WWW-Authenticate": EXPIRED})
+
+
+PATCH = """() => client.fetch('/me', {
+  method: 'PATCH', headers: { 'Content-Type': 'application/json' },
+  body: '{"preferences": {"theme": "dark"}}',
+}).then((answer) => answer.status)"""
+
+
+def test_a_401_renews_once_and_repeats_the_request_once_with_its_body(here: World, person: Person):
+    """Falls without the second send() of fetch()."""
+    page = person.sign_up("once")
+    sent = Sent(here, refused=1)
+    page.route("**/me", sent)
+    assert page.evaluate(PATCH) == 200
+    assert len(sent.tokens) == len(set(sent.tokens)) == 2
+    assert sent.bodies[0] == sent.bodies[1] != None  # noqa: E711 - both, and not nothing
+    assert len(person.wire.refreshes) == 1
+
+
+def test_a_second_401_is_the_apps(here: World, person: Person):
+    """Falls with a loop in fetch(): an API that refuses every token would be asked for ever."""
+    page = person.sign_up("twice")
+    sent = Sent(here, refused=9)
+    page.route("**/me", sent)
+    assert page.evaluate(PATCH) == 401
+    assert len(sent.tokens) == 2
+    assert page.evaluate("() => client.user.username") == "twice"
+
+
+def test_nobody_else_is_told_the_token(here: World, person: Person):
+    """Falls without `trusted` in fetch()."""
+    page = person.sign_up("secret")
+    with app_at() as elsewhere:
+        sent = Sent(here, refused=9)
+        page.route(f"{elsewhere}/*", sent)
+        assert page.evaluate("(url) => client.fetch(url).then((it) => it.status)", f"{elsewhere}/") == 401
+    assert sent.tokens == ["none"]
+
+
+def test_to_stay_is_to_be_there_without_any_input(person: Person):
+    """Falls without `active` in stay(). The first time the page was just opened."""
+    page = person.sign_up("stays")
+    for _ in range(2):
+        page.evaluate("() => client.stay()")
+    assert [refresh.active for refresh in person.wire.refreshes] == [True, True]
+
+
+def test_a_new_password_goes_on_with_the_session_and_a_confirmed_one_keeps_the_key(
+    person: Person, here: World
+):
+    """Falls if reauthenticate() takes the generation of the row for that of the cookie."""
+    page = person.sign_up("changes")
+    assert page.evaluate("() => client.stay().then(() => true)")
+    here.rotation_is_due("changes")
+    losses = ["answer", *["request"] * 2]  # a rotation that this browser hears nothing of
+    person.wire.lose = lambda: losses.pop(0) if losses else None
+    assert page.evaluate("() => client.stay().then(() => 'answered', () => 'lost')") == "lost"
+    key = person.wire.refreshes[-1].key
+    page.evaluate("(password) => client.reauthenticate({ password })", PASSWORD)
+    page.wait_for_timeout(1_200)  # the grace is over: only the key leads to the successor
+    assert page.evaluate("() => client.stay().then(() => 'answered')") == "answered"
+    assert person.wire.refreshes[-1].key == key
+    body = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+    page.evaluate("(body) => client.changePassword(body)", body)
+    page.reload()
+    page.wait_for_function(SIGNED_IN)
+    assert person.wire.statuses() == {200}
+
+
+@pytest.mark.parametrize("missing", [("storage",), ("channel",), ("locks",), tuple(WITHOUT)], ids="+".join)
+def test_it_works_without(person: Person, here: World, missing):
+    """Falls where a part of the browser is used without a look whether it is there."""
+    for part in missing:
+        person.context.add_init_script(WITHOUT[part])
+    name = "without-" + "-".join(missing)
+    page = person.sign_up(name)
+    second = person.tab(until=SIGNED_IN)
+    here.rotation_is_due(name)
+    losses = ["answer"]
+    person.wire.lose = lambda: losses.pop() if losses else None
+    assert second.evaluate("() => client.stay().then(() => 'answered')") == "answered"
+    assert page.evaluate("() => client.stay().then(() => 'answered')") == "answered"
+    assert person.wire.statuses() == {200}
+    second.evaluate("() => client.signOut()")
+    page.evaluate("() => client.fetch('/protected')")
+    page.wait_for_function(SIGNED_OUT)
+    assert reasons(page)[-1] in ("logout", "invalid_refresh_token")
