@@ -150,6 +150,17 @@ async def test_the_cookie_has_the_name_of_the_setting(make_settings, clock):
         assert refusal(await service.client.post("/refresh", headers=other))[1] == "invalid_refresh_token"
 
 
+async def test_cookies_are_read_as_they_are(service: Running):
+    """Falls with `request.cookies`, which unquotes: the second one took half a minute (Python 3.11.7)."""
+    cookie = (await cookie_of(service))["Cookie"]
+    name, _, token = cookie.partition("=")
+    for quoted in (f'{name}="{token}"', f'other="{chr(92) * 60_000}"; {name}="{token}"'):
+        answer = await service.client.post("/refresh", headers={"Cookie": quoted})
+        assert refusal(answer)[1] == "invalid_refresh_token"
+    among_others = {"Cookie": f"a=b; c; =d;{cookie} ;e=f"}
+    assert (await service.client.post("/refresh", headers=among_others)).status_code == 200
+
+
 async def test_without_secure_the_cookie_has_neither_prefix_nor_flag(make_settings, clock):
     async with running(make_settings(cookie_secure=False), clock) as service:
         cookie = (await service.client.post("/signup", json=BODY)).headers["set-cookie"]

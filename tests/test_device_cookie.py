@@ -123,7 +123,7 @@ async def test_a_stolen_device_token_buys_a_bounded_number_of_tries(service: Run
 
 @pytest.mark.parametrize("name", ["ada", "nobody"])
 async def test_a_device_token_with_a_strange_letter_is_none_for_everybody(service: Running, name: str):
-    """Falls without the `except` in device_token: it was answered 500, and only for names that somebody has."""
+    """Falls without the `except` in device_token: it was a 500, and only for names that somebody has."""
     await service.sign_up()
     broken = {**login(service, WRONG, device_token=f"dt_{'A' * 86}!"), "username": name}
     answer = await service.client.post("/login", json=broken)
