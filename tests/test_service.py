@@ -1,6 +1,7 @@
 """What surrounds the routes: health, metrics, headers, problems, logs."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -173,6 +174,22 @@ def test_logs_for_people_are_text(tmp_path):
         line = next(line for line in server.log.read_text().splitlines() if "/healthz" in line)
     assert not line.startswith("{")
     assert "request" in line
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_path_of_a_request_steers_no_terminal(tmp_path, form):
+    """Falls without `_visible` in logs: a colour, a new line, a direction of writing in a path."""
+    with serving(tmp_path / "var", log_format=form) as server:
+        httpx.get(f"{server.url}/%0aINJECTED")
+        httpx.get(f"{server.url}/%1b%5b31mred%07%e2%80%aetxt")
+        server.stop()
+        written = server.log.read_text()
+    assert "31mred" in written
+    assert not [line for line in written.splitlines() if line.startswith("INJECTED")]
+    if form == "json":
+        assert json.loads(written.splitlines()[-1])["path"] == "/\x1b[31mred\x07\u202etxt"
+    else:
+        assert not re.search("\x1b\\[31mred|[\x07\u202e]", written)
 
 
 async def test_a_405_names_every_method_of_the_address(service: Running):
