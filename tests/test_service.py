@@ -8,7 +8,9 @@ import sys
 
 import httpx
 import pytest
+from sqlalchemy.exc import IntegrityError
 
+from sessionapi import ids
 from tests.conftest import PASSWORD, Running, bearer, environment, refusal, running, serving
 
 
@@ -114,6 +116,18 @@ def test_a_defect_is_told_without_its_trace(tmp_path, form):
     for part in ("Traceback", "hunter2-inside", "find-me"):
         assert part in done.stderr
     assert "a-local-variable" not in done.stderr
+
+
+async def test_a_defect_in_a_statement_is_told_without_its_parameters(service: Running):
+    """Falls without `hide_parameters` in engines: the trace of a defect would write hashes into the log."""
+    signed_up = await service.sign_up()
+    user_id = ids.parse("user", signed_up["user"]["id"])
+    session_id = ids.parse("sess", signed_up["session_id"])
+    with pytest.raises(IntegrityError) as defect:
+        async with service.parts.store.begin() as tx:
+            await tx.insert_session(session := await tx.session(user_id, session_id))
+    assert session.user_agent not in str(defect.value)
+    assert str(session.secret_digest)[2:-1] not in str(defect.value)
 
 
 async def test_a_database_that_is_away_is_told_and_tokens_go_on(service: Running):
