@@ -129,6 +129,16 @@ async def test_an_origin_that_is_not_listed_reads_nothing(listed: Running, origi
     assert "access-control-allow-origin" not in (await listed.client.options("/login", headers=ask)).headers
 
 
+@pytest.mark.parametrize("origin", [APP, EVIL])
+@pytest.mark.parametrize("path", ["/session-client.js", "/session-client.d.ts"])
+async def test_what_is_open_to_all_is_never_so_with_credentials(listed: Running, path, origin):
+    """Falls without `Cors.__call__`: the framework adds credentials to whatever has an Origin."""
+    answer = await listed.client.get(path, headers={"Origin": origin})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in answer.headers
+
+
 async def test_a_listed_origin_may_ask_before_it_sends(listed: Running):
     ask = {
         "Origin": APP,

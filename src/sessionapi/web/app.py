@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from sessionapi import __version__, logs, settings, wiring
 from sessionapi.background import repeat
@@ -64,7 +65,7 @@ def create(parts: wiring.App) -> FastAPI:
     app.add_middleware(Express, endpoints=hot)
     app.add_middleware(Guard, settings=parts.settings)
     if parts.settings.allowed_origins:
-        app.add_middleware(CORSMiddleware, **_cors(parts.settings))
+        app.add_middleware(Cors, **_cors(parts.settings))
     app.add_middleware(Edge, metrics=parts.metrics, https=parts.settings.public_url.startswith("https:"))
     _finish_openapi(app)
     return app
@@ -82,6 +83,17 @@ def _routes() -> APIRouter:
     for part in (login, sessions, account, admin, verification, service, client, docs):
         router.include_router(part.router)
     return router
+
+
+class Cors(CORSMiddleware):
+    """The framework's, but for the client for browsers: that is open to all, so without credentials."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope.get("path") in client.PATHS:
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def _cors(known: settings.Settings) -> dict[str, Any]:
