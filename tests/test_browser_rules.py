@@ -131,6 +131,16 @@ async def test_an_origin_that_is_not_listed_reads_nothing(listed: Running, origi
     assert "access-control-allow-origin" not in (await listed.client.options("/login", headers=ask)).headers
 
 
+@pytest.mark.parametrize("origin", [APP, EVIL])
+@pytest.mark.parametrize("path", ["/session-client.js", "/session-client.d.ts"])
+async def test_what_is_open_to_all_is_never_so_with_credentials(listed: Running, path, origin):
+    """Falls without `Cors.__call__`: the framework adds credentials to whatever has an Origin."""
+    answer = await listed.client.get(path, headers={"Origin": origin})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in answer.headers
+
+
 async def test_a_listed_origin_may_ask_before_it_sends(listed: Running):
     ask = {
         "Origin": APP,
@@ -150,6 +160,17 @@ async def test_the_cookie_has_the_name_of_the_setting(make_settings, clock):
         other = {"Cookie": f"__Host-session={answer.cookies['__Host-staging']}"}
         service.client.cookies.clear()
         assert refusal(await service.client.post("/refresh", headers=other))[1] == "invalid_refresh_token"
+
+
+async def test_cookies_are_read_as_they_are(service: Running):
+    """Falls with `request.cookies`, which unquotes: the second one took half a minute (Python 3.11.7)."""
+    cookie = (await cookie_of(service))["Cookie"]
+    name, _, token = cookie.partition("=")
+    for quoted in (f'{name}="{token}"', f'other="{chr(92) * 60_000}"; {name}="{token}"'):
+        answer = await service.client.post("/refresh", headers={"Cookie": quoted})
+        assert refusal(answer)[1] == "invalid_refresh_token"
+    among_others = {"Cookie": f"a=b; c; =d;{cookie} ;e=f"}
+    assert (await service.client.post("/refresh", headers=among_others)).status_code == 200
 
 
 async def test_without_secure_the_cookie_has_neither_prefix_nor_flag(make_settings, clock):

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from sessionapi.settings import Settings
-from tests.conftest import PASSWORD, FakeClock, Running, running
+from tests.conftest import PASSWORD, FakeClock, Running, refusal, running
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 
@@ -121,6 +121,15 @@ async def test_a_stolen_device_token_buys_a_bounded_number_of_tries(service: Run
     assert (await service.client.post("/login", json=login(service))).status_code == 200
     kinds = dict(service.rows("select kind, details from events where kind = 'user.locked_out'"))
     assert kinds == {"user.locked_out": '{"on": "device"}'}
+
+
+@pytest.mark.parametrize("name", ["ada", "nobody"])
+async def test_a_device_token_with_a_strange_letter_is_none_for_everybody(service: Running, name: str):
+    """Falls without the `except` in device_token: it was a 500, and only for names that somebody has."""
+    await service.sign_up()
+    broken = {**login(service, WRONG, device_token=f"dt_{'A' * 86}!"), "username": name}
+    answer = await service.client.post("/login", json=broken)
+    assert refusal(answer) == (401, "invalid_credentials", None)
 
 
 async def test_a_device_token_opens_nothing(service: Running):

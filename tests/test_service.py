@@ -1,13 +1,16 @@
 """What surrounds the routes: health, metrics, headers, problems, logs."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
 
 import httpx
 import pytest
+from sqlalchemy.exc import IntegrityError
 
+from sessionapi import ids
 from sessionapi.clock import system_clock
 from tests.conftest import PASSWORD, Running, bearer, environment, refusal, running, serving
 
@@ -117,6 +120,18 @@ def test_a_defect_is_told_without_its_trace(tmp_path, form):
     assert "a-local-variable" not in done.stderr
 
 
+async def test_a_defect_in_a_statement_is_told_without_its_parameters(service: Running):
+    """Falls without `hide_parameters` in engines: the trace of a defect would write hashes into the log."""
+    signed_up = await service.sign_up()
+    user_id = ids.parse("user", signed_up["user"]["id"])
+    session_id = ids.parse("sess", signed_up["session_id"])
+    with pytest.raises(IntegrityError) as defect:
+        async with service.parts.store.begin() as tx:
+            await tx.insert_session(session := await tx.session(user_id, session_id))
+    assert session.user_agent not in str(defect.value)
+    assert str(session.secret_digest)[2:-1] not in str(defect.value)
+
+
 @pytest.mark.engines("sqlite")
 async def test_a_database_that_is_away_is_told_and_tokens_go_on(service: Running):
     """SQLite's file is locked for real by another connection, beyond what a write waits."""
@@ -176,6 +191,22 @@ def test_logs_for_people_are_text(tmp_path):
         line = next(line for line in server.log.read_text().splitlines() if "/healthz" in line)
     assert not line.startswith("{")
     assert "request" in line
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_path_of_a_request_steers_no_terminal(tmp_path, form):
+    """Falls without `_visible` in logs: a colour, a new line, a direction of writing in a path."""
+    with serving(tmp_path / "var", log_format=form) as server:
+        httpx.get(f"{server.url}/%0aINJECTED")
+        httpx.get(f"{server.url}/%1b%5b31mred%07%e2%80%aetxt")
+        server.stop()
+        written = server.log.read_text()
+    assert "31mred" in written
+    assert not [line for line in written.splitlines() if line.startswith("INJECTED")]
+    if form == "json":
+        assert json.loads(written.splitlines()[-1])["path"] == "/\x1b[31mred\x07\u202etxt"
+    else:
+        assert not re.search("\x1b\\[31mred|[\x07\u202e]", written)
 
 
 async def test_a_405_names_every_method_of_the_address(service: Running):

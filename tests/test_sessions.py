@@ -164,6 +164,18 @@ async def test_a_login_over_a_cookie_starts_a_new_session_and_ends_the_old(servi
     assert "set-cookie" not in refused.headers
 
 
+async def test_a_sign_up_over_a_cookie_ends_the_session_whose_cookie_it_overwrites(service: Running):
+    """Falls if only /login hands on what is replaced: a session that nobody can log out of would live on."""
+    body = {"username": "ada", "password": "correct horse battery", "transport": "cookie"}
+    old = (await service.client.post("/signup", json=body)).cookies["__Host-session"]
+    headers = {"Cookie": f"__Host-session={old}"}
+    taken = await service.client.post("/signup", json=body, headers=headers)
+    assert refusal(taken) == (409, "username_taken", None)
+    assert reasons(service) == [None]
+    await service.client.post("/signup", json={**body, "username": "bob"}, headers=headers)
+    assert reasons(service) == ["replaced", None]
+
+
 async def test_a_planted_or_foreign_cookie_is_never_adopted(service: Running):
     body = {"username": "ada", "password": "correct horse battery", "transport": "cookie"}
     await service.client.post("/signup", json=body)

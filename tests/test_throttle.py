@@ -198,6 +198,21 @@ async def test_repeats_are_not_counted_and_reuse_is_not_excused(
         assert answer.json()["code"] == "refresh_token_reused"
 
 
+async def test_repeats_from_another_address_are_counted_for_each_writes_a_row(
+    make_settings: Callable[..., Settings], clock: FakeClock
+):
+    """Falls without `told` in Refreshes: with one session the audit log could be filled without end."""
+    async with running(make_settings(throttle=True, refresh_per_session=5), clock) as service:
+        old = {"refresh_token": (await service.sign_up())["refresh_token"]}
+        clock.move(600)
+        assert (await service.client.post("/refresh", json=old)).status_code == 200
+        service.client._transport.client = ("203.0.113.9", 4711)
+        answers = [await service.client.post("/refresh", json=old) for _ in range(20)]
+        assert [answer.status_code for answer in answers] == [200] * 4 + [429] * 16
+        told = service.rows("select count(*) from events where kind = 'session.repeated_elsewhere'")
+        assert told == [(4,)]
+
+
 async def test_after_ten_failures_even_the_right_password_waits_ten_minutes(patient: Running):
     """Falls without `_reserve` in Throttle.reserve_login. The window begins with the first failure."""
     await patient.sign_up()

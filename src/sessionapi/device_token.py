@@ -50,7 +50,10 @@ def _decode(text: str) -> bytes | None:
     if len(text) != _TEXT_SIZE or not text.startswith(PREFIX) or not text.isascii():
         return None
     encoded = text[len(PREFIX) :]
-    raw = urlsafe_b64decode(encoded + "=")
+    try:
+        raw = urlsafe_b64decode(encoded + "=")
+    except ValueError:
+        return None
     # The decoder skips letters it doesn't know: only what encodes to the same text again is canonical.
     return raw if _encode(raw) == encoded else None
 

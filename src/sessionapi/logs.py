@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import structlog
 from pydantic_core import to_json
-from structlog.types import Processor
+from structlog.types import EventDict, Processor
 
 
 def configure(*, log_format: str, level: str, cached: bool = True) -> None:
@@ -28,7 +28,7 @@ def configure(*, log_format: str, level: str, cached: bool = True) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [_visible, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if human
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
     )
@@ -72,6 +72,16 @@ class Lines:
         if lines and not self._file.closed:
             self._file.write("".join(f"{line}\n" for line in lines))
             self._file.flush()
+
+
+def shown(text: str) -> str:
+    """Return text with all that could steer a terminal (controls, directions of writing) made visible."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _visible(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Show each text; the path of a request is a stranger's."""
+    return {name: shown(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _json(event: dict[str, Any], **_options: Any) -> str:

@@ -113,9 +113,10 @@ class Refreshes:
         for count in range(TRIES):
             session, user = self._living(await self._reads.ask(request.key), request)
             decision = policy.decide(session, request.attempt, request.now, self._policy)
-            if count == 0 and decision.outcome in ("renewal", "rotation"):
+            told = _to_audit(session, decision, request)
+            if count == 0 and (told or decision.outcome in ("renewal", "rotation")):
                 await self._memory.count("refresh", session.id.hex)
-            if _to_audit(session, decision, request) or (decision.writes and decision.outcome != "rotation"):
+            if told or (decision.writes and decision.outcome != "rotation"):
                 break
             if decision.outcome != "rotation":
                 return session, user, decision

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -68,6 +70,35 @@ async def test_input_a_signed_in_users_hostile_bodies_are_too(service: Running):
     assert (await service.get("/me", tokens)).json()["username"] == "ada"
 
 
+@pytest.mark.parametrize("part", [b"a: b\r\n", b"x" * 1000])
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: ",
+        b"GET /",
+        b"POST /refresh HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Long: ",
+    ],
+)
+def test_input_a_head_and_trailers_are_bounded(listening: Server, begin: bytes, part: bytes):
+    """Falls without `connections.Connection`: all was kept, one client could fill the memory."""
+    host, port = listening.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 30) as client:
+        client.sendall(begin)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(40_000_000 // len(part) // 100):
+                client.sendall(part * 100)
+            pytest.fail("40 MB were taken")
+    assert httpx.get(f"{listening.url}/healthz").status_code == 200
+
+
+def test_input_a_long_head_that_is_no_attack_is_read(listening: Server):
+    with httpx.Client(base_url=listening.url) as client:
+        for _ in range(40):
+            long = {f"X-Header-{number}": "x" * 500 for number in range(100)}
+            assert client.get("/healthz", headers=long).status_code == 200
+            assert client.post("/refresh", content=iter([b"{", b"}"])).status_code == 415
+
+
 @given(text=st.text(max_size=400))
 def test_input_no_text_breaks_a_parser(text: str):
     """Each says in its own words that it is none of ours: None, or an error of the tree."""
@@ -89,6 +120,12 @@ def test_input_no_bytes_break_the_verifier(header: bytes, payload: bytes, signat
     token = ".".join(urlsafe_b64encode(part).rstrip(b"=").decode() for part in (header, payload, signature))
     with pytest.raises(AuthenticationError):
         VERIFIER.verify(token)
+
+
+@pytest.fixture(scope="module")
+def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("listening") / "var") as server:
+        yield server
 
 
 def schemathesis(server: Server, *arguments: str) -> None:

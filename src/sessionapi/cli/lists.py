@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sessionapi.cli import terminal
+from sessionapi.logs import shown
 from sessionapi.members import Members
 
 PAGE = 100
@@ -65,4 +66,4 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, list):
         return ", ".join(value)
-    return terminal.shown(value) if isinstance(value, str) else json.dumps(value)
+    return shown(value) if isinstance(value, str) else json.dumps(value)

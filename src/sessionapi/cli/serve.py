@@ -70,6 +70,7 @@ def _uvicorn_config(settings: Settings, workers: int) -> uvicorn.Config:
     return uvicorn.Config(
         "sessionapi.web.app:from_environment",
         factory=True,
+        http="sessionapi.web.connections:Connection",
         workers=workers,
         log_config=None,
         access_log=False,

@@ -6,13 +6,9 @@ import typer
 from rich.console import Console
 
 from sessionapi.errors import SessionApiError, Unavailable, ValidationFailed
+from sessionapi.logs import shown
 
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
-
-
-def shown(text: str) -> str:
-    """Return text with all that could steer a terminal (controls, directions of writing) made visible."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def say(text: str) -> None:

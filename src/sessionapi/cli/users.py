@@ -7,7 +7,7 @@ from uuid import UUID
 
 import typer
 
-from sessionapi import ids, members
+from sessionapi import ids, logs, members
 from sessionapi.accounts import RESET_TTL, Accounts
 from sessionapi.cli import lists, terminal
 from sessionapi.cli.parts import NOBODY, find, run
@@ -81,7 +81,7 @@ def unlock(name: Name) -> None:
 @app.command()
 def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
     """Empty an account and end its sessions. The name is free again; nothing brings the account back."""
-    terminal.confirm(f"Delete {terminal.shown(name)} for ever?", yes=yes)
+    terminal.confirm(f"Delete {logs.shown(name)} for ever?", yes=yes)
     user = run(lambda parts: _do(parts, name, Accounts.delete))
     terminal.say(f"Deleted {user.username}.")
 

@@ -44,6 +44,7 @@ def _engine(url: str, begin: str, size: int) -> AsyncEngine:
         pool_size=size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
+        hide_parameters=True,  # a trace in the log would show them: hashes, names, digests
         json_deserializer=from_json,  # a tenth of the time of the standard library's
         connect_args={"async_creator_fn": cursors.connect},
     )

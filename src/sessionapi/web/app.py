@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import Lifespan
+from starlette.types import Lifespan, Receive, Scope, Send
 
 from sessionapi import __version__, logs, settings, wiring
 from sessionapi.background import repeat
@@ -65,7 +65,7 @@ def create(parts: wiring.App, lifespan: Lifespan[FastAPI] | None = None) -> Fast
     app.add_middleware(Express, endpoints=hot)
     app.add_middleware(Guard, settings=parts.settings)
     if parts.settings.allowed_origins:
-        app.add_middleware(CORSMiddleware, **_cors(parts.settings))
+        app.add_middleware(Cors, **_cors(parts.settings))
     app.add_middleware(Edge, metrics=parts.metrics, https=parts.settings.public_url.startswith("https:"))
     _finish_openapi(app)
     return app
@@ -85,6 +85,17 @@ def _routes(*, pages_too: bool) -> APIRouter:
     if pages_too:
         router.include_router(pages.router)
     return router
+
+
+class Cors(CORSMiddleware):
+    """The framework's, but for the client for browsers: that is open to all, so without credentials."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope.get("path") in client.PATHS:
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def _cors(known: settings.Settings) -> dict[str, Any]:

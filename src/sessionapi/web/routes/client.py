@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 router = APIRouter(include_in_schema=False)
 
+PATHS = frozenset({"/session-client.js", "/session-client.d.ts"})
 STATIC = Path(__file__).parents[1] / "static"
 SHARED = {
     "Access-Control-Allow-Origin": "*",

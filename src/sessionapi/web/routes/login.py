@@ -34,7 +34,7 @@ router = APIRouter(tags=["login"])
 )
 async def signup(body: SignupIn, request: Request, parts: Parts, client: From) -> Response:
     """Create a user and start the first session: both or neither. A setting closes this."""
-    device = _device(body, request, client)
+    device = _device(body, request, parts, client)
     tokens = await parts.users.sign_up(body.username, body.password, body.email, device)
     return hand_out(tokens, parts, status=201)
 
@@ -48,11 +48,8 @@ async def signup(body: SignupIn, request: Request, parts: Parts, client: From) -
 )
 async def login(body: LoginIn, request: Request, parts: Parts, client: From) -> Response:
     """Verify the password and start a session. A wrong name and a wrong password are answered alike."""
-    device = replace(
-        _device(body, request, client),
-        replaces=_replaced(body, request, parts),
-        token=body.device_token or cookies.read_device(request, parts.settings),
-    )
+    known = body.device_token or cookies.read_device(request, parts.settings)
+    device = replace(_device(body, request, parts, client), token=known)
     tokens = await parts.users.log_in(body.username, body.password, device)
     return hand_out(tokens, parts)
 
@@ -68,12 +65,11 @@ def hand_out(tokens: Tokens, parts: App, *, status: int = 200) -> Response:
     return response
 
 
-def _device(body: LoginIn | SignupIn, request: Request, client: From) -> Device:
-    if body.transport == "cookie" and not may_use_cookie(request):
+def _device(body: LoginIn | SignupIn, request: Request, parts: App, client: From) -> Device:
+    """Return what is said of the device; the session whose cookie is overwritten ends."""
+    if body.transport == "body":
+        return Device(client, body.remember, body.transport, body.device_name)
+    if not may_use_cookie(request):
         raise CsrfRejected
-    return Device(client, body.remember, body.transport, body.device_name)
-
-
-def _replaced(body: LoginIn, request: Request, parts: App) -> str | None:
-    """Return the token of the cookie that this login overwrites: its session ends."""
-    return cookies.read(request, parts.settings) if body.transport == "cookie" else None
+    replaced = cookies.read(request, parts.settings)
+    return Device(client, body.remember, body.transport, body.device_name, replaced)
