@@ -34,7 +34,7 @@ from tests.written import WRITTEN
 
 SERVER_SECRET = "a server secret of the tests, with more than 32 bytes"
 CHEAP_HASH = {"hash_memory_kib": 8, "hash_time": 1}
-PATIENCE = 30
+PATIENCE = 60
 """Seconds that a test waits for the database, on a machine that has much to do."""
 PASSWORD = "correct horse battery"
 UNHURRIED = {"database_timeout": PATIENCE, "stop_delay": 0}

@@ -66,7 +66,8 @@ def processes(tmp_path: Path, database_url: str) -> Iterator[Processes]:
 
 @pytest.fixture
 async def client() -> Iterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=100)) as it:
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=0)  # the server closes idle ones
+    async with httpx.AsyncClient(timeout=60, limits=limits) as it:
         yield it
 
 

@@ -510,7 +510,12 @@ async def test_the_command_line_unlocks(
         for number in range(5):
             await fail(at(service, f"198.51.100.{number}"), 2)
         assert (await try_login(service.client, PASSWORD)).status_code == 429
-        own = environment(settings.data_dir, secret=SERVER_SECRET, account_failures=10)
+        own = environment(
+            settings.data_dir,
+            database_url=settings.database_url,
+            secret=SERVER_SECRET,
+            account_failures=10,
+        )
         command = [sys.executable, "-m", "sessionapi", "users"]
         shown = subprocess.check_output([*command, "show", "ada", "--json"], env=own, cwd=tmp_path)
         assert json.loads(shown)["locked"] is True

@@ -22,8 +22,8 @@ from sessionapi.errors import Unavailable
 from sessionapi.storage import addresses
 
 CLOSE_SECONDS = 1
-IDLE_IN_TRANSACTION = 10_000
-"""Milliseconds after which the server ends a transaction whose process has stopped in its middle."""
+IDLE_IN_TRANSACTION = 10
+"""Seconds beyond `timeout` after which the server ends the transaction of a process that was halted."""
 GONE = frozenset({"57P01", "57P02", "57P03", "25006"})
 """SQLSTATEs of a server that stops, starts, or has become a standby: its connections are of no use."""
 
@@ -119,7 +119,7 @@ def _server_settings(url: str, options: Options) -> dict[str, str]:
     """
     own = {
         "statement_timeout": str(int(options.timeout * 800)),
-        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION),
+        "idle_in_transaction_session_timeout": str(int((options.timeout + IDLE_IN_TRANSACTION) * 1000)),
         "default_transaction_isolation": "read committed",
     }
     named = "application_name" in parse_qs(urlsplit(url).query)
