@@ -107,7 +107,7 @@ class Person:
         )
         if answer is None:
             return None
-        if self._expect(answer, 200, f"a session that its client holds is lost ({device.tokens})"):
+        if self._expect(answer, 200, f"the session {device.tokens['session_id']} is lost"):
             self.answered["/refresh"] += 1
             if answer.json()["generation"] != device.tokens["generation"]:
                 self.answered["rotation"] += 1

@@ -1,7 +1,8 @@
 """`kill -9` under load: a worker, all of them, PostgreSQL. What was answered is there; nobody is logged out.
 
 The clients of `journal.py` write down what they send and what they are answered, and compare it afterwards.
-Rotations come every 3 s, so that they happen too.
+Rotations come every 30 s, so that they happen too in many rounds. A grace shorter than 10 s would not do:
+a request that a busy host holds up for longer than three of them is taken for a thief's.
 """
 
 import asyncio
@@ -29,11 +30,13 @@ from tests.test_workers import workers_of
 PROVE = "SESSIONAPI_PROVE" in os.environ
 ROUNDS = 50 if PROVE else 2
 BORN = 4
-"""Persons who sign up in each round; as many of earlier rounds live on."""
+"""Persons who sign up in each round, and live for two."""
+ELDERS = 2
+"""Persons of the first round who live for all."""
 LOAD = 1.0
 """Seconds of load between the last sign-up and a kill, and behind it."""
 WORKERS = 2
-SETTINGS: dict[str, Any] = {"rotate_after": 3, "refresh_grace": 1, "database_timeout": 1.5}
+SETTINGS: dict[str, Any] = {"rotate_after": 30, "database_timeout": 1.5}
 
 pytestmark = [pytest.mark.server, pytest.mark.prove, pytest.mark.timeout(3_600)]
 
@@ -111,7 +114,7 @@ def under_load(fleet: Fleet, kill: Callable[[], None], what: str) -> None:
     with fleet.stack:
         fleet.start()
         for _ in range(ROUNDS):
-            busy = crowd.persons[-BORN:] + crowd.grow(BORN)
+            busy = [*crowd.persons[:ELDERS], *crowd.persons[ELDERS:][-BORN:], *crowd.grow(BORN)]
             stop = threading.Event()
             with ThreadPoolExecutor(len(busy)) as pool:
                 lives = [pool.submit(person.live, stop) for person in busy]
@@ -128,7 +131,8 @@ def under_load(fleet: Fleet, kill: Callable[[], None], what: str) -> None:
         crowd.compare()
         fleet.kill()  # a stop would wait for a worker that has just been started
     answered = crowd.answered()
-    assert min(answered[each] for each in ("/signup", "/login", "/logout", "revocation", "rotation")) > 0
+    expected = ["/signup", "/login", "/logout", "revocation", *(["rotation"] if PROVE else [])]
+    assert [each for each in expected if not answered[each]] == []
     figures = ", ".join(f"{count} {name}" for name, count in sorted(answered.items()))
     print(f"kill of {what}, {ROUNDS} rounds, nothing lost of: {figures}")  # noqa: T201 - measured figures
 

@@ -8,7 +8,6 @@ own. PostgreSQL refuses to run as root: if that is who you are, the nodes run as
 """
 
 import argparse
-import contextlib
 import json
 import os
 import pwd
@@ -18,7 +17,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ class Cluster:
     def __init__(self, folder: Path, first_port: int) -> None:
         self.folder = folder
         self.first_port = first_port
+        self.started: list[subprocess.Popen[bytes]] = []
 
     def port(self, node: str, service: int) -> int:
         """Return the port of a node's PostgreSQL (0), Patroni (1), etcd for clients (2) and for etcds (3)."""
@@ -175,6 +174,7 @@ class Cluster:
                 env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": str(self.folder / node)},
                 **self.user(),
             )
+        self.started.append(process)
         (self.folder / node / f"{name}.pid").write_text(str(process.pid))
 
     def pid(self, node: str, name: str) -> int | None:
@@ -187,35 +187,37 @@ class Cluster:
             return None
         return pid if str(self.folder / node) in told else None
 
-    def members(self) -> list[dict[str, Any]]:
-        """Return what the cluster says of its nodes, asking whichever answers."""
-        for node in NODES:
-            address = f"http://127.0.0.1:{self.port(node, 1)}/cluster"
-            try:
-                with urllib.request.urlopen(address, timeout=2) as answer:
-                    members: list[dict[str, Any]] = json.load(answer)["members"]
-                    return members
-            except (urllib.error.URLError, OSError):
-                continue
-        return []
+    def told(self, node: str) -> dict[str, Any]:
+        """Return what a node's Patroni says of its PostgreSQL; an empty answer if it says nothing."""
+        address = f"http://127.0.0.1:{self.port(node, 1)}/patroni"
+        try:
+            with urllib.request.urlopen(address, timeout=2) as answer:
+                said: dict[str, Any] = json.load(answer)
+        except (OSError, ValueError):
+            return {}
+        return said
+
+    def role(self, node: str) -> str:
+        """Return what a node is at this moment, by its own word: the others learn of its death late."""
+        said = self.told(node)
+        if said.get("state") not in ("running", "streaming"):
+            return said.get("state", "no answer")
+        if said["role"] in ("primary", "master"):
+            return "leader"
+        return "sync_standby" if said.get("sync_standby") else "replica"
 
     def leader(self) -> str | None:
         """Return the node that leads and takes writes."""
-        running = [each for each in self.members() if each["state"] in ("running", "streaming")]
-        return next((each["name"] for each in running if each["role"] == "leader"), None)
+        return next((node for node in NODES if self.role(node) == "leader"), None)
 
     def wait_until_whole(self, *, synchronous: bool) -> None:
         """Wait until one node leads and two follow it, one of them in step if that is wanted."""
         wanted = ["leader", "replica", "sync_standby"] if synchronous else ["leader", "replica", "replica"]
         deadline = time.monotonic() + 300
-        while sorted(self.roles()) != wanted:
+        while (roles := sorted(map(self.role, NODES))) != wanted:
             if time.monotonic() > deadline:
-                raise SystemExit(f"the nodes did not come up: {self.members()}; see {self.folder}/*/*.log")
+                raise SystemExit(f"the nodes did not come up: {roles}; see {self.folder}/*/*.log")
             time.sleep(0.2)
-
-    def roles(self) -> list[str]:
-        """Return the roles of the nodes that are in order."""
-        return [each["role"] for each in self.members() if each["state"] in ("running", "streaming")]
 
     def make_database(self) -> None:
         """Make the service's role and database, once."""
@@ -255,15 +257,10 @@ class Cluster:
             for pid in pids:
                 os.kill(pid, signal.SIGTERM)
             deadline = time.monotonic() + 60
-            while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+            while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+                for process in self.started:
+                    process.poll()  # else one that has ended is still there
                 time.sleep(0.1)
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process runs; one that has ended and wasn't waited for doesn't."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
-    return Path(f"/proc/{pid}").exists()
 
 
 def children(parent: int) -> list[int]:
@@ -292,8 +289,8 @@ def main() -> None:
         cluster.start(synchronous=not given.asynchronous)
         print(f"export SESSIONAPI_DATABASE_URL='{cluster.url}'")
     elif given.command == "status":
-        for each in cluster.members():
-            print(f"{each['name']}  {each['role']:12}  {each['state']}")
+        for node in NODES:
+            print(f"{node}  127.0.0.1:{cluster.port(node, 0)}  {cluster.role(node)}")
     elif given.command == "url":
         print(cluster.url)
     elif given.command == "kill-leader":
