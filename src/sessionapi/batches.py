@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from sessionapi.errors import Overloaded
+from sessionapi.errors import Overloaded, SessionApiError
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -38,7 +38,7 @@ class Batches(Generic[Question, Answer]):
         self._task: asyncio.Task[None] | None = None
 
     async def ask(self, question: Question) -> Answer:
-        """Return the answer; raises what `work` does for its batch, and Overloaded at once if too many wait.
+        """Return the answer; raises what `work` does for it, and Overloaded at once if too many wait.
 
         Whoever gives up meanwhile changes nothing for the others: the batch is a task of its own.
         """
@@ -58,15 +58,23 @@ class Batches(Generic[Question, Answer]):
     async def _run(self) -> None:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(self._largest, len(self._waiting)))]
-            asked = [(question, answer) for question, answer in batch if not answer.done()]
-            try:
-                found = await self._work([question for question, _ in asked])
-            except Exception as problem:
+            await self._answer([(question, answer) for question, answer in batch if not answer.done()])
+
+    async def _answer(self, asked: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
+        """Answer a batch; a defect is that of one question, so the others are asked again without it."""
+        try:
+            found = await self._work([question for question, _ in asked])
+        except Exception as problem:
+            if isinstance(problem, SessionApiError) or len(asked) < 2:
                 _refuse((answer for _, answer in asked), problem)
-                continue
-            for (_, answer), each in zip(asked, found, strict=True):
-                if not answer.done():
-                    answer.set_result(each)
+                return
+            middle = len(asked) // 2
+            await self._answer(asked[:middle])
+            await self._answer(asked[middle:])
+            return
+        for (_, answer), each in zip(asked, found, strict=True):
+            if not answer.done():
+                answer.set_result(each)
 
 
 def _refuse(answers: Iterable[asyncio.Future[Answer]], problem: Exception) -> None:
