@@ -77,6 +77,25 @@ async def test_the_trouble_of_a_batch_is_that_of_those_in_it():
     assert await book.ask(3) == 6
 
 
+async def test_a_defect_is_only_that_of_whose_question_it_is():
+    """Falls without the halving in Batches._answer: a row that can't be read would fail all that refresh."""
+
+    async def inverses(asked: Sequence[int]) -> list[float]:
+        return [1 / number for number in asked]
+
+    book = Batches(inverses)
+    tasks = [asyncio.create_task(book.ask(number)) for number in (1, 2, 0, 4, 0, 5)]
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [each if isinstance(each, float) else type(each) for each in answers] == [
+        1.0,
+        0.5,
+        ZeroDivisionError,
+        0.25,
+        ZeroDivisionError,
+        0.2,
+    ]
+
+
 async def test_one_too_many_is_refused_at_once():
     statement = Statement()
     book = Batches(statement, room=2)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from pydantic_core import from_json
+
 from sessionapi.errors import FieldError, ValidationFailed
 from sessionapi.model import ExpireReason, RevokeReason, Session
 
@@ -180,12 +182,17 @@ def merge(target: Mapping[str, Any], patch: Mapping[str, Any], depth: int = 1) -
 
 
 def bounded(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON object that both engines can keep and that is small enough, else ValidationFailed."""
+    """Return a JSON object that both engines can keep and that is small enough, else ValidationFailed.
+
+    It is read as the store will read it, which takes 200 lists in each other: a row that can't be read would
+    fail all that ask for it, an administrator's list and the refreshes of others among them.
+    """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         size = len(text.encode())
+        from_json(text)
     except (ValueError, RecursionError):
-        raise _unkept("A number or a text in it is not valid JSON.") from None
+        raise _unkept("A number or a text in it is not valid JSON, or it is nested too deep.") from None
     if "\\u0000" in text:
         raise _unkept("A text in it holds a NUL.")
     if size > MAX_OBJECT:

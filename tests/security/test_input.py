@@ -70,6 +70,19 @@ async def test_input_a_signed_in_users_hostile_bodies_are_too(service: Running):
     assert (await service.get("/me", tokens)).json()["username"] == "ada"
 
 
+@pytest.mark.parametrize("value", [b"[" * 201 + b"]" * 201, b"[" * 900 + b"]" * 900, b"9" * 4200])
+async def test_input_what_is_kept_can_be_read_again(service: Running, value: bytes):
+    """Falls without `from_json` in policy.bounded: all that read such a row failed, others' refreshes too."""
+    tokens = await service.sign_up()
+    headers = {**bearer(tokens), "Content-Type": "application/json"}
+    for path, member in (("/me", b"preferences"), ("/sessions/current", b"data")):
+        content = b'{"%s": {"a": %s}}' % (member, value)
+        answer = await service.client.patch(path, content=content, headers=headers)
+        assert answer.status_code in (200, 422)
+        assert (await service.get(path, tokens)).status_code == 200
+    assert (await service.refresh(tokens)).status_code == 200
+
+
 @pytest.mark.parametrize("part", [b"a: b\r\n", b"x" * 1000])
 @pytest.mark.parametrize(
     "begin",
