@@ -6,7 +6,7 @@ costs half as much this way).
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import aiosqlite
@@ -22,7 +22,25 @@ def connect(*arguments: Any, **options: Any) -> "Connection":
 
 
 class Connection(aiosqlite.Connection):
-    """A connection whose cursors have read everything when a statement returns."""
+    """A connection whose cursors have read everything when a statement returns.
+
+    `begins` is the BEGIN of a transaction that has had no statement yet: it goes along with the first.
+    """
+
+    begins: str | None = None
+
+    async def commit(self) -> None:
+        """Commit, unless nothing was begun."""
+        await self._end(super().commit)
+
+    async def rollback(self) -> None:
+        """Roll back, unless nothing was begun."""
+        await self._end(super().rollback)
+
+    async def _end(self, end: Callable[[], Awaitable[None]]) -> None:
+        begun, self.begins = self.begins is None, None
+        if begun:
+            await end()
 
     def cursor(self) -> "Cursor":  # type: ignore[override]
         """Return a cursor; SQLite knows of it when it is used."""
@@ -65,8 +83,11 @@ class Cursor:
         await work(self._run, how, statement, parameters)
 
     def _run(self, how: str, statement: str, parameters: Any) -> None:
+        begins, self._connection.begins = self._connection.begins, None
         cursor = self._connection._conn.cursor()  # noqa: SLF001
         try:
+            if begins:
+                cursor.execute(begins)
             getattr(cursor, how)(statement, parameters)
             self._rows = cursor.fetchall() if cursor.description else []
             self.description, self.rowcount, self.lastrowid = (

@@ -49,8 +49,13 @@ def _engine(url: str, begin: str, size: int) -> AsyncEngine:
         connect_args={"async_creator_fn": cursors.connect},
     )
     sa.event.listen(engine.sync_engine, "connect", set_pragmas)
-    sa.event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    sa.event.listen(engine.sync_engine, "begin", lambda connection: _begin(connection, begin))
     return engine
+
+
+def _begin(connection: sa.Connection, statement: str) -> None:
+    driver: Any = connection.connection.driver_connection
+    driver.begins = statement
 
 
 def set_pragmas(connection: Connection | Any, _record: object) -> None:
