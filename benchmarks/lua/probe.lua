@@ -1,0 +1,12 @@
+-- Asks now and then, as a user beside the load does. Argument: the mean of the milliseconds between two requests.
+dofile(debug.getinfo(1, "S").source:match("^@(.*)/") .. "/report.lua")
+
+local mean = 20
+
+function init(args)
+  mean = tonumber(args[1]) or mean
+end
+
+function delay()
+  return math.random(1, 2 * mean)
+end

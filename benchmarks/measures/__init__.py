@@ -1,0 +1,1 @@
+"""One module for each row or two of the table: each has `measure(plan, results)`."""

@@ -1,0 +1,118 @@
+"""Rotations a second in the storage alone: together in one statement, as the service does, and one by one."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from statistics import median
+
+from benchmarks import fill, postgresql, service
+from benchmarks.plan import Plan
+from benchmarks.processes import PATIENCE
+from benchmarks.results import Results, Row
+from sessionapi import refresh_token, wiring
+from sessionapi.batches import Batches
+from sessionapi.clock import system_clock
+from sessionapi.model import Session
+from sessionapi.policy import Attempt, Policy
+from sessionapi.refresh_token import RefreshToken
+from sessionapi.settings import Settings
+from sessionapi.storage import Store
+from sessionapi.storage.batched import Rotation
+from sessionapi.storage.postgresql import Options
+
+IN_FLIGHT = 64
+TARGET = 10
+SECONDS = 0.5
+"""The part of a run's length that each side gets."""
+
+Rotate = Callable[[RefreshToken], Awaitable[None]]
+
+
+def measure(plan: Plan, results: Results) -> None:
+    """Measure on both engines."""
+    for engine in ("SQLite", "PostgreSQL") if plan.postgresql else ("SQLite",):
+        folder = plan.place(f"storage-{engine}")
+        url = postgresql.database(plan.postgresql, "storage") if engine == "PostgreSQL" else ""
+        settings = service.settings_of(folder, database_url=url)
+        service.prepare(settings)
+        results.rows.append(asyncio.run(_compare(plan, engine, settings)))
+
+
+async def _compare(plan: Plan, engine: str, settings: Settings) -> Row:
+    store = Store(settings.effective_database_url, Options(timeout=PATIENCE))
+    policy = wiring.policy_of(settings)
+    single, together = [], []
+    try:
+        for _ in range(plan.rounds):
+            single.append(await _rate(plan, settings, one_by_one(store, policy)))
+            together.append(await _rate(plan, settings, batched(store, policy)))
+    finally:
+        await store.close()
+    factor = median(many / one for many, one in zip(together, single, strict=True))
+    speeds = f"{median(together):,.0f}/s against {median(single):,.0f}/s"
+    what = f"rotations/s batched ÷ one by one, storage alone, {engine}"
+    return Row(what, f"≥ {TARGET}", f"{factor:.1f} ({speeds})", factor >= TARGET)
+
+
+def one_by_one(store: Store, policy: Policy) -> Rotate:
+    """Return how one session is rotated in a transaction of its own."""
+
+    async def rotate(token: RefreshToken) -> None:
+        async with store.begin() as tx:
+            rotated = await tx.rotate(token, Attempt(token.generation), system_clock(), policy, "127.0.0.1")
+        assert rotated is not None
+        assert rotated.generation == token.generation + 1
+
+    return rotate
+
+
+def batched(store: Store, policy: Policy) -> Rotate:
+    """Return how one session is rotated together with all that wait, in one statement."""
+
+    async def rotate_all(asked: Sequence[Rotation]) -> Sequence[Session | None]:
+        async with store.begin() as tx:
+            rotated = await tx.rotate_all(asked)
+        return [rotated.get(each.key) for each in asked]
+
+    batches: Batches[Rotation, Session | None] = Batches(rotate_all)
+
+    async def rotate(token: RefreshToken) -> None:
+        now = system_clock()
+        rotated = await batches.ask(
+            Rotation(
+                (token.user_id, token.session_id),
+                token.generation,
+                token.secret_digest,
+                now,
+                waited=now - 3 * policy.refresh_grace,
+                active=True,
+                retry_digest=None,
+                ip="127.0.0.1",
+            )
+        )
+        assert rotated is not None
+        assert rotated.generation == token.generation + 1
+
+    return rotate
+
+
+async def _rate(plan: Plan, settings: Settings, rotate: Rotate) -> float:
+    """Return rotations a second with 64 in flight, each of a session that is due."""
+    key = service.refresh_key()
+    count = int(plan.few * plan.seconds)
+    filled = await asyncio.to_thread(fill.fill, settings, key, count, due=True)
+    tokens = [refresh_token.match(text, [key]) for text in filled.refresh_tokens]
+    waiting = iter([token for token in tokens if token is not None])
+    began, done = time.perf_counter(), 0
+    deadline = began + plan.seconds * SECONDS
+
+    async def worker() -> None:
+        nonlocal done
+        for token in waiting:
+            await rotate(token)
+            done += 1
+            if time.perf_counter() > deadline:
+                return
+
+    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+    return done / (time.perf_counter() - began)

@@ -1,0 +1,102 @@
+"""What a run found: rows with their targets, shown on the terminal and written as Markdown."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+LIBRARIES = (
+    "sessionapi",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "pydantic",
+    "sqlalchemy",
+    "pyjwt",
+    "argon2-cffi",
+)
+
+WIDTH = 150
+"""Columns of the table where the terminal has fewer, or is none."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim: what was to be reached, what was measured, and whether that is it (None: no target)."""
+
+    what: str
+    target: str
+    measured: str
+    reached: bool | None = None
+
+    @property
+    def verdict(self) -> str:
+        return {True: "yes", False: "NO", None: ""}[self.reached]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a chart."""
+
+    name: str
+    value: float
+    ours: bool = False
+
+
+@dataclass
+class Results:
+    """The rows in their order, the bars of the charts, and what could not be measured."""
+
+    rows: list[Row] = field(default_factory=list)
+    protected: list[Bar] = field(default_factory=list)
+    storm: list[Bar] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def show(rows: Sequence[Row], notes: Sequence[str]) -> None:
+    """Print the table."""
+    table = Table("what", "target", "measured", "reached", title="sessionapi, measured", show_lines=False)
+    for row in rows:
+        style = "red" if row.reached is False else ""
+        table.add_row(row.what, row.target, row.measured, row.verdict, style=style)
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    console.print(table)
+    for note in notes:
+        console.print(f"- {note}")
+
+
+def markdown(results: Results, command: str) -> str:
+    """Return the results as a page."""
+    lines = [
+        "# Results",
+        "",
+        f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; [how it is measured](README.md).",
+        "Compare ratios: they come from one run on one machine. The other numbers are those of that machine.",
+        "",
+        f"{machine()}",
+        "",
+        "| what | target | measured | reached |",
+        "|---|---|---|---|",
+        *(f"| {row.what} | {row.target} | {row.measured} | {row.verdict} |" for row in results.rows),
+        "",
+        *(f"- {note}" for note in results.notes),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def machine() -> str:
+    """Return one line about where this ran."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
+    return f"{_processor()}, Linux {platform.release()}, Python {platform.python_version()}; {versions}."
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} cores of {names[0] if names else platform.machine()}"
