@@ -165,3 +165,15 @@ async def test_no_query_scans_a_table_or_sorts_what_it_read(service: Running, as
                 if found := scans(statement, await plan_of(tx, statement, flat)):
                     wrong[statement] = found
     assert wrong == {}
+
+
+@pytest.mark.engines("sqlite")
+async def test_a_batch_finds_its_sessions_by_their_keys(service: Running, asked):
+    """Falls without `without_index` in storage.batched._rotate: then it reads all sessions that live."""
+    batched = [(text, values) for text, values in asked if "json_each" in text]
+    assert len(batched) == 2
+    async with service.parts.store.read() as tx:
+        for statement, parameters in batched:
+            rows = await tx._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            found = [row[3] for row in rows if " sessions " in row[3]]
+            assert found == ["SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (user_id=? AND id=?)"]

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.model import Session
-from sessionapi.storage.sessions import begun_before, living, session_of
+from sessionapi.storage.sessions import begun_before, living, session_of, without_index
 from sessionapi.storage.tables import sessions
 
 SessionKey = tuple[UUID, UUID]
@@ -28,7 +28,7 @@ class AllSessionQueries:
         behind = sa.tuple_(sessions.c.user_id, sessions.c.id) > sa.tuple_(*map(sa.literal, after))
         statement = (
             sa.select(sessions)
-            .where(behind, _living(now))
+            .where(behind, without_index(living(now)))
             .order_by(sessions.c.user_id, sessions.c.id)
             .limit(limit)
         )
@@ -41,7 +41,7 @@ class AllSessionQueries:
         statement = (
             sa.select(sessions.c.user_id)
             .distinct()
-            .where(sessions.c.user_id > after, _living(now), begun_before(created_before))
+            .where(sessions.c.user_id > after, without_index(living(now)), begun_before(created_before))
             .order_by(sessions.c.user_id)
             .limit(limit)
         )
@@ -64,11 +64,3 @@ class AllSessionQueries:
             deleted = await self._connection.execute(statement.returning(sessions.c.user_id))
             owners += deleted.scalars()
         return owners
-
-
-def _living(now: datetime) -> sa.ColumnElement[bool]:
-    """`living`, so that no index is chosen for it.
-
-    SQLite would take the one on `revoked_at`, which finds everybody who lives, and sort them for each page.
-    """
-    return sa.case((living(now), sa.true()), else_=sa.false())

@@ -16,7 +16,13 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.model import Session, User
-from sessionapi.storage.sessions import living_at, session_and_user, session_and_user_of, session_of
+from sessionapi.storage.sessions import (
+    living_at,
+    session_and_user,
+    session_and_user_of,
+    session_of,
+    without_index,
+)
 from sessionapi.storage.tables import Moment, sessions, to_microseconds, users
 
 SessionKey = tuple[UUID, UUID]
@@ -138,7 +144,7 @@ def _rotate(dialect: str) -> sa.Update:
     conditions = [
         same,
         _hex_digest(dialect) == asked.c.digest,
-        living_at(asked.c.now),
+        without_index(living_at(asked.c.now)),
         sa.or_(
             sessions.c.generation < asked.c.generation,
             sa.and_(sessions.c.generation == asked.c.generation, waited),
