@@ -105,6 +105,7 @@ class Cluster:
 
     def freeze(self) -> None:
         """Halt all processes of the server: it says nothing any more, and closes nothing."""
+        os.kill(self.pids()[0], signal.SIGSTOP)  # first, so that no other is made meanwhile
         for pid in self.pids():
             os.kill(pid, signal.SIGSTOP)
 

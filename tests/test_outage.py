@@ -117,6 +117,7 @@ async def test_while_postgresql_is_frozen_what_needs_it_is_refused_and_the_rest_
         async def renew(tokens: dict) -> None:
             body = {"refresh_token": tokens["refresh_token"]}
             answer = await refused.ask(client, "POST", "/refresh", json=body)
+            assert refusal(answer)[:2] == (503, "unavailable")
             assert int(answer.headers["retry-after"]) >= 1
 
         await repeat(SECONDS / 5, 0.02, lambda: protected(before))

@@ -106,7 +106,7 @@ class Hosts:
                 self._urls.sort(key=lambda each: each != url)
                 return connection
         refusal = Unavailable()
-        refusal.cause = f"{said or type(said).__name__}".splitlines()[0]
+        refusal.cause = (str(said) or type(said).__name__).splitlines()[0]
         if "startup parameter" in refusal.cause:
             refusal.cause += "; if this is a PgBouncer, set SESSIONAPI_PGBOUNCER=on"
         raise refusal from said
