@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -117,6 +118,7 @@ async def test_a_server_refuses_an_old_schema_and_one_that_runs_is_not_disturbed
 
 
 def upgrade_to(connection: sa.Connection, revision: str) -> None:
-    config = migrations._config()
+    config = Config()
+    config.set_main_option("script_location", str(migrations.folder()))
     config.attributes["connection"] = connection
     command.upgrade(config, revision)

@@ -89,7 +89,7 @@ def test_an_installed_wheel_serves_from_an_empty_folder(tmp_path: Path):
     empty.mkdir()
     script = (
         "import json, sessionapi; from sessionapi.storage import migrations as m; "
-        "print(json.dumps([sessionapi.__file__, m._config().get_main_option('script_location')]))"
+        "print(json.dumps([sessionapi.__file__, str(m.folder())]))"
     )
     for place in json.loads(run(python, "-c", script, cwd=empty)):
         assert Path(place).is_relative_to(tmp_path / "venv"), place

@@ -4,10 +4,11 @@ Length and guessability count; there is no rule about kinds of letters. A passwo
 to case and width, but hashed exactly as received.
 """
 
+import runpy
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-
-from zxcvbn.frequency_lists import FREQUENCY_LISTS
+from importlib.util import find_spec
+from typing import Any
 
 from sessionapi.errors import FieldError, WeakPassword
 
@@ -15,7 +16,17 @@ MIN_LENGTH, MAX_LENGTH = 8, 256
 """Characters (ASVS 6.2.1, 6.2.9: at least 8, and at least 64 taken)."""
 MIN_PART = 4
 """A name of fewer letters is inside of too many good passwords."""
-COMMON = frozenset(word for word in FREQUENCY_LISTS["passwords"] if len(word) >= MIN_LENGTH)
+
+
+def _common() -> frozenset[str]:
+    """Read zxcvbn's list of passwords without its other lists, which would stay in the memory: 12 MB."""
+    found: Any = find_spec("zxcvbn")
+    folder = found.submodule_search_locations[0]
+    lists = runpy.run_path(f"{folder}/frequency_lists.py")["FREQUENCY_LISTS"]
+    return frozenset(word for word in lists["passwords"] if len(word) >= MIN_LENGTH)
+
+
+COMMON = _common()
 """The 11,611 of zxcvbn's 30,000 most common passwords that are long enough to be chosen here."""
 
 IsBreached = Callable[[str], Awaitable[bool]]

@@ -9,10 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError
 
 from sessionapi.errors import StartupError, Unavailable
@@ -35,10 +31,9 @@ async def migrate(url: str, *, lock_seconds: float = LOCK_SECONDS, tries: int = 
 
     Servers may go on meanwhile: a lock that doesn't come soon is given up, and tried for again.
     """
-    config = _config()
     for left in reversed(range(tries)):
         try:
-            await _run(url, lambda connection: _upgrade(connection, config, lock_seconds))
+            await _run(url, lambda connection: _upgrade(connection, lock_seconds))
         except Locked:
             if not left:
                 raise
@@ -49,28 +44,35 @@ async def migrate(url: str, *, lock_seconds: float = LOCK_SECONDS, tries: int = 
 
 async def check(url: str) -> None:
     """Raise StartupError unless the schema is of this version, saying what to do."""
-    script = ScriptDirectory.from_config(_config())
-    await _run(url, lambda connection: _compare(connection, script))
+    await _run(url, _compare)
 
 
-def _config() -> Config:
+def folder() -> Path:
+    """Return where the migrations are: in the package, or beside it in the source tree."""
     shipped = Path(__file__).parents[1] / "migrations"
-    in_source_tree = Path(__file__).parents[3] / "alembic"
-    config = Config()
-    config.set_main_option("script_location", str(shipped if shipped.exists() else in_source_tree))
-    return config
+    return shipped if shipped.exists() else Path(__file__).parents[3] / "alembic"
+
+
+def revisions() -> list[str]:
+    """Return the ids of all migrations, the oldest first: the numbers that their files begin with."""
+    return sorted(path.name.partition("_")[0] for path in folder().glob("versions/[0-9]*.py"))
 
 
 class Locked(StartupError):
     """Somebody holds a table that a migration has to change."""
 
 
-def _upgrade(connection: sa.Connection, config: Config, lock_seconds: float) -> None:
+def _upgrade(connection: sa.Connection, lock_seconds: float) -> None:
     if connection.dialect.name == "postgresql":
         _wait_politely(connection, lock_seconds)
-    _refuse_newer(connection, ScriptDirectory.from_config(config))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    if _version(connection) == revisions()[-1]:
+        return
+    from alembic import command, config  # noqa: PLC0415 - 9 MB, of which most starts have no need
+
+    told = config.Config()
+    told.set_main_option("script_location", str(folder()))
+    told.attributes["connection"] = connection
+    command.upgrade(told, "head")
 
 
 def _wait_politely(connection: sa.Connection, lock_seconds: float) -> None:
@@ -80,19 +82,22 @@ def _wait_politely(connection: sa.Connection, lock_seconds: float) -> None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(lock_seconds * 1000)}")
 
 
-def _compare(connection: sa.Connection, script: ScriptDirectory) -> None:
-    _refuse_newer(connection, script)
-    if MigrationContext.configure(connection).get_current_revision() != script.get_current_head():
+def _compare(connection: sa.Connection) -> None:
+    if _version(connection) != revisions()[-1]:
         raise StartupError("the database has an older schema; run: sessionapi migrate")
 
 
-def _refuse_newer(connection: sa.Connection, script: ScriptDirectory) -> None:
-    current = MigrationContext.configure(connection).get_current_revision()
-    if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
+def _version(connection: sa.Connection) -> str | None:
+    """Return which migration the schema is at, if any; StartupError if it is one that we don't know."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    current: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    if current is not None and current not in revisions():
         raise StartupError(
             f"the database has schema {current}, which this version doesn't know: "
             "it is from a newer sessionapi"
         )
+    return current
 
 
 async def _run(url: str, work: Callable[[sa.Connection], None]) -> None:
