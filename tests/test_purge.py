@@ -173,7 +173,7 @@ async def test_a_server_purges_by_itself_from_its_start(make_settings, clock: Fa
     clock.move(DAY + KEPT + 1)
     async with running(make_settings(), clock) as service, asyncio.timeout(30):
         while left(service):
-            await service.client.get("/readyz")
+            await asyncio.sleep(0)  # to let the server go on
 
 
 def test_the_command_prints_what_it_deleted(commands: Commands, make_settings):
