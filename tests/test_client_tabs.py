@@ -71,9 +71,7 @@ def test_a_tab_that_dies_with_the_lock_stalls_nobody(person: Person):
 
 
 @pytest.mark.prove
-@pytest.mark.skipif(
-    "SESSIONAPI_PROVE" not in os.environ, reason="needs a quiet machine: run by make prove"
-)
+@pytest.mark.skipif("SESSIONAPI_PROVE" not in os.environ, reason="needs a quiet machine: run by make prove")
 def test_a_slow_answer_is_not_taken_for_a_frozen_tab(person: Person):
     """Falls without the beats of alone(): after 2 s all tabs would ask at once."""
     slow = person.sign_up("slow")
