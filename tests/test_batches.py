@@ -147,3 +147,13 @@ async def test_of_two_tabs_in_one_batch_both_have_the_same_successor(busy: Runni
     one, other = await asyncio.gather(busy.refresh(tokens), busy.refresh(tokens))
     assert one.json()["refresh_token"] == other.json()["refresh_token"]
     assert one.json()["generation"] == 1
+
+
+async def test_while_the_database_is_away_who_waits_is_refused_with_the_batch_before():
+    """Falls without Batches._also_refused: each batch would wait its whole time for a frozen server."""
+    statement = Statement(problem=Unavailable())
+    book = Batches(statement)
+    tasks = await asking(book, 1) + await asking(book, 2, 3)
+    statement.may_go_on.set()
+    assert [type(each) for each in await asyncio.gather(*tasks, return_exceptions=True)] == [Unavailable] * 3
+    assert statement.batches == [[1]]

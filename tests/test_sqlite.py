@@ -6,8 +6,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import httpx
@@ -30,14 +30,18 @@ sys.stdin.read()
 pytestmark = [pytest.mark.server, pytest.mark.engines("sqlite"), pytest.mark.prove]
 
 
-@contextmanager
-def held(database: Path) -> Iterator[None]:
-    """Another process holds the write lock until the block ends."""
-    command = [sys.executable, "-c", HOLDER, str(database)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
-        yield
+@asynccontextmanager
+async def held(database: Path) -> AsyncIterator[None]:
+    """Another process holds the write lock until the block ends; the app goes on while it waits for it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLDER, str(database), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"held\n"
+    yield
+    process.stdin.close()
+    await process.wait()
 
 
 async def test_a_program_that_holds_the_file_delays_writes_and_no_read(
@@ -48,7 +52,7 @@ async def test_a_program_that_holds_the_file_delays_writes_and_no_read(
     body = {"username": "ada", "password": PASSWORD}
     async with running(settings, clock) as service:
         tokens = await service.sign_up()
-        with held(settings.data_dir / "sessionapi.db"):
+        async with held(settings.data_dir / "sessionapi.db"):
             since = time.monotonic()
             writes = [asyncio.create_task(service.client.post("/login", json=body)) for _ in range(5)]
             for _ in range(50):

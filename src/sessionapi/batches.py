@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from sessionapi.errors import Overloaded, SessionApiError
+from sessionapi.errors import Overloaded, SessionApiError, Unavailable
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -66,7 +66,7 @@ class Batches(Generic[Question, Answer]):
             found = await self._work([question for question, _ in asked])
         except Exception as problem:
             if isinstance(problem, SessionApiError) or len(asked) < 2:
-                _refuse((answer for _, answer in asked), problem)
+                _refuse((answer for _, answer in [*asked, *self._also_refused(problem)]), problem)
                 return
             middle = len(asked) // 2
             await self._answer(asked[:middle])
@@ -75,6 +75,13 @@ class Batches(Generic[Question, Answer]):
         for (_, answer), each in zip(asked, found, strict=True):
             if not answer.done():
                 answer.set_result(each)
+
+    def _also_refused(self, problem: Exception) -> Sequence[tuple[Question, asyncio.Future[Answer]]]:
+        """Take out those who waited meanwhile if the database is away: each would wait as long again."""
+        if not isinstance(problem, Unavailable) or problem.contended:
+            return []
+        waited, self._waiting = self._waiting, deque()
+        return list(waited)
 
 
 def _refuse(answers: Iterable[asyncio.Future[Answer]], problem: Exception) -> None:

@@ -110,6 +110,7 @@ class Refreshes:
 
         A rotation whose row has changed between the two changes nothing, and is read and decided again.
         """
+        self._store.refuse_if_away()
         for count in range(TRIES):
             session, user = self._living(await self._reads.ask(request.key), request)
             decision = policy.decide(session, request.attempt, request.now, self._policy)

@@ -83,6 +83,10 @@ class Store:
                 await tx.take_snapshot()
                 yield tx
 
+    def refuse_if_away(self) -> None:
+        """Raise Unavailable at once, as a transaction would: for those who would wait for one of many."""
+        self._outage.refuse()
+
     async def close(self) -> None:
         """Close all connections."""
         await self._writer.dispose()

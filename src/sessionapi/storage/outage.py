@@ -33,11 +33,15 @@ class Outage:
         self._away = False
         self._tried = False
 
+    def refuse(self) -> None:
+        """Raise Unavailable if the database is away and somebody is there to see whether it is back."""
+        if self._away and self._tried:
+            raise Unavailable
+
     @contextmanager
     def watched(self) -> Iterator[Watch]:
         """Watch over one transaction; raises Unavailable for whatever the database does to it."""
-        if self._away and self._tried:
-            raise Unavailable
+        self.refuse()
         tries = self._tried = self._away
         watch = Watch()
         try:
