@@ -26,6 +26,9 @@ def kid_of(tokens: dict) -> str:
     return jwt.get_unverified_header(tokens["access_token"])["kid"]
 
 
+KEY_EVENTS = "select kind from events where kind like 'key.%' order by at"
+
+
 async def test_a_next_key_is_published_before_it_signs(service: Running):
     """Falls if promote doesn't ask due_at."""
     keys = service.parts.keys
@@ -43,7 +46,7 @@ async def test_a_next_key_is_published_before_it_signs(service: Running):
     after = await service.log_in()
     assert kid_of(after) == ids.public("key", made.id)
     assert await states(service) == ["retired", "active"]
-    assert [kind for (kind,) in service.rows("select kind from events where kind like 'key.%'")] == [
+    assert [kind for (kind,) in service.rows(KEY_EVENTS)] == [
         "key.published",
         "key.activated",
     ]
