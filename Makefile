@@ -13,7 +13,7 @@ run: $(VENV)/.run  ## start the service on the embedded default: http://localhos
 test: $(VENV)/.dev  ## all tests, with the coverage of the branches
 	@tests/system-packages
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest -n 3 --dist worksteal
+	@$(BIN)/coverage run -m pytest -n 2 --dist worksteal
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
