@@ -7,11 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import httpx
 from rich.console import Console
 
 from benchmarks import charts, postgresql, results
-from benchmarks.load import WrongAnswers, ensure_wrk
+from benchmarks.load import ensure_wrk
 from benchmarks.measures import (
     footprint,
     growth,
@@ -25,8 +24,6 @@ from benchmarks.measures import (
     workers,
 )
 from benchmarks.plan import LARGE, QUICK, Plan
-from benchmarks.processes import NotRunning
-from sessionapi.errors import SessionApiError
 
 MEASURES = {
     "protected": protected,
@@ -67,8 +64,8 @@ def _try(measure: str, plan: Plan, found: results.Results) -> None:
     """Measure; what can't be measured is told below the table, and the others go on."""
     try:
         MEASURES[measure].measure(plan, found)
-    except (NotRunning, WrongAnswers, httpx.HTTPError, SessionApiError) as problem:
-        found.notes.append(f"{measure} could not be measured: {problem}")
+    except Exception as problem:
+        found.notes.append(f"{measure} could not be measured: {type(problem).__name__}: {problem}")
 
 
 def _plan(arguments: argparse.Namespace, folder: Path, address: str) -> Plan:
