@@ -73,7 +73,9 @@ def test_when_a_session_has_ended(changes, now, expected):
     ],
 )
 def test_no_access_token_outlives_its_session(changes, now, lives):
-    assert policy.access_token_expiry(session(**changes), now, Policy()) - now == seconds(lives)
+    assert policy.access_token_expiry(policy.ends_at(session(**changes)), now, Policy()) - now == seconds(
+        lives
+    )
 
 
 SEEN = {"last_seen_at": T0 + seconds(300)}

@@ -22,11 +22,14 @@ ROOM = 10_000
 
 
 class Batches(Generic[Question, Answer]):
-    """Questions, in the order in which they came; `work` answers a batch, one answer for each."""
+    """Questions, in the order in which they came; `work` answers a batch, one answer for each.
+
+    An answer that is an error of the tree is raised for the one who asked.
+    """
 
     def __init__(
         self,
-        work: Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]],
+        work: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | SessionApiError]]],
         *,
         largest: int = LARGEST,
         room: int = ROOM,
@@ -73,7 +76,11 @@ class Batches(Generic[Question, Answer]):
             await self._answer(asked[middle:])
             return
         for (_, answer), each in zip(asked, found, strict=True):
-            if not answer.done():
+            if answer.done():
+                continue
+            if isinstance(each, SessionApiError):
+                answer.set_exception(each)
+            else:
                 answer.set_result(each)
 
     def _also_refused(self, problem: Exception) -> Sequence[tuple[Question, asyncio.Future[Answer]]]:

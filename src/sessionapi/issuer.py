@@ -52,17 +52,30 @@ class Issuer:
         """Return what a refresh token of ours says, under the present or an accepted secret."""
         return refresh_token.match(text, self._refresh_keys)
 
-    def issue(
-        self, session: Session, user: User, now: datetime, secret: bytes | None, *, is_new: bool = True
-    ) -> Tokens:
+    def issue(self, session: Session, user: User, now: datetime, secret: bytes | None) -> Tokens:
         """Return the tokens of a session; without its secret only an access token can be made."""
-        access_token, expires_in = self._access_token(session, user, now)
+        text = self._refresh_token(session, secret) if secret else None
+        return self._tokens(session, user, now, text, is_new=text is not None)
+
+    def renew(self, session: Session, user: User, now: datetime, shown: RefreshToken) -> Tokens:
+        """Return the tokens of a session whose refresh token was shown, of this generation or of another."""
+        moved = session.generation != shown.generation
+        text = None if moved else shown.text
+        return self._tokens(
+            session, user, now, text or self._refresh_token(session, shown.secret), is_new=moved
+        )
+
+    def _tokens(
+        self, session: Session, user: User, now: datetime, text: str | None, *, is_new: bool
+    ) -> Tokens:
+        end = policy.ends_at(session)
+        access_token, expires_in = self._access_token(session, user, now, end)
         return Tokens(
             access_token=access_token,
             expires_in=expires_in,
-            refresh_token=self._refresh_token(session, secret) if secret else None,
-            is_new=is_new and secret is not None,
-            session_expires_in=int((policy.ends_at(session) - now).total_seconds()),
+            refresh_token=text,
+            is_new=is_new,
+            session_expires_in=int((end - now).total_seconds()),
             expires_absolutely_in=int((session.expires_at - now).total_seconds()),
             session=session,
             user=user,
@@ -72,10 +85,10 @@ class Issuer:
         token = RefreshToken(session.user_id, session.id, session.generation, secret)
         return refresh_token.mint(token, self._refresh_keys[0])
 
-    def _access_token(self, session: Session, user: User, now: datetime) -> tuple[str, int]:
+    def _access_token(self, session: Session, user: User, now: datetime, end: datetime) -> tuple[str, int]:
         """Return (token, seconds it lives). What we say in our own name wins over the user's `claims`."""
         issued_at = int(now.timestamp())
-        expires_at = int(policy.access_token_expiry(session, now, self._policy).timestamp())
+        expires_at = int(policy.access_token_expiry(end, now, self._policy).timestamp())
         key = self._ring.active
         claims = {
             **{name: value for name, value in user.claims.items() if name not in tokens.REGISTERED},

@@ -9,11 +9,17 @@ import atexit
 import logging
 import sys
 from collections import deque
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 import structlog
 from pydantic_core import to_json
 from structlog.types import EventDict, Processor
+
+from sessionapi.clock import system_clock
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request that is being answered; every line that it leads to bears it."""
 
 
 def configure(*, log_format: str, level: str, cached: bool = True) -> None:
@@ -22,11 +28,6 @@ def configure(*, log_format: str, level: str, cached: bool = True) -> None:
     `cached` loggers are faster, and keep what was configured when they were first used.
     """
     human = sys.stderr.isatty() if log_format == "auto" else log_format == "text"
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
     renderer: list[Processor] = (
         [_visible, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if human
@@ -34,12 +35,12 @@ def configure(*, log_format: str, level: str, cached: bool = True) -> None:
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[*shared, *renderer],
+        processors=[_told, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=Lines(sys.stderr),
         cache_logger_on_first_use=cached,
     )
-    _route_standard_logging(shared, renderer, number)
+    _route_standard_logging(renderer, number)
 
 
 class Lines:
@@ -79,6 +80,16 @@ def shown(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def _told(_logger: object, method: str, event: EventDict) -> EventDict:
+    """Say of which request a line is, how grave and when: one step, for each line passes through it."""
+    of = request_id.get()
+    if of is not None:
+        event["request_id"] = of
+    event["level"] = "error" if method == "exception" else method
+    event["timestamp"] = system_clock().isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return event
+
+
 def _visible(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Show each text; the path of a request is a stranger's."""
     return {name: shown(value) if isinstance(value, str) else value for name, value in event.items()}
@@ -88,12 +99,12 @@ def _json(event: dict[str, Any], **_options: Any) -> str:
     return to_json(event, fallback=str).decode()
 
 
-def _route_standard_logging(shared: list[Processor], renderer: list[Processor], level: int) -> None:
+def _route_standard_logging(renderer: list[Processor], level: int) -> None:
     """Give the lines of libraries (uvicorn, alembic) the same form as ours."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[_told],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )

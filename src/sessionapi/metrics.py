@@ -52,6 +52,7 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._refresh_series = lru_cache(self.refreshes.labels)
         self._request_series = lru_cache(maxsize=1_000)(self._find_request_series)
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -59,6 +60,10 @@ class Metrics:
         counter, histogram = self._request_series(method, route, status)
         counter.inc()
         histogram.observe(seconds)
+
+    def count_refresh(self, outcome: str) -> None:
+        """Count a refresh that came to this."""
+        self._refresh_series(outcome).inc()
 
     def _find_request_series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return self.requests.labels(method, route, status), self.request_seconds.labels(route)

@@ -66,9 +66,9 @@ def ended(session: Session, now: datetime) -> Ended | None:
     return Ended("expired", "idle" if idle_end(session) <= session.expires_at else "absolute")
 
 
-def access_token_expiry(session: Session, now: datetime, policy: Policy) -> datetime:
-    """When an access token made now dies: after its lifetime, or with the session if that is sooner."""
-    return min(now + policy.access_token_ttl, ends_at(session))
+def access_token_expiry(end: datetime, now: datetime, policy: Policy) -> datetime:
+    """When an access token made now dies: after its lifetime, or at the session's `end` if that is sooner."""
+    return min(now + policy.access_token_ttl, end)
 
 
 DIGEST_SIZE = 32

@@ -30,6 +30,8 @@ class RefreshToken:
     session_id: UUID
     generation: int
     secret: bytes = field(repr=False)
+    text: str | None = field(default=None, repr=False, compare=False)
+    """What was read, if it was made under the present key: then it need not be made again."""
 
     @property
     def secret_digest(self) -> bytes:
@@ -64,14 +66,15 @@ def match(text: str, keys: Sequence[bytes]) -> RefreshToken | None:
     if raw is None:
         return None
     fields, mac = raw[: _FIELDS.size], raw[_FIELDS.size :]
-    if not any(hmac.compare_digest(_mac(key, fields), mac) for key in keys):
+    made_by = next((key for key in keys if hmac.compare_digest(_mac(key, fields), mac)), None)
+    if made_by is None:
         return None
     version, user_id, session_id, generation, secret = _FIELDS.unpack(fields)
     if version != VERSION:
         return None
-    return RefreshToken(
-        UUID(bytes=user_id), UUID(bytes=session_id), int.from_bytes(generation, "big"), secret
-    )
+    number = int.from_bytes(generation, "big")
+    known = text if made_by == keys[0] else None
+    return RefreshToken(UUID(bytes=user_id), UUID(bytes=session_id), number, secret, known)
 
 
 def _decode(text: str) -> bytes | None:

@@ -52,11 +52,11 @@ class Throttle:
 
     async def count_login(self, client: Client) -> None:
         """Count a login of this network, in memory, or raise RateLimited."""
-        await self._memory.count("login", network(client.ip))
+        self._memory.count("login", network(client.ip))
 
     async def count_signup(self, client: Client) -> None:
         """Count a sign-up of this network, in memory, or raise RateLimited."""
-        await self._memory.count("signup", network(client.ip))
+        self._memory.count("signup", network(client.ip))
 
     async def reserve_login(
         self, user_id: UUID | None, typed: str, device_token: str | None, client: Client

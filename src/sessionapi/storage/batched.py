@@ -5,26 +5,23 @@ text would fail all. There is one entry for each session, for rows come back by 
 same batch would be let in with its successor's row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from pydantic_core import to_json
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.model import Session, User
-from sessionapi.storage.sessions import (
-    living_at,
-    session_and_user,
-    session_and_user_of,
-    session_of,
-    without_index,
-)
+from sessionapi.storage.sessions import living_at, session_of, without_index
 from sessionapi.storage.tables import Moment, sessions, to_microseconds, users
+from sessionapi.storage.users import user_of
 
+Entry = Mapping[str, Any]
 SessionKey = tuple[UUID, UUID]
 """(user id, session id), the primary key."""
 
@@ -52,13 +49,19 @@ class BatchQueries:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def sessions_and_users(self, keys: Sequence[SessionKey]) -> dict[SessionKey, tuple[Session, User]]:
-        """Return those of these sessions that there are, each with its user."""
-        asked = [{"user_id": user_id.hex, "id": session_id.hex} for user_id, session_id in set(keys)]
-        statement = _READ[self._connection.dialect.name]
-        rows = await self._connection.execute(statement, {"asked": asked})
-        found = map(session_and_user_of, rows)
-        return {(session.user_id, session.id): (session, user) for session, user in found}
+    async def sessions_and_users(self, keys: Sequence[SessionKey]) -> list[tuple[Session, User] | None]:
+        """Return each of these sessions with its user, in the order asked; None where there is none.
+
+        A row says by its place which key it belongs to, so that no id has to be read again.
+        """
+        asked = [{"place": place, "user_id": key[0].hex, "id": key[1].hex} for place, key in enumerate(keys)]
+        found: list[tuple[Session, User] | None] = [None] * len(keys)
+        row: list[Any]
+        for place, *row in await self._ask(_READ, asked):
+            user_id, session_id = keys[place]
+            session = session_of((user_id, session_id, *row[:_OF_SESSION]))
+            found[place] = session, user_of((user_id, *row[_OF_SESSION:]))
+        return found
 
     async def rotate_all(self, rotations: Sequence[Rotation]) -> dict[SessionKey, Session]:
         """Rotate sessions, one entry for each; return those that could be, as they are now.
@@ -71,13 +74,20 @@ class BatchQueries:
         asked = [_entry(rotation) for rotation in rotations]
         if self._connection.dialect.name == "postgresql":
             await self._connection.execute(_NO_WAIT)
-        statement = _ROTATE[self._connection.dialect.name]
-        rows = await self._connection.execute(statement, {"asked": asked})
-        return {(session.user_id, session.id): session for session in map(session_of, rows)}
+        rotated = map(session_of, await self._ask(_ROTATE, asked))
+        return {(session.user_id, session.id): session for session in rotated}
+
+    async def _ask(self, statements: Mapping[str, sa.Executable], asked: Sequence[Entry]) -> sa.Result[Any]:
+        statement = statements[self._connection.dialect.name]
+        return await self._connection.execute(statement, {"asked": to_json(asked).decode()})
 
 
 _NO_WAIT = sa.text("SET LOCAL synchronous_commit = off")
-_KEY = {"user_id": sa.Uuid(), "id": sa.Uuid()}
+_OTHERS = sessions.c[2:]
+"""The columns of a session beside its key."""
+_OF_SESSION = len(_OTHERS)
+_OF_USER = [column for column in users.c if column.name not in ("id", "username_key")]
+_KEY: dict[str, sa.types.TypeEngine[Any]] = {"user_id": sa.Uuid(), "id": sa.Uuid()}
 _ENTRY: dict[str, sa.types.TypeEngine[Any]] = {
     **_KEY,
     "generation": sa.BigInteger(),
@@ -108,10 +118,11 @@ def _entry(rotation: Rotation) -> dict[str, Any]:
 def _asked(dialect: str, members: dict[str, Any]) -> sa.FromClause:
     """Return the entries of the parameter `asked` as a table."""
     if dialect == "postgresql":
-        rows = sa.func.jsonb_to_recordset(sa.bindparam("asked", type_=postgresql.JSONB))
+        text = sa.cast(sa.bindparam("asked", type_=sa.Text), postgresql.JSONB)
+        rows = sa.func.jsonb_to_recordset(text)
         columns = [sa.column(name, kind) for name, kind in members.items()]
         return rows.table_valued(*columns).render_derived(name="asked", with_types=True)
-    entries = sa.func.json_each(sa.bindparam("asked", type_=sa.JSON)).table_valued("value", name="json_entry")
+    entries = sa.func.json_each(sa.bindparam("asked", type_=sa.Text)).table_valued("value", name="json_entry")
     parts = [
         sa.type_coerce(sa.func.json_extract(entries.c.value, f"$.{name}"), kind).label(name)
         for name, kind in members.items()
@@ -125,9 +136,9 @@ def _hex_digest(dialect: str) -> sa.ColumnElement[str]:
 
 
 def _read(dialect: str) -> sa.Select[Any]:
-    asked = _asked(dialect, _KEY)
+    asked = _asked(dialect, {"place": sa.Integer(), **_KEY})
     return (
-        sa.select(*session_and_user)
+        sa.select(asked.c.place, *_OTHERS, *_OF_USER)
         .select_from(asked)
         .join(sessions, sa.and_(sessions.c.user_id == asked.c.user_id, sessions.c.id == asked.c.id))
         .join(users, users.c.id == sessions.c.user_id)

@@ -4,6 +4,7 @@ A moment is stored as whole microseconds since 1970: exact, the same on both eng
 an integer in the JSON that carries a batch.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,9 +30,13 @@ class Moment(sa.TypeDecorator[datetime]):
         """Convert for the database."""
         return None if value is None else to_microseconds(value)
 
-    def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
-        """Convert from the database."""
-        return None if value is None else EPOCH + value * _MICROSECOND
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any]:  # noqa: ARG002
+        """Return what converts from the database: a plain function, for a session has eight moments."""
+        return _moment
+
+
+def _moment(value: int | None) -> datetime | None:
+    return None if value is None else EPOCH + value * _MICROSECOND
 
 
 Json = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")

@@ -11,13 +11,13 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import Lifespan, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from sessionapi import __version__, logs, settings, wiring
 from sessionapi.background import repeat
 from sessionapi.errors import SessionApiError
 from sessionapi.web import openapi, problems, stopping
-from sessionapi.web.express import Express
+from sessionapi.web.express import Express, Stop
 from sessionapi.web.guard import MAX_BODY, Guard
 from sessionapi.web.headers import Edge
 from sessionapi.web.routes import account, admin, client, docs, login, pages, service, sessions, verification
@@ -41,9 +41,30 @@ Every error is `application/problem+json` (RFC 9457) with a stable `code`.
 """
 
 
+class Service(FastAPI):
+    """The framework's app inside of our outermost layers; what they answer never meets the framework's."""
+
+    layers: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        scope["app"] = self
+        await self.layers(scope, receive, send)
+
+    def wrap(self, parts: wiring.App) -> None:
+        """Put the outermost layers around the framework's app, from the inside out."""
+        hot = {("GET", "/protected"): account.protected, ("POST", "/refresh"): sessions.refresh}
+        stops = {at: Guard(Stop(at[1], endpoint), parts.settings) for at, endpoint in hot.items()}
+        layers: ASGIApp = Express(super().__call__, stops)
+        if parts.settings.allowed_origins:
+            layers = Cors(layers, **_cors(parts.settings))
+        https = parts.settings.public_url.startswith("https:")
+        self.layers = Edge(layers, parts.metrics, https=https)
+
+
 def create(parts: wiring.App, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """Return the ASGI app over connected parts."""
-    app = FastAPI(
+    app = Service(
         title="sessionapi",
         version=__version__,
         description=DESCRIPTION,
@@ -61,12 +82,8 @@ def create(parts: wiring.App, lifespan: Lifespan[FastAPI] | None = None) -> Fast
     app.add_exception_handler(SessionApiError, problems.on_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
-    hot = {("GET", "/protected"): account.protected, ("POST", "/refresh"): sessions.refresh}
-    app.add_middleware(Express, endpoints=hot)
     app.add_middleware(Guard, settings=parts.settings)
-    if parts.settings.allowed_origins:
-        app.add_middleware(Cors, **_cors(parts.settings))
-    app.add_middleware(Edge, metrics=parts.metrics, https=parts.settings.public_url.startswith("https:"))
+    app.wrap(parts)
     _finish_openapi(app)
     return app
 

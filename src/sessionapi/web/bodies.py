@@ -3,16 +3,18 @@
 What is wrong in them is refused with the codes, fields and words of the routes where the framework reads.
 """
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sessionapi.errors import MalformedBody, PayloadTooLarge, UnsupportedMediaType
 from sessionapi.web.guard import MAX_BODY
+from sessionapi.web.sent import header
 
 T = TypeVar("T")
 JSON = "application/json"
@@ -40,15 +42,23 @@ async def read_json(request: Request, adapter: TypeAdapter[T]) -> T:
     return judge(lambda: adapter.validate_json(body or b"null"), "body")
 
 
-def answer(body: BaseModel, status: int = 200) -> Response:
-    """Return a body as JSON that nobody may store, without the members that were not set."""
-    text = body.model_dump_json(exclude_unset=True)
-    return Response(text, status, media_type=JSON, headers={"Cache-Control": "no-store"})
+class Answer(Response):
+    """JSON that nobody may store."""
+
+    def __init__(self, members: Mapping[str, Any], status: int = 200) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = to_json(members)
+        self.raw_headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(self.body)).encode()),
+            (b"cache-control", b"no-store"),
+        ]
 
 
 def media_type(request: Request) -> str:
     """Return what the request says that its body is, without parameters."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return (header(request, b"content-type") or "").partition(";")[0].strip().lower()
 
 
 def judge(validate: Callable[[], T], *where: str) -> T:

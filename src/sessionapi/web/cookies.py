@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from sessionapi.issuer import Tokens
 from sessionapi.settings import DAY, Settings
+from sessionapi.web.sent import headers
 
 DEVICE_MAX_AGE = 365 * DAY
 """Seconds that a browser is a known device after the last login there: browsers keep none over 400 days."""
@@ -66,7 +67,7 @@ def _sent(request: Request) -> dict[str, str]:
     The framework unquotes each, whosever it is, in quadratic time before Python 3.11.10 (CVE-2024-7592): one
     of 60 KB held the whole process up for half a minute (measured). Ours are never quoted.
     """
-    lines = request.headers.getlist("cookie")
+    lines = headers(request, b"cookie")
     pairs = (pair.partition("=") for line in lines for pair in line.split(";"))
     return {cookie.strip(): value.strip() for cookie, _, value in pairs}
 

@@ -13,6 +13,7 @@ from sessionapi.model import Client, ServiceToken
 from sessionapi.sessions import owner
 from sessionapi.tokens import Claims
 from sessionapi.web import csrf
+from sessionapi.web.sent import header
 from sessionapi.wiring import App
 
 _MAX_USER_AGENT = 512
@@ -29,8 +30,8 @@ def client_of(request: Request) -> Client:
 
     What is no address (a proxy may say `unknown`) is none here.
     """
-    user_agent = request.headers.get("user-agent")
-    found = limits.address(request.client.host if request.client else None)
+    user_agent = header(request, b"user-agent")
+    found = limits.address((request.scope.get("client") or (None,))[0])
     return Client(
         ip=str(found) if found else None,
         user_agent=user_agent[:_MAX_USER_AGENT] if user_agent else None,

@@ -19,22 +19,31 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Express:
-    """ASGI middleware in front of the router, by (method, path); what isn't listed goes on to it."""
+    """ASGI middleware in front of the framework's, by (method, path); what isn't listed goes on to it."""
 
-    def __init__(self, app: ASGIApp, endpoints: Mapping[tuple[str, str], Endpoint]) -> None:
+    def __init__(self, app: ASGIApp, stops: Mapping[tuple[str, str], ASGIApp]) -> None:
         self._app = app
-        self._endpoints = endpoints
+        self._stops = stops
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        endpoint = self._endpoints.get((scope.get("method", ""), scope["path"])) if "path" in scope else None
-        if endpoint is None:
-            await self._app(scope, receive, send)
-            return
-        scope["route_path"] = scope["path"]
+        listed = scope["type"] == "http" and self._stops.get((scope["method"], scope["path"]))
+        await (listed or self._app)(scope, receive, send)
+
+
+class Stop:
+    """One such route, with the errors that the framework would turn into answers."""
+
+    def __init__(self, path: str, endpoint: Endpoint) -> None:
+        self._path = path
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        scope["route_path"] = self._path
         request = Request(scope, receive)
         try:
-            answer = await endpoint(request)
+            answer = await self._endpoint(request)
         except SessionApiError as problem:
             answer = await problems.on_error(request, problem)
         except RequestValidationError as problem:

@@ -6,7 +6,7 @@ import time
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sessionapi import ids
+from sessionapi import ids, logs
 from sessionapi.metrics import Metrics
 from sessionapi.web.proxies import ProxyWarning
 
@@ -45,10 +45,12 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        self._proxy_warning.look(scope)
-        request_id = _request_id(scope)
+        sent = dict(scope["headers"])
+        if b"x-forwarded-for" in sent:
+            self._proxy_warning.look(scope)
+        request_id = _request_id(sent.get(b"x-request-id", b""))
         scope.setdefault("state", {})["request_id"] = request_id
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        logs.request_id.set(request_id)
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -82,6 +84,5 @@ class Edge:
         self._metrics.count_request(method, str(route), status, seconds)
 
 
-def _request_id(scope: Scope) -> str:
-    given: bytes = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return given.decode() if _SANE_REQUEST_ID.fullmatch(given) else ids.new_id().hex
+def _request_id(given: bytes) -> str:
+    return given.decode() if given and _SANE_REQUEST_ID.fullmatch(given) else ids.new_id().hex

@@ -258,20 +258,21 @@ class IntrospectionOut(BaseModel):
     )
 
 
-def tokens_out(tokens: Tokens) -> TokensOut:
-    """Return the body that a login or a refresh is answered with."""
-    secrets: Json = {"refresh_token": tokens.refresh_token, "device_token": tokens.device_token}
-    in_body = secrets if tokens.session.transport == "body" else {}
-    return TokensOut(
-        access_token=tokens.access_token,
-        token_type="Bearer",  # noqa: S106 - the name of a scheme
-        expires_in=tokens.expires_in,
-        session_id=ids.public("sess", tokens.session.id),
-        generation=tokens.session.generation,
-        session_expires_in=tokens.session_expires_in,
-        user=TokenUserOut(**members.naming(tokens.user)),
-        **{name: value for name, value in in_body.items() if value is not None},
-    )
+def tokens_out(tokens: Tokens) -> Json:
+    """Return the members of a `TokensOut`, the body that a login or a refresh is answered with."""
+    told: Json = {
+        "access_token": tokens.access_token,
+        "token_type": "Bearer",
+        "expires_in": tokens.expires_in,
+        "session_id": ids.public("sess", tokens.session.id),
+        "generation": tokens.session.generation,
+        "session_expires_in": tokens.session_expires_in,
+        "user": members.naming(tokens.user),
+    }
+    if tokens.session.transport == "body":
+        secrets = {"refresh_token": tokens.refresh_token, "device_token": tokens.device_token}
+        told |= {name: value for name, value in secrets.items() if value is not None}
+    return told
 
 
 def me_out(user: User) -> MeOut:

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from sessionapi.sessions import owner
-from sessionapi.web import bodies
+from sessionapi.web.bodies import Answer
 from sessionapi.web.deps import AccessToken, Bearer, From, Parts, access
 from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, answers
 from sessionapi.web.routes.login import hand_out
@@ -31,9 +31,7 @@ router = APIRouter(tags=["account"])
 async def protected(request: Request) -> Response:
     """Answer whoever has a valid access token. Nothing is read from the database."""
     claims = await access(request)
-    return bodies.answer(
-        ProtectedOut(data="Protected data", user_id=claims.user_id, session_id=claims.session_id)
-    )
+    return Answer({"data": "Protected data", "user_id": claims.user_id, "session_id": claims.session_id})
 
 
 @router.get("/me", operation_id="me", summary="My account", responses=answers(*BEARER, "not_found", *STORE))

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Request, Response
 from sessionapi.errors import CsrfRejected
 from sessionapi.issuer import Tokens
 from sessionapi.sessions import Device
-from sessionapi.web import bodies, cookies
+from sessionapi.web import cookies
+from sessionapi.web.bodies import Answer
 from sessionapi.web.deps import From, Parts, may_use_cookie
 from sessionapi.web.openapi import BODY, BUSY, STORE, answers
 from sessionapi.web.schemas import LoginIn, SignupIn, TokensOut, tokens_out
@@ -56,7 +57,7 @@ async def login(body: LoginIn, request: Request, parts: Parts, client: From) -> 
 
 def hand_out(tokens: Tokens, parts: App, *, status: int = 200) -> Response:
     """Return the answer that gives tokens to the client, the refresh token by the session's transport."""
-    response = bodies.answer(tokens_out(tokens), status)
+    response = Answer(tokens_out(tokens), status)
     by_cookie = tokens.session.transport == "cookie"
     if by_cookie and tokens.is_new:
         cookies.set_session(response, parts.settings, tokens)

@@ -36,6 +36,7 @@ from sessionapi.web.schemas import (
     current_out,
     session_out,
 )
+from sessionapi.web.sent import header
 from sessionapi.wiring import App
 
 router = APIRouter(tags=["sessions"])
@@ -204,7 +205,7 @@ async def revoke_session(session_id: str, claims: Bearer, parts: Parts, client: 
 
 
 def _idempotency_key(request: Request) -> str | None:
-    given = request.headers.get("idempotency-key")
+    given = header(request, b"idempotency-key")
     return (
         None
         if given is None
