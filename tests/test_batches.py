@@ -96,6 +96,15 @@ async def test_a_defect_is_only_that_of_whose_question_it_is():
     ]
 
 
+async def test_an_answer_that_is_an_error_is_raised_for_whose_it_is():
+    async def refusing(asked: Sequence[int]) -> list[int | Overloaded]:
+        return [number if number % 2 else Overloaded() for number in asked]
+
+    book = Batches(refusing)
+    answers = await asyncio.gather(*(book.ask(number) for number in (1, 2, 3)), return_exceptions=True)
+    assert (answers[0], type(answers[1]), answers[2]) == (1, Overloaded, 3)
+
+
 async def test_one_too_many_is_refused_at_once():
     statement = Statement()
     book = Batches(statement, room=2)

@@ -215,13 +215,17 @@ async def test_a_refresh_of_a_disabled_or_deleted_users_session_is_refused(servi
 
 
 async def test_a_change_of_the_server_secret_logs_nobody_out(make_settings, clock):
-    """Falls without trying the accepted keys in refresh_token.match."""
+    """Falls without trying the accepted keys in refresh_token.match, and if its text is kept under them."""
     new = "a new server secret, also of more than 32 bytes"
     async with running(make_settings(), clock) as service:
         tokens = await service.sign_up()
     async with running(make_settings(secret=new, secret_accepted=(SERVER_SECRET,)), clock) as service:
+        renewed = (await service.refresh(tokens)).json()
+        assert renewed["generation"] == tokens["generation"]
         tokens = await rotated(service, tokens)
         await service.parts.keys.reencrypt()
+    async with running(make_settings(secret=new), clock) as service:
+        assert (await service.refresh(renewed)).status_code == 200
     async with running(make_settings(secret=new), clock) as service:
         assert (await service.refresh(tokens)).status_code == 200
 

@@ -62,6 +62,13 @@ def address(host: str | None) -> IPv4Address | IPv6Address | None:
     return mapped or (IPv6Address(int(found)) if isinstance(found, IPv6Address) else found)
 
 
+@lru_cache(maxsize=10_000)
+def canonical(host: str | None) -> str | None:
+    """Return the one spelling of an address, or None for what is none."""
+    found = address(host)
+    return str(found) if found else None
+
+
 def network(host: str | None) -> str:
     """Return whom an address counts as: IPv6 by /64, which is what one customer is given (RFC 6177).
 

@@ -77,9 +77,11 @@ class BatchQueries:
         rotated = map(session_of, await self._ask(_ROTATE, asked))
         return {(session.user_id, session.id): session for session in rotated}
 
-    async def _ask(self, statements: Mapping[str, sa.Executable], asked: Sequence[Entry]) -> sa.Result[Any]:
+    async def _ask(
+        self, statements: Mapping[str, sa.Executable], asked: Sequence[Entry]
+    ) -> Sequence[sa.Row[Any]]:
         statement = statements[self._connection.dialect.name]
-        return await self._connection.execute(statement, {"asked": to_json(asked).decode()})
+        return (await self._connection.execute(statement, {"asked": to_json(asked).decode()})).all()
 
 
 _NO_WAIT = sa.text("SET LOCAL synchronous_commit = off")

@@ -31,9 +31,8 @@ def client_of(request: Request) -> Client:
     What is no address (a proxy may say `unknown`) is none here.
     """
     user_agent = header(request, b"user-agent")
-    found = limits.address((request.scope.get("client") or (None,))[0])
     return Client(
-        ip=str(found) if found else None,
+        ip=limits.canonical((request.scope.get("client") or (None,))[0]),
         user_agent=user_agent[:_MAX_USER_AGENT] if user_agent else None,
     )
 
