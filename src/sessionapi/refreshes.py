@@ -5,7 +5,7 @@ that arrive together share one read, and one guarded UPDATE for all that rotate.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sessionapi import audit, policy, refresh_token
@@ -55,19 +55,13 @@ class _Request:
     attempt: Attempt
     presented: Presented
     now: datetime
+    is_again: bool = False
+    """It met a changed row, and is no further try of its session."""
 
     @property
     def key(self) -> SessionKey:
         """The key of the token's session."""
         return self.token.user_id, self.token.session_id
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """A refresh to be read and decided; only the first time it counts as one of its session's tries."""
-
-    request: _Request
-    is_first: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +99,7 @@ class Refreshes:
         self._memory = memory
         self._clock = clock
         self._metrics = metrics
-        self._reads: Batches[_Question, _Step] = Batches(self._read_all, largest=LARGEST)
+        self._reads: Batches[_Request, _Step] = Batches(self._read_all, largest=LARGEST)
         self._rotations: Batches[_Step, _Step | None] = Batches(self._rotate_all, largest=LARGEST)
 
     async def refresh(self, presented: Presented) -> Tokens:
@@ -142,8 +136,8 @@ class Refreshes:
         A rotation whose row has changed between the two changes nothing, and is read and decided again.
         """
         self._store.refuse_if_away()
-        for count in range(TRIES):
-            step = await self._reads.ask(_Question(request, is_first=count == 0))
+        for _ in range(TRIES):
+            step = await self._reads.ask(request)
             if step.tokens is not None:
                 return step
             if step.is_rare:
@@ -151,22 +145,22 @@ class Refreshes:
             rotated = await self._rotations.ask(step)
             if rotated is not None:
                 return rotated
+            request = replace(request, is_again=True)
         return await self._write(request)
 
-    async def _read_all(self, asked: Sequence[_Question]) -> Sequence[_Step | SessionApiError]:
+    async def _read_all(self, asked: Sequence[_Request]) -> Sequence[_Step | SessionApiError]:
         """Read, decide and sign for all: one after the other, their signatures take half the time."""
         async with self._store.read() as tx:
-            found = await tx.sessions_and_users([question.request.key for question in asked])
-        return [self._decide(question, each) for question, each in zip(asked, found, strict=True)]
+            found = await tx.sessions_and_users([request.key for request in asked])
+        return [self._decide(request, each) for request, each in zip(asked, found, strict=True)]
 
-    def _decide(self, question: _Question, found: Found) -> _Step | SessionApiError:
+    def _decide(self, request: _Request, found: Found) -> _Step | SessionApiError:
         """Return what a refresh has come to, with its tokens if nothing is to be written."""
-        request = question.request
         try:
             session, user = self._living(found, request)
             decision = policy.decide(session, request.attempt, request.now, self._policy)
             told = _to_audit(session, decision, request)
-            if question.is_first and (told or decision.outcome in ("renewal", "rotation")):
+            if not request.is_again and (told or decision.outcome in ("renewal", "rotation")):
                 self._memory.count("refresh", session.id.hex)
         except SessionApiError as refusal:
             return refusal

@@ -54,7 +54,7 @@ class Service(FastAPI):
     def wrap(self, parts: wiring.App) -> None:
         """Put the outermost layers around the framework's app, from the inside out."""
         hot = {("GET", "/protected"): account.protected, ("POST", "/refresh"): sessions.refresh}
-        stops = {at: Guard(Stop(at[1], endpoint), parts.settings) for at, endpoint in hot.items()}
+        stops = {at: Stop(at[1], endpoint, parts.settings) for at, endpoint in hot.items()}
         layers: ASGIApp = Express(super().__call__, stops)
         if parts.settings.allowed_origins:
             layers = Cors(layers, **_cors(parts.settings))

@@ -39,7 +39,10 @@ async def read_json(request: Request, adapter: TypeAdapter[T]) -> T:
     body = await read(request)
     if body and media_type(request) != JSON:
         raise UnsupportedMediaType
-    return judge(lambda: adapter.validate_json(body or b"null"), "body")
+    try:
+        return adapter.validate_json(body or b"null")
+    except ValidationError as problem:
+        raise _invalid(problem, "body") from None
 
 
 class Answer(Response):
@@ -66,5 +69,8 @@ def judge(validate: Callable[[], T], *where: str) -> T:
     try:
         return validate()
     except ValidationError as problem:
-        errors = [{**error, "loc": (*where, *error["loc"])} for error in problem.errors()]
-        raise RequestValidationError(errors) from None
+        raise _invalid(problem, *where) from None
+
+
+def _invalid(problem: ValidationError, *where: str) -> RequestValidationError:
+    return RequestValidationError([{**error, "loc": (*where, *error["loc"])} for error in problem.errors()])

@@ -13,7 +13,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sessionapi.errors import SessionApiError
-from sessionapi.web import problems
+from sessionapi.settings import Settings
+from sessionapi.web import guard, problems
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -32,20 +33,28 @@ class Express:
 
 
 class Stop:
-    """One such route, with the errors that the framework would turn into answers."""
+    """One such route: what the guard in front of the others does, and the errors as answers."""
 
-    def __init__(self, path: str, endpoint: Endpoint) -> None:
+    def __init__(self, path: str, endpoint: Endpoint, settings: Settings) -> None:
         self._path = path
         self._endpoint = endpoint
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         scope["route_path"] = self._path
-        request = Request(scope, receive)
-        try:
-            answer = await self._endpoint(request)
-        except SessionApiError as problem:
-            answer = await problems.on_error(request, problem)
-        except RequestValidationError as problem:
-            answer = await problems.on_validation_error(request, problem)
+        answer = await self._answer(Request(scope, receive))
         await answer(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        refused = guard.refusal(request.scope, self._settings)
+        if refused is not None:
+            return problems.response(refused, request)
+        try:
+            return await self._endpoint(request)
+        except SessionApiError as problem:
+            return await problems.on_error(request, problem)
+        except RequestValidationError as problem:
+            return await problems.on_validation_error(request, problem)
+        except Exception as problem:
+            return problems.unexpected(request, problem)

@@ -28,9 +28,9 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await problems.response(refusal, Request(scope))(scope, receive, send)
+        refused = refusal(scope, self._settings)
+        if refused is not None:
+            await problems.response(refused, Request(scope))(scope, receive, send)
             return
         started = False
 
@@ -46,13 +46,15 @@ class Guard:
             if not started:
                 await answer(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> SessionApiError | None:
-        names = dict(scope["headers"])
-        length = names.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > MAX_BODY:
-            return PayloadTooLarge()
-        if scope["method"] != "POST" or b"cookie" not in names:
-            return None
-        request = Request(scope)
-        with_cookie = cookies.any_of_ours(request, self._settings)
-        return CsrfRejected() if with_cookie and not may_use_cookie(request) else None
+
+def refusal(scope: Scope, settings: Settings) -> SessionApiError | None:
+    """Return why a request is refused before anything of it is read, if it is."""
+    names = dict(scope["headers"])
+    length = names.get(b"content-length", b"0")
+    if length.isdigit() and int(length) > MAX_BODY:
+        return PayloadTooLarge()
+    if scope["method"] != "POST" or b"cookie" not in names:
+        return None
+    request = Request(scope)
+    with_cookie = cookies.any_of_ours(request, settings)
+    return CsrfRejected() if with_cookie and not may_use_cookie(request) else None
