@@ -13,7 +13,7 @@ from sessionapi import refresh_token, wiring
 from sessionapi.batches import Batches
 from sessionapi.clock import system_clock
 from sessionapi.model import Session
-from sessionapi.policy import Attempt, Policy
+from sessionapi.policy import Policy
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.settings import Settings
 from sessionapi.storage import Store
@@ -58,10 +58,10 @@ def one_by_one(store: Store, policy: Policy) -> Rotate:
     """Return how one session is rotated in a transaction of its own."""
 
     async def rotate(token: RefreshToken) -> None:
+        rotation = _rotation(token, policy)
         async with store.begin() as tx:
-            rotated = await tx.rotate(token, Attempt(token.generation), system_clock(), policy, "127.0.0.1")
-        assert rotated is not None
-        assert rotated.generation == token.generation + 1
+            rotated = await tx.rotate_all([rotation])
+        assert rotated[rotation.key].generation == token.generation + 1
 
     return rotate
 
@@ -71,29 +71,32 @@ def batched(store: Store, policy: Policy) -> Rotate:
 
     async def rotate_all(asked: Sequence[Rotation]) -> Sequence[Session | None]:
         async with store.begin() as tx:
+            await tx.need_no_disk()
             rotated = await tx.rotate_all(asked)
         return [rotated.get(each.key) for each in asked]
 
     batches: Batches[Rotation, Session | None] = Batches(rotate_all)
 
     async def rotate(token: RefreshToken) -> None:
-        now = system_clock()
-        rotated = await batches.ask(
-            Rotation(
-                (token.user_id, token.session_id),
-                token.generation,
-                token.secret_digest,
-                now,
-                waited=now - 3 * policy.refresh_grace,
-                active=True,
-                retry_digest=None,
-                ip="127.0.0.1",
-            )
-        )
+        rotated = await batches.ask(_rotation(token, policy))
         assert rotated is not None
         assert rotated.generation == token.generation + 1
 
     return rotate
+
+
+def _rotation(token: RefreshToken, policy: Policy) -> Rotation:
+    now = system_clock()
+    return Rotation(
+        (token.user_id, token.session_id),
+        token.generation,
+        token.secret_digest,
+        now,
+        waited=now - 3 * policy.refresh_grace,
+        active=True,
+        retry_digest=None,
+        ip="127.0.0.1",
+    )
 
 
 async def _rate(plan: Plan, settings: Settings, rotate: Rotate) -> float:

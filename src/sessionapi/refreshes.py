@@ -195,7 +195,9 @@ class Refreshes:
         return await self._rotate_once(rotations)
 
     async def _rotate_once(self, rotations: Sequence[Rotation]) -> dict[SessionKey, Session]:
+        """Rotate in one commit, which waits for no disk: a lost rotation logs nobody out (design 4.3)."""
         async with self._store.begin() as tx:
+            await tx.need_no_disk()
             return await tx.rotate_all(rotations)
 
     def _rotation(self, request: _Request) -> Rotation:
@@ -251,9 +253,8 @@ class Refreshes:
             )
             return session if ended else None
         if decision.outcome == "rotation":
-            return await tx.rotate(
-                request.token, request.attempt, request.now, self._policy, request.presented.client.ip
-            )
+            rotated = await tx.rotate_all([self._rotation(request)])
+            return rotated.get(request.key)
         return await tx.note_refresh(session, request.attempt, decision, request.now)
 
     def _living(self, found: Found, request: _Request) -> tuple[Session, User]:

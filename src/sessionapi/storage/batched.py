@@ -68,14 +68,16 @@ class BatchQueries:
 
         The statement asks again for all that could have changed since a read: the secret, both ends, the
         revocation, the generation, and a late repeat that a rotation has to wait for. On PostgreSQL the rows
-        are locked in the order of the key, without which two batches wait for each other; and the commit
-        doesn't wait for the disk, for a lost rotation logs nobody out (design 4.3, step 4).
+        are locked in the order of the key, without which two batches wait for each other.
         """
         asked = [_entry(rotation) for rotation in rotations]
-        if self._connection.dialect.name == "postgresql":
-            await self._connection.execute(_NO_WAIT)
         rotated = map(session_of, await self._ask(_ROTATE, asked))
         return {(session.user_id, session.id): session for session in rotated}
+
+    async def need_no_disk(self) -> None:
+        """Let the commit not wait for PostgreSQL's disk: a crash may lose what this transaction does."""
+        if self._connection.dialect.name == "postgresql":
+            await self._connection.execute(_NO_WAIT)
 
     async def _ask(
         self, statements: Mapping[str, sa.Executable], asked: Sequence[Entry]

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.model import EndedSession, RevokeReason, Session, User
-from sessionapi.policy import DIGEST_SIZE, KEPT_DIGESTS, Attempt, Decision, Policy
+from sessionapi.policy import DIGEST_SIZE, KEPT_DIGESTS, Attempt, Decision
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.storage.tables import session_data, sessions, to_microseconds, users
 from sessionapi.storage.users import user_of
@@ -57,40 +57,6 @@ class SessionQueries:
             _is(token.user_id, token.session_id), sessions.c.secret_digest == token.secret_digest
         )
         return (await self._connection.execute(statement)).first() is not None
-
-    async def rotate(
-        self, token: RefreshToken, attempt: Attempt, now: datetime, policy: Policy, ip: str | None
-    ) -> Session | None:
-        """Rotate to the generation after the presented one; None if that isn't possible any more.
-
-        The statement asks again for all that could have changed since a read: the secret, both ends, the
-        revocation, the generation, and a late repeat that a rotation has to wait for.
-        """
-        waited = sessions.c.repeated_at <= now - 3 * policy.refresh_grace
-        statement = (
-            sa.update(sessions)
-            .where(
-                _is(token.user_id, token.session_id),
-                sessions.c.secret_digest == token.secret_digest,
-                living(now),
-                sa.or_(
-                    sessions.c.generation < attempt.generation,
-                    sa.and_(
-                        sessions.c.generation == attempt.generation,
-                        sa.or_(sessions.c.repeated_at.is_(None), waited),
-                    ),
-                ),
-            )
-            .values(
-                generation=attempt.generation + 1,
-                rotated_at=now,
-                repeated_at=None,
-                retry_digests=attempt.retry_digest or "",
-                ip=ip,
-                **({"last_seen_at": now} if attempt.active else {}),
-            )
-        )
-        return await self._changed(statement)
 
     async def note_refresh(
         self, session: Session, attempt: Attempt, decision: Decision, now: datetime
