@@ -79,6 +79,7 @@ async def test_without_https_there_is_no_hsts(service: Running):
 
 BROKEN = """
 import asyncio
+import sys
 import httpx
 from sessionapi import logs, settings, wiring
 from sessionapi.web import app as web
@@ -93,20 +94,25 @@ async def main():
     await wiring.prepare(loaded)
     app = web.create(wiring.build(loaded))
     app.router.add_route("/broken", broken)
+    app.state.sessionapi.refreshes.refresh = broken
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as client:
-        print((await client.get("/broken", headers={"X-Request-ID": "find-me"})).text)
+        named = {"X-Request-ID": "find-me"}
+        if sys.argv[1] == "/broken":
+            print((await client.get("/broken", headers=named)).text)
+        else:
+            print((await client.post("/refresh", headers=named, json={"refresh_token": "sr_"})).text)
     await app.state.sessionapi.stop()
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("form", ["json", "text"])
-def test_a_defect_is_told_without_its_trace(tmp_path, form):
-    """Falls without the last net in Guard, or with traces that show local variables."""
+@pytest.mark.parametrize(("form", "path"), [("json", "/broken"), ("text", "/broken"), ("json", "/refresh")])
+def test_a_defect_is_told_without_its_trace(tmp_path, form, path):
+    """Falls without the last net in Guard, or in Stop for a hot route, or if traces show local variables."""
     done = subprocess.run(
-        [sys.executable, "-c", BROKEN],
+        [sys.executable, "-c", BROKEN, path],
         env=environment(tmp_path / "var", log_format=form),
         capture_output=True,
         text=True,
