@@ -39,6 +39,7 @@ PATIENCE = 60
 PASSWORD = "correct horse battery"
 UNHURRIED = {"database_timeout": PATIENCE, "stop_delay": 0}
 ENGINES = ("sqlite", "postgresql")
+pytest_plugins = ["tests.tabs"]
 T = TypeVar("T")
 
 
@@ -275,6 +276,26 @@ class Server:
     lines: list[str]
     log: Path
 
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        """Send a JSON body."""
+        return httpx.post(f"{self.url}{path}", json=body)
+
+    def sign_up(self, username: str = "ada", **more: Any) -> dict[str, Any]:
+        """Make an account over HTTP, with a device of its own; returns its tokens."""
+        answer = self.post("/signup", username=username, password=PASSWORD, **more)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def log_in(self, username: str = "ada", **more: Any) -> dict[str, Any]:
+        answer = self.post("/login", username=username, password=PASSWORD, **more)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def refresh(self, tokens: dict[str, Any], key: str | None = None) -> httpx.Response:
+        headers = {"Idempotency-Key": key} if key else {}
+        body = {"refresh_token": tokens["refresh_token"]}
+        return httpx.post(f"{self.url}/refresh", json=body, headers=headers)
+
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
@@ -283,6 +304,24 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
+
+
+@asynccontextmanager
+async def crowded(
+    connections: int, *, kept: int | None = None, base_url: str = "", timeout: float = PATIENCE
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client for many requests at once; it keeps all its connections, or so many."""
+    kept = connections if kept is None else kept
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=kept)
+    async with httpx.AsyncClient(base_url=base_url, timeout=timeout, limits=limits) as client:
+        yield client
+
+
+async def sign_up_at(client: httpx.AsyncClient, username: str, url: str = "") -> dict[str, Any]:
+    """Make an account over HTTP, beside whatever else the client has under way; returns its tokens."""
+    answer = await client.post(f"{url}/signup", json={"username": username, "password": PASSWORD})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
 
 
 def environment(data_dir: Path, **settings: Any) -> dict[str, str]:

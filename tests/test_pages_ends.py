@@ -37,7 +37,7 @@ def username(request) -> str:
 @pytest.fixture
 def page(chromium: Browser, server: Server, username: str) -> Iterator[Page]:
     """The protected page of a user who is named as the test is."""
-    pages.account(server, username)
+    server.sign_up(username)
     with visitor(chromium, server) as it:
         sign_in(it, username)
         signed_in(it, username)
@@ -137,7 +137,7 @@ def test_signing_out_signs_all_tabs_out_and_the_way_back_shows_nothing(
 
 def test_signing_out_leads_where_the_settings_say(chromium: Browser, tmp_path):
     with serving(tmp_path / "var", after_sign_out_url="/docs") as server, visitor(chromium, server) as page:
-        pages.account(server, "ada")
+        server.sign_up("ada")
         sign_in(page, "ada")
         signed_in(page, "ada")
         page.get_by_role("button", name="Account of").click()
@@ -201,7 +201,7 @@ def test_no_page_is_framed_by_another_origin_or_site(chromium: Browser, server: 
 
 def test_next_of_an_address_from_elsewhere_stays_home_in_a_browser(chromium: Browser, server: Server):
     """What the table of test_pages_http.py says, as Chromium reads it."""
-    pages.account(server, "stays.home")
+    server.sign_up("stays.home")
     for target in (
         "//evil.example",
         "/%5Cevil.example",
