@@ -20,7 +20,7 @@ TIMEOUT = "60s"
 LONG = 3_600
 """Seconds for a run that ends by itself."""
 ENDED = "ENDED\n"
-"""What `each.lua` says when all its lines are answered."""
+"""What `bodies.lua` says when each of its lines was posted once and answered."""
 
 
 class WrongAnswers(Exception):

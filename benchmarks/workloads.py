@@ -68,8 +68,8 @@ def login(url: str, folder: Path, settings: Settings) -> Workload:
 def posts(url: str, file: Path, bodies: Iterable[str], *, kind: str = JSON, once: bool = False) -> Workload:
     """Post the bodies in turn, again and again, or each `once` until all are answered."""
     file.write_text("\n".join(bodies) + "\n")
-    script = "each.lua" if once else "bodies.lua"
-    return Workload({"url": url, "script": script, "arguments": [str(file), kind]})
+    often = ["once"] if once else []
+    return Workload({"url": url, "script": "bodies.lua", "arguments": [str(file), kind, *often]})
 
 
 def login_body(username: str) -> str:

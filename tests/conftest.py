@@ -10,16 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import httpx
 import pytest
 import structlog
 from click.testing import Result
+from coverage import Coverage
 from playwright.sync_api import Browser, sync_playwright
 from typer.testing import CliRunner
 
@@ -39,6 +43,9 @@ PATIENCE = 60
 PASSWORD = "correct horse battery"
 UNHURRIED = {"database_timeout": PATIENCE, "stop_delay": 0}
 ENGINES = ("sqlite", "postgresql")
+pytest_plugins = ["tests.tabs"]
+MEASURES_PROCESSES = "COVERAGE_PROCESS_CONFIG"
+"""What coverage leaves for the Python processes that are started; they are measured where they find it."""
 T = TypeVar("T")
 
 
@@ -58,6 +65,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         wanted = metafunc.config.getoption("engine")
         about = marker.args if marker else ENGINES
         metafunc.parametrize("engine", [each for each in about if wanted in (each, "both")])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Measure coverage where it may find something new: it takes as long as the test itself.
+
+    What a test has done on SQLite is not measured again on PostgreSQL, and the processes that it starts are
+    measured if it is about them: marked `measured`.
+    """
+    with unmeasured_processes(item), unmeasured_repetition(item):
+        return (yield)
+
+
+@contextmanager
+def unmeasured_processes(item: pytest.Item) -> Iterator[None]:
+    told = None if item.get_closest_marker("measured") else os.environ.pop(MEASURES_PROCESSES, None)
+    yield
+    if told:
+        os.environ[MEASURES_PROCESSES] = told
+
+
+@contextmanager
+def unmeasured_repetition(item: pytest.Item) -> Iterator[None]:
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    first = parameters.get("engine") != "postgresql" or item.get_closest_marker("engines")
+    measuring = None if first else Coverage.current()
+    if measuring:
+        measuring.stop()
+    yield
+    if measuring:
+        measuring.start()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -121,6 +159,14 @@ def database_url(engine: str, request: pytest.FixtureRequest) -> str:
     url: str = request.getfixturevalue("schema")
     empty(url)
     return url
+
+
+@cache
+def migrated_file() -> bytes:
+    """An SQLite file with the schema: the migrations would take as long as many a test."""
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
+        beside.submit(asyncio.run, migrations.migrate(f"sqlite:///{folder}/a.db")).result()
+        return Path(folder, "a.db").read_bytes()
 
 
 def empty(url: str) -> None:
@@ -211,6 +257,9 @@ def bearer(tokens: dict[str, Any] | str) -> dict[str, str]:
 @asynccontextmanager
 async def running(settings: Settings, clock: FakeClock) -> AsyncIterator[Running]:
     """Start the whole app as a server would, without a socket."""
+    if settings.embedded and not settings.data_dir.exists():
+        settings.data_dir.mkdir(parents=True)
+        (settings.data_dir / "sessionapi.db").write_bytes(migrated_file())
     await wiring.prepare(settings, clock)
     parts = wiring.build(settings, clock)
     app = web.create(parts)
@@ -275,6 +324,26 @@ class Server:
     lines: list[str]
     log: Path
 
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        """Send a JSON body."""
+        return httpx.post(f"{self.url}{path}", json=body, verify=False)  # reads no certificates: 20 ms
+
+    def sign_up(self, username: str = "ada", **more: Any) -> dict[str, Any]:
+        """Make an account over HTTP, with a device of its own; returns its tokens."""
+        answer = self.post("/signup", username=username, password=PASSWORD, **more)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def log_in(self, username: str = "ada", **more: Any) -> dict[str, Any]:
+        answer = self.post("/login", username=username, password=PASSWORD, **more)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def refresh(self, tokens: dict[str, Any], key: str | None = None) -> httpx.Response:
+        headers = {"Idempotency-Key": key} if key else {}
+        body = {"refresh_token": tokens["refresh_token"]}
+        return httpx.post(f"{self.url}/refresh", json=body, headers=headers, verify=False)
+
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
@@ -283,6 +352,24 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
+
+
+@asynccontextmanager
+async def crowded(
+    connections: int, *, kept: int | None = None, base_url: str = "", timeout: float = PATIENCE
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client for many requests at once; it keeps all its connections, or so many."""
+    kept = connections if kept is None else kept
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=kept)
+    async with httpx.AsyncClient(base_url=base_url, timeout=timeout, limits=limits) as client:
+        yield client
+
+
+async def sign_up_at(client: httpx.AsyncClient, username: str, url: str = "") -> dict[str, Any]:
+    """Make an account over HTTP, beside whatever else the client has under way; returns its tokens."""
+    answer = await client.post(f"{url}/signup", json={"username": username, "password": PASSWORD})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
 
 
 def environment(data_dir: Path, **settings: Any) -> dict[str, str]:

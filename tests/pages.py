@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.conftest import PASSWORD, Server, environment
@@ -28,20 +27,6 @@ def visitor(browser: Browser, server: Server, **more: Any) -> Iterator[Page]:
     yield context.new_page()
     context.close()
     assert said == []
-
-
-def account(server: Server, username: str, **more: Any) -> dict[str, Any]:
-    """Make an account over HTTP, with a device of its own; returns its tokens."""
-    body = {"username": username, "password": PASSWORD, **more}
-    answer = httpx.post(f"{server.url}/signup", json=body)
-    assert answer.status_code == 201, answer.text
-    return answer.json()
-
-
-def another_device(server: Server, username: str, **more: Any) -> dict[str, Any]:
-    answer = httpx.post(f"{server.url}/login", json={"username": username, "password": PASSWORD, **more})
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def fill(page: Page, **fields: str) -> None:

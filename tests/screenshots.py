@@ -106,10 +106,10 @@ WARNING = """() => {
 
 def prepare(server: Server) -> None:
     """An account with devices that were used now and then."""
-    own = pages.account(server, "ada.lovelace", email="ada@example.com")
+    own = server.sign_up("ada.lovelace", email="ada@example.com")
     httpx.post(f"{server.url}/logout", json={"refresh_token": own["refresh_token"]})
     for name, ip, seconds in DEVICES:
-        pages.another_device(server, "ada.lovelace", device_name=name)
+        server.log_in("ada.lovelace", device_name=name)
         moved = int(seconds * 1e6)
         past = f"last_seen_at = last_seen_at - {moved}, created_at = created_at - {9 * moved}"
         pages.change(server, "ada.lovelace", f"ip = '{ip}', {past}", device=name)

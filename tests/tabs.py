@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.browser import ARGUMENTS, CHROMIUM
@@ -131,6 +132,21 @@ def world(folder: Path, *, browser: bool = True, **settings: Any) -> Iterator[Wo
             started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
             close.callback(started.close)
         yield World(app, server, data, started, close)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One server and one browser for the tests of a module, none of which is async."""
+    with world(tmp_path_factory.mktemp("tabs"), refresh_grace=1, rotate_after=3) as it:
+        yield it
+
+
+@pytest.fixture
+def person(here: World) -> Iterator[Person]:
+    """Somebody whose browser goes with the test."""
+    it = here.person()
+    yield it
+    it.context.close()
 
 
 def reasons(page: Page) -> list[str | None]:

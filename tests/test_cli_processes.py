@@ -14,7 +14,7 @@ from tests.conftest import PASSWORD, Server, bearer, environment, serving
 
 TYPED = PASSWORD + "\n"
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.measured]
 
 
 @pytest.fixture(scope="module")

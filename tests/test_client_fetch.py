@@ -1,13 +1,11 @@
 """What the client sends, with which token, and to whom; and what it does without parts of a browser."""
 
-from collections.abc import Iterator
-
 import pytest
 from playwright.sync_api import Route
 
 from tests.browser import NEEDS_CHROMIUM
 from tests.conftest import PASSWORD
-from tests.tabs import SIGNED_IN, SIGNED_OUT, Person, World, app_at, reasons, world
+from tests.tabs import SIGNED_IN, SIGNED_OUT, Person, World, app_at, reasons
 
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.server]
 NEW_PASSWORD = "another good password"
@@ -17,19 +15,6 @@ WITHOUT = {
     "channel": "delete window.BroadcastChannel",
     "locks": "Object.defineProperty(Navigator.prototype, 'locks', { value: undefined })",
 }
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("fetch"), refresh_grace=1, rotate_after=3) as it:
-        yield it
-
-
-@pytest.fixture
-def person(here: World) -> Iterator[Person]:
-    it = here.person()
-    yield it
-    it.context.close()
 
 
 class Sent:

@@ -4,7 +4,6 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -12,7 +11,7 @@ from playwright.sync_api import Page, Route
 
 from tests.browser import NEEDS_CHROMIUM
 from tests.conftest import eventually
-from tests.tabs import SIGNED_IN, SIGNED_OUT, Person, World, reasons, world
+from tests.tabs import SIGNED_IN, SIGNED_OUT, Person, World, reasons
 from tests.wire import Loss, Wire
 
 LOSSES = 100 if "SESSIONAPI_PROVE" in os.environ else 8
@@ -20,19 +19,6 @@ KINDS: list[Loss] = ["request", "answer", "body"]
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.server, pytest.mark.timeout(900)]
 TRY = "() => client.stay().then(() => true, () => false)"
 BEGIN = "() => void client.stay().catch(() => {})"
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("lost"), refresh_grace=1, rotate_after=3) as it:
-        yield it
-
-
-@pytest.fixture
-def person(here: World) -> Iterator[Person]:
-    it = here.person()
-    yield it
-    it.context.close()
 
 
 def lose(at: Wire, kind: Loss, *, then_all: bool) -> None:

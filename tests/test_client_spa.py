@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import ARGUMENTS, CHROMIUM, NEEDS_CHROMIUM
+from tests.browser import NEEDS_CHROMIUM
 from tests.conftest import PASSWORD, serving
 from tests.tabs import app_at
 from tests.wire import Wire, wire
@@ -42,14 +42,6 @@ def spa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Wire]]:
     with wire() as at, example(at.url) as app, serving(data, allowed_origins=app, **settings) as server:
         at.upstream = server.url
         yield app, at
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

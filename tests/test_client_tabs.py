@@ -2,7 +2,6 @@
 
 import os
 import threading
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -10,7 +9,7 @@ from playwright.sync_api import Page, Route
 
 from tests.browser import NEEDS_CHROMIUM
 from tests.conftest import PASSWORD, bearer, eventually, refusal
-from tests.tabs import SIGN_UP, SIGNED_IN, SIGNED_OUT, Person, World, reasons, world
+from tests.tabs import SIGN_UP, SIGNED_IN, SIGNED_OUT, Person, World, reasons
 
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.server]
 TIMED = """async () => {
@@ -21,19 +20,6 @@ TIMED = """async () => {
 
 
 SLEPT = "() => { const now = Date.now; Date.now = () => now() + 3600_000 }"
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("tabs"), refresh_grace=1, rotate_after=3) as it:
-        yield it
-
-
-@pytest.fixture
-def person(here: World) -> Iterator[Person]:
-    it = here.person()
-    yield it
-    it.context.close()
 
 
 def start(page: Page, call: str) -> None:

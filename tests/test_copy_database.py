@@ -25,11 +25,9 @@ from sessionapi.storage import Store, migrations
 from sessionapi.storage.postgresql import Options
 from sessionapi.storage.tables import metadata, service_tokens, session_data, sessions, users
 from tests.conftest import (
-    PASSWORD,
     PATIENCE,
     SERVER_SECRET,
     Commands,
-    Server,
     bearer,
     environment,
     refusal,
@@ -165,28 +163,14 @@ def refused_start(data: Path, **moved: str) -> str:
     return done.stderr
 
 
-def post(server: Server, path: str, body: dict[str, Any], tokens: dict | None = None) -> httpx.Response:
-    return httpx.post(f"{server.url}{path}", json=body, headers=bearer(tokens) if tokens else {})
-
-
-def refresh(server: Server, tokens: dict) -> httpx.Response:
-    return post(server, "/refresh", {"refresh_token": tokens["refresh_token"]})
-
-
-def sign_up(server: Server, name: str) -> dict:
-    answer = post(server, "/signup", {"username": name, "password": PASSWORD})
-    assert answer.status_code == 201, answer.text
-    return answer.json()
-
-
 @pytest.mark.prove
 @pytest.mark.timeout(900)
 async def test_a_move_killed_in_its_middle_goes_on_and_logs_nobody_out(tmp_path: Path, target: Target):
     """Fails if a second run refuses what the first has left, or begins behind it without what it lacks."""
     data = tmp_path / "var"
     with serving(data) as server:
-        ada, bob = sign_up(server, "ada"), sign_up(server, "bob")
-        assert post(server, "/logout", {"refresh_token": bob["refresh_token"]}).status_code == 204
+        ada, bob = server.sign_up("ada"), server.sign_up("bob")
+        assert server.post("/logout", refresh_token=bob["refresh_token"]).status_code == 204
         jwks = httpx.get(f"{server.url}/.well-known/jwks.json").json()
         made = fill(data, USERS)
         server.stop()
@@ -206,11 +190,11 @@ async def test_a_move_killed_in_its_middle_goes_on_and_logs_nobody_out(tmp_path:
     assert (await target.run("select count(*) from users")) == [(USERS + 2,)]
     with serving(tmp_path / "new", **moved) as server:
         assert httpx.get(f"{server.url}/.well-known/jwks.json").json() == jwks
-        renewed = refresh(server, ada)
+        renewed = server.refresh(ada)
         assert renewed.json()["session_id"] == ada["session_id"]
         assert httpx.get(f"{server.url}/protected", headers=bearer(renewed.json())).status_code == 200
-        assert refusal(refresh(server, bob)) == (401, "session_revoked", "logout")
-        assert post(server, "/login", {"username": "bob", "password": PASSWORD}).status_code == 200
+        assert refusal(server.refresh(bob)) == (401, "session_revoked", "logout")
+        assert server.log_in("bob")
     print(  # noqa: T201 - measured figures
         f"{counts['users']} users, {counts['sessions']} sessions: killed at {between} sessions, the second "
         f"run took {took:.1f} s with its comparison, and old tokens work"
@@ -223,12 +207,12 @@ async def test_a_copy_beside_a_running_service_says_that_it_is_none_and_the_next
     """Fails without the comparison in DatabaseCopy._verify."""
     data = tmp_path / "var"
     with serving(data) as server:
-        ada = sign_up(server, "ada")
+        ada = server.sign_up("ada")
         async with target.held_up(at=fill(data, 3)[0]):
             copying = start_copy(data, target)
             await target.someone_waits()
-            late = sign_up(server, "late")
-            assert post(server, "/logout", {"refresh_token": ada["refresh_token"]}).status_code == 204
+            late = server.sign_up("late")
+            assert server.post("/logout", refresh_token=ada["refresh_token"]).status_code == 204
         said = copying.communicate(timeout=60)[1]
         assert copying.returncode == 1
         assert "isn't the same on both sides" in said
@@ -236,8 +220,8 @@ async def test_a_copy_beside_a_running_service_says_that_it_is_none_and_the_next
     assert copied(data, target)["users"] == 5
     moved = {"database_url": target.url, "secret": (data / "secret").read_text().strip()}
     with serving(tmp_path / "new", **moved) as server:
-        assert refusal(refresh(server, ada)) == (401, "session_revoked", "logout")
-        assert refresh(server, late).status_code == 200
+        assert refusal(server.refresh(ada)) == (401, "session_revoked", "logout")
+        assert server.refresh(late).status_code == 200
 
 
 async def test_what_left_or_changed_before_the_second_run_is_so_there_too(tmp_path: Path, target: Target):

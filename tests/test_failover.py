@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from sessionapi.storage import migrations
-from tests.conftest import PASSWORD, SERVER_SECRET, eventually, serving
+from tests.conftest import PASSWORD, SERVER_SECRET, crowded, eventually, serving
 
 CLIENTS = 500
 LEAVERS = 100
@@ -192,8 +192,7 @@ class Outcome:
 async def fail_over(it: Any, url: str) -> Outcome:
     """Kill the leader under load: its standbys don't know of the last logins and logouts."""
     script = sys.modules["postgres_ha"]
-    limits = httpx.Limits(max_connections=100)
-    async with httpx.AsyncClient(base_url=url, timeout=10, limits=limits) as wire:
+    async with crowded(100, base_url=url, timeout=10) as wire:
         clients = await sign_everybody_up(wire)
         late, leavers, stay = clients[:LATE], clients[LATE:LEAVERS], clients[LEAVERS:]
         stop = asyncio.Event()

@@ -7,25 +7,12 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
-from tests.conftest import PASSWORD, Server, refusal, serving
+from tests.conftest import Server, refusal, serving
 
 pytestmark = pytest.mark.server
 MOMENTS = ("rotated_at", "repeated_at", "last_seen_at", "created_at", "auth_time", "expires_at")
-
-
-def sign_up(server: Server) -> dict:
-    answer = httpx.post(f"{server.url}/signup", json={"username": "ada", "password": PASSWORD})
-    assert answer.status_code == 201, answer.text
-    return answer.json()
-
-
-def refresh(server: Server, tokens: dict, key: str | None = None) -> httpx.Response:
-    headers = {"Idempotency-Key": key} if key else {}
-    body = {"refresh_token": tokens["refresh_token"]}
-    return httpx.post(f"{server.url}/refresh", json=body, headers=headers)
 
 
 def refresh_and_hang_up(server: Server, tokens: dict, key: str | None = None) -> None:
@@ -61,27 +48,27 @@ def test_an_answer_lost_at_a_rotation_is_had_again_an_hour_later_with_the_same_k
     """Falls without `known` in the condition of a repeat in policy.decide."""
     data = tmp_path / "var"
     with serving(data) as server:
-        tokens = sign_up(server)
+        tokens = server.sign_up()
         an_hour_passes(data)
         refresh_and_hang_up(server, tokens, "the-key")
         assert stored(data) == [(1, None)]
         an_hour_passes(data)
-        again = refresh(server, tokens, "the-key")
+        again = server.refresh(tokens, "the-key")
         assert (again.status_code, again.json()["generation"]) == (200, 1)
-        assert refresh(server, again.json()).status_code == 200
+        assert server.refresh(again.json()).status_code == 200
 
 
 def test_two_tabs_that_lost_their_answers_both_have_them_again_with_their_own_keys(tmp_path: Path):
     """Falls without `keeps_key` of a repeat: only the key of the tab that rotated is then known."""
     data = tmp_path / "var"
     with serving(data) as server:
-        tokens = sign_up(server)
+        tokens = server.sign_up()
         an_hour_passes(data)
         refresh_and_hang_up(server, tokens, "tab-one")
         refresh_and_hang_up(server, tokens, "tab-two")
         assert stored(data) == [(1, None)]
         an_hour_passes(data)
-        answers = [refresh(server, tokens, key) for key in ("tab-two", "tab-one")]
+        answers = [server.refresh(tokens, key) for key in ("tab-two", "tab-one")]
         assert [answer.status_code for answer in answers] == [200, 200]
         assert len({answer.json()["refresh_token"] for answer in answers}) == 1
 
@@ -90,13 +77,13 @@ def test_without_a_key_it_is_reuse_and_the_revocation_survives_a_kill(tmp_path: 
     """Falls if the answer leaves before the transaction of the reuse has committed."""
     data = tmp_path / "var"
     with serving(data) as server:
-        tokens = sign_up(server)
+        tokens = server.sign_up()
         an_hour_passes(data)
         refresh_and_hang_up(server, tokens)
         an_hour_passes(data)
-        reused = refresh(server, tokens)
+        reused = server.refresh(tokens)
         server.kill()
         assert refusal(reused) == (401, "refresh_token_reused", None)
     assert stored(data) == [(1, "refresh_reuse")]
     with serving(data) as server:
-        assert refusal(refresh(server, tokens)) == (401, "session_revoked", "refresh_reuse")
+        assert refusal(server.refresh(tokens)) == (401, "session_revoked", "refresh_reuse")

@@ -1,9 +1,15 @@
 """The schema: the migrations make what the tables say, and making it twice changes nothing."""
 
 import asyncio
-from collections.abc import Callable
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -12,12 +18,24 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+import sessionapi
 from sessionapi.errors import StartupError
 from sessionapi.settings import Settings
 from sessionapi.storage import engines, migrations
 from sessionapi.storage.tables import metadata
 from tests import postgres
-from tests.conftest import FakeClock, rows, running
+from tests.conftest import (
+    PASSWORD,
+    SERVER_SECRET,
+    FakeClock,
+    bearer,
+    crowded,
+    environment,
+    refusal,
+    rows,
+    running,
+    serving,
+)
 from tests.postgres import Cluster
 
 
@@ -58,16 +76,50 @@ async def test_migrating_twice_is_harmless_and_the_check_says_when_it_is_needed(
         await migrations.check(url)
 
 
-async def test_a_database_of_a_newer_version_is_left_alone(url: str):
+async def ahead(url: str, *statements: str) -> None:
+    """Make the schema one of a version to come."""
     await migrations.migrate(url)
     connection = await beside(url)
-    await connection.execute(sa.text("update alembic_version set version_num = '9999'"))
+    for statement in (*statements, "update alembic_version set version_num = '9000'"):
+        await connection.execute(sa.text(statement))
     await connection.commit()
     await connection.close()
     await connection.engine.dispose()
+
+
+async def test_a_newer_schema_that_only_adds_will_do_and_stays_as_it_is(url: str):
+    """Falls if a newer schema is refused: nothing of the version before could start in a rolling upgrade."""
+    await ahead(
+        url,
+        "alter table sessions add column trust integer",
+        "alter table users add column locale varchar(9) not null default 'en'",
+        "create table teams (id integer not null)",
+    )
+    assert await migrations.migrate(url) == await migrations.check(url) == "9000"
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("alter table sessions drop column device_name", "no sessions.device_name"),
+        ("drop table password_tries", "no password_tries.bucket, no password_tries.ends_at"),
+    ],
+    ids=["column", "table"],
+)
+async def test_a_newer_schema_that_lacks_something_is_refused_and_left_alone(
+    url: str, statement: str, said: str
+):
+    await ahead(url, statement)
     for act in (migrations.migrate, migrations.check):
-        with pytest.raises(StartupError, match="newer"):
+        with pytest.raises(StartupError, match=f"schema 9000, of a newer sessionapi .*: {said}"):
             await act(url)
+
+
+@pytest.mark.engines("postgresql")
+async def test_a_newer_schema_with_a_column_that_this_version_can_not_fill_is_refused(url: str):
+    await ahead(url, "alter table users add column tenant integer not null")
+    with pytest.raises(StartupError, match=r"users\.tenant must be given"):
+        await migrations.check(url)
 
 
 @pytest.mark.engines("postgresql")
@@ -122,3 +174,117 @@ def upgrade_to(connection: sa.Connection, revision: str) -> None:
     config.set_main_option("script_location", str(migrations.folder()))
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
+
+
+FUTURE = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9000"
+down_revision = "{newest}"
+
+
+def upgrade() -> None:
+    op.add_column("sessions", sa.Column("trust", sa.Integer))
+    op.add_column("users", sa.Column("locale", sa.String(9), nullable=False, server_default="en"))
+    op.create_table("teams", sa.Column("id", sa.Uuid, primary_key=True), sa.Column("name", sa.Text))
+    op.create_index("ix_sessions_auth_time", "sessions", ["auth_time"])
+"""
+
+
+@contextmanager
+def next_version(folder: Path) -> Iterator[None]:
+    """What is started within the block is of a version to come: our package with one migration more."""
+    package = folder / "sessionapi"
+    shutil.copytree(Path(sessionapi.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(migrations.folder(), package / "migrations", dirs_exist_ok=True)
+    future = FUTURE.format(newest=migrations.revisions()[-1])
+    (package / "migrations/versions/9000_future.py").write_text(future)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # it is no file of ours
+        yield
+
+
+async def carried_out(data: Path, *arguments: str, **settings: str) -> str:
+    """Run the command line and return what it says."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "sessionapi",
+        *arguments,
+        env=environment(data, **settings),
+        cwd=data.parent,
+        stdout=subprocess.PIPE,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    return said.decode()
+
+
+@dataclass
+class Load:
+    """Users who log in, call, refresh and log out at all servers in turn, and are never refused."""
+
+    client: httpx.AsyncClient
+    urls: list[str]
+    rounds: int = 0
+
+    async def post(self, path: str, **body: str) -> dict:
+        self.urls.append(self.urls.pop(0))
+        answer = await self.client.post(f"{self.urls[0]}{path}", json=body)
+        assert answer.is_success, (self.urls[0], path, answer.text)
+        return answer.json() if answer.content else {}
+
+    async def user(self, name: str) -> None:
+        """Live until cancelled."""
+        await self.post("/signup", username=name, password=PASSWORD)
+        while True:
+            tokens = await self.post("/login", username=name, password=PASSWORD)
+            assert (await self.client.get(f"{self.urls[0]}/me", headers=bearer(tokens))).is_success
+            tokens = await self.post("/refresh", refresh_token=tokens["refresh_token"])
+            await self.post("/logout", refresh_token=tokens["refresh_token"])
+            self.rounds += 1
+
+    async def goes_on(self, users: list[asyncio.Task]) -> None:
+        """Wait until a good number of rounds more are done; raises what any user met."""
+        enough = self.rounds + 3 * len(users)
+        while self.rounds < enough:
+            done, _ = await asyncio.wait(users, timeout=0.05)
+            for user in done:
+                user.result()
+
+
+@pytest.mark.server
+@pytest.mark.engines("postgresql")
+async def test_in_a_rolling_upgrade_servers_of_two_versions_go_on_and_start_on_the_newer_schema(
+    url: str, tmp_path: Path
+):
+    """Falls if `_usable_version` asks for the own version: the second of the older servers doesn't start."""
+    own = {"database_url": url, "secret": SERVER_SECRET, "refresh_grace": 1, "rotate_after": 3}
+    await migrations.migrate(url)
+    with ExitStack() as servers:
+        older = servers.enter_context(serving(tmp_path / "older", **own))
+        async with crowded(20) as client:
+            load = Load(client, [older.url])
+            users = [asyncio.create_task(load.user(f"user{number}")) for number in range(3)]
+            elder = await load.post("/signup", username="elder", password=PASSWORD)
+            await load.goes_on(users)
+            with next_version(tmp_path / "next"):
+                assert "up to date" in await carried_out(tmp_path / "cli", "migrate", **own)
+                assert rows(url, "select version_num from alembic_version") == [("9000",)]
+                await load.goes_on(users)
+                newer = await asyncio.to_thread(servers.enter_context, serving(tmp_path / "newer", **own))
+            assert "9000, of a newer" in await carried_out(tmp_path / "cli", "migrate", "--check", **own)
+            again = await asyncio.to_thread(servers.enter_context, serving(tmp_path / "again", **own))
+            load.urls += [newer.url, again.url]
+            await load.goes_on(users)
+            for user in users:
+                user.cancel()
+            for generation in (1, 2, 3):
+                postgres.execute(url, "update sessions set rotated_at = rotated_at - 3600000000")
+                elder = await load.post("/refresh", refresh_token=elder["refresh_token"])
+                assert elder["generation"] == generation
+            await load.post("/logout", refresh_token=elder["refresh_token"])
+        for server in (older, newer, again):
+            assert refusal(server.refresh(elder)) == (401, "session_revoked", "logout")

@@ -22,11 +22,12 @@ from tests.conftest import (
     PASSWORD,
     SERVER_SECRET,
     FakeClock,
-    Server,
     bearer,
+    crowded,
     refusal,
     running,
     serving,
+    sign_up_at,
 )
 from tests.postgres import Cluster
 
@@ -63,17 +64,10 @@ class Answers:
 
 
 @asynccontextmanager
-async def clients(server: Server) -> AsyncIterator[httpx.AsyncClient]:
-    limits = httpx.Limits(max_connections=2 * CLIENTS + 10, max_keepalive_connections=2 * CLIENTS + 10)
-    async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
-        yield client
-
-
-@asynccontextmanager
 async def served(tmp_path: Path, url: str, **settings: object) -> AsyncIterator[httpx.AsyncClient]:
     own = {"database_url": url, "secret": SERVER_SECRET, "log_format": "json", "database_timeout": 1.5}
     with serving(tmp_path / "var", **{**own, **settings}) as server:
-        async with clients(server) as client:
+        async with crowded(2 * CLIENTS + 10, base_url=server.url) as client:
             yield client
 
 
@@ -81,12 +75,6 @@ def seconds_of_refusals(log: Path) -> list[float]:
     """Return how long the server took for each 503, by its log: the clients wait for a processor too."""
     lines = (json.loads(line) for line in log.read_text().splitlines() if '"status":503' in line)
     return [line["ms"] / 1000 for line in lines]
-
-
-async def sign_up(client: httpx.AsyncClient, name: str) -> dict:
-    answer = await client.post("/signup", json={"username": name, "password": PASSWORD})
-    assert answer.status_code == 201, answer.text
-    return answer.json()
 
 
 async def repeat(seconds: float, pace: float, act: Callable[[], object]) -> None:
@@ -107,7 +95,7 @@ async def test_while_postgresql_is_frozen_what_needs_it_is_refused_and_the_rest_
 ):
     """Falls without the deadline in patience.connected (it hangs), or without Outage (they pile up)."""
     async with served(tmp_path, database_url) as client:
-        held = await asyncio.gather(*(sign_up(client, f"user{number}") for number in range(CLIENTS)))
+        held = await asyncio.gather(*(sign_up_at(client, f"user{number}") for number in range(CLIENTS)))
         before, during, refused = Answers(), Answers(), Answers()
 
         async def protected(answers: Answers) -> None:
@@ -159,7 +147,7 @@ async def test_a_postgresql_that_crashes_and_comes_back_is_found_again(
 ):
     """Falls without the handler of closed connections, with one error for each that the pool still holds."""
     async with served(tmp_path, database_url) as client:
-        tokens = await sign_up(client, "ada")
+        tokens = await sign_up_at(client, "ada")
         await asyncio.gather(*(client.get("/me", headers=bearer(tokens)) for _ in range(20)))
         cluster.stop(signal.SIGQUIT)
         try:

@@ -6,7 +6,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests import pages
 from tests.browser import NEEDS_CHROMIUM
 from tests.conftest import PASSWORD, Server, serving
 from tests.pages import GATED, PUBLIC, says_why, sign_in, signed_in, visitor
@@ -20,7 +19,7 @@ LONG = "a.very.long.username.that.somebody.chose.because.it.was.allowed@example.
 def server(tmp_path_factory) -> Iterator[Server]:
     settings = {"brand_name": "A brand with a long name, Incorporated", "brand_color": "#f2c230"}
     with serving(tmp_path_factory.mktemp("pages") / "var", **settings) as it:
-        pages.account(it, LONG, email=f"{LONG}.example.org", device_name="W" * 100)
+        it.sign_up(LONG, email=f"{LONG}.example.org", device_name="W" * 100)
         yield it
 
 
@@ -137,7 +136,7 @@ def test_every_flow_by_the_keyboard_alone(chromium: Browser, server: Server):
 
 
 def test_devices_and_the_deletion_by_the_keyboard_alone(chromium: Browser, server: Server):
-    tokens = pages.account(server, "keys.too", device_name="A phone")
+    tokens = server.sign_up("keys.too", device_name="A phone")
     assert tokens
     with visitor(chromium, server) as page:
         keys = page.keyboard
@@ -163,7 +162,7 @@ def test_devices_and_the_deletion_by_the_keyboard_alone(chromium: Browser, serve
 
 def test_signing_out_by_the_keyboard_alone(chromium: Browser, server: Server):
     with visitor(chromium, server) as page:
-        pages.account(server, "keys.three")
+        server.sign_up("keys.three")
         sign_in(page, "keys.three")
         signed_in(page, "keys.three")
         page.keyboard.press("Tab")

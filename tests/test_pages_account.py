@@ -28,7 +28,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
 def page(chromium: Browser, server: Server, request) -> Iterator[Page]:
     """The account page of a user who is named as the test is."""
     with visitor(chromium, server) as it:
-        pages.account(server, name_of(request))
+        server.sign_up(name_of(request))
         sign_in(it, name_of(request), start="/account")
         expect(it.locator(".device .badge")).to_have_text("This device")
         yield it
@@ -58,7 +58,7 @@ def devices(page: Page) -> list[str]:
 
 
 def test_the_name_changes_and_a_taken_one_is_told(page: Page, server: Server):
-    pages.account(server, "taken")
+    server.sign_up("taken")
     edit(page, "username", new_username="Taken")
     assert wrong(page, "New username") == "This username is taken. Choose another."
     fill(page, new_username="grace.hopper")
@@ -106,7 +106,7 @@ def test_a_change_long_after_the_login_asks_for_the_password(page: Page, server:
 
 
 def test_the_password_changes_and_the_other_devices_are_out(page: Page, server: Server, username: str):
-    other = pages.another_device(server, username)
+    other = server.log_in(username)
     edit(page, "password", current_password="not mine", new_password=NEW)
     assert wrong(page, "Current password") == "This is not your current password."
     fill(page, current_password=PASSWORD, new_password="short")
@@ -127,9 +127,7 @@ def test_the_password_changes_and_the_other_devices_are_out(page: Page, server: 
 
 
 def test_one_device_is_signed_out_and_then_all_others(page: Page, server: Server, username: str):
-    lost, kept = (
-        pages.another_device(server, username, device_name=name) for name in ("Lost phone", "Old laptop")
-    )
+    lost, kept = (server.log_in(username, device_name=name) for name in ("Lost phone", "Old laptop"))
     page.reload()
     expect(page.locator("#device-count")).to_have_text("4")
     assert devices(page)[0].endswith("This device")
@@ -169,7 +167,7 @@ def test_the_account_is_deleted_after_a_question_and_the_password(page: Page, se
 def test_a_hundred_devices_are_one_request_and_stay_readable(page: Page, server: Server, username: str):
     """Eight rows at first, all at a click, in one piece."""
     for number in range(98):
-        pages.another_device(server, username, device_name=f"Device number {number}")
+        server.log_in(username, device_name=f"Device number {number}")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/sessions" in request.url else None)
     page.set_viewport_size(PHONE)
@@ -213,7 +211,7 @@ def test_the_user_button_opens_the_account_and_the_way_out(page: Page, server: S
 
 def test_a_neighbour_in_the_same_browser_takes_the_pages_over(page: Page, server: Server):
     """Somebody else signs in in another tab: this one shows them, not a mixture. Falls without the reload."""
-    pages.account(server, "neighbour", device_name="The neighbour's phone")
+    server.sign_up("neighbour", device_name="The neighbour's phone")
     tab = page.context.new_page()
     tab.goto("/docs")
     script = """async (body) => {

@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -37,7 +38,7 @@ def username(request) -> str:
 @pytest.fixture
 def page(chromium: Browser, server: Server, username: str) -> Iterator[Page]:
     """The protected page of a user who is named as the test is."""
-    pages.account(server, username)
+    server.sign_up(username)
     with visitor(chromium, server) as it:
         sign_in(it, username)
         signed_in(it, username)
@@ -80,31 +81,32 @@ def test_an_expired_token_of_a_revoked_session_ends_at_the_next_call(
     page.context.set_offline(True)
     sign_out_all_others(chromium, server, username)
     url = f"{server.url}/protected"
-    eventually(lambda: httpx.get(url, headers=bearer(token)).json().get("code") == "expired_token")
+    with httpx.Client(headers=bearer(token)) as client:
+        eventually(lambda: client.get(url).json().get("code") == "expired_token")
     page.context.set_offline(False)  # which makes the client call
     says_why(page, FROM_ELSEWHERE, timeout=TWO_SECONDS)
 
 
-@pytest.mark.parametrize(
-    ("end", "words"),
-    [
-        ("disable", "Your account is disabled. Ask an administrator."),
-        ("revoke", "An administrator ended your session."),
-        ("idle", "You were signed out because nobody used this device for a while."),
-        ("absolute", "Your session has reached its end. Sign in again to go on."),
-    ],
-)
-def test_an_end(page: Page, server: Server, end: str, words: str, username: str):
-    """Without a call, too: the next renewal brings it, and no input is needed for that."""
-    if end == "disable":
-        pages.command(server, "users", "disable", username)
-    elif end == "revoke":
-        pages.command(server, "sessions", "revoke", "--user", username)
-    elif end == "idle":
-        pages.age(server, username, last_seen_at=8 * 86_400)
-    else:
-        pages.age(server, username, expires_at=31 * 86_400)
-    says_why(page, words, timeout=2000 * TTL)
+def test_an_end_is_told_with_its_reason(chromium: Browser, server: Server):
+    """Without a call, too: the next renewal brings it, and no input is needed. All four wait at once."""
+    words = {
+        "disabled": "Your account is disabled. Ask an administrator.",
+        "revoked": "An administrator ended your session.",
+        "idle": "You were signed out because nobody used this device for a while.",
+        "absolute": "Your session has reached its end. Sign in again to go on.",
+    }
+    with ExitStack() as stack:
+        seen = {name: stack.enter_context(visitor(chromium, server)) for name in words}
+        for name, page in seen.items():
+            server.sign_up(name)
+            sign_in(page, name)
+            signed_in(page, name)
+        pages.command(server, "users", "disable", "disabled")
+        pages.command(server, "sessions", "revoke", "--user", "revoked")
+        pages.age(server, "idle", last_seen_at=8 * 86_400)
+        pages.age(server, "absolute", expires_at=31 * 86_400)
+        for name, page in seen.items():
+            says_why(page, words[name], timeout=2000 * TTL)
 
 
 @pytest.mark.prove
@@ -137,7 +139,7 @@ def test_signing_out_signs_all_tabs_out_and_the_way_back_shows_nothing(
 
 def test_signing_out_leads_where_the_settings_say(chromium: Browser, tmp_path):
     with serving(tmp_path / "var", after_sign_out_url="/docs") as server, visitor(chromium, server) as page:
-        pages.account(server, "ada")
+        server.sign_up("ada")
         sign_in(page, "ada")
         signed_in(page, "ada")
         page.get_by_role("button", name="Account of").click()
@@ -201,7 +203,7 @@ def test_no_page_is_framed_by_another_origin_or_site(chromium: Browser, server: 
 
 def test_next_of_an_address_from_elsewhere_stays_home_in_a_browser(chromium: Browser, server: Server):
     """What the table of test_pages_http.py says, as Chromium reads it."""
-    pages.account(server, "stays.home")
+    server.sign_up("stays.home")
     for target in (
         "//evil.example",
         "/%5Cevil.example",

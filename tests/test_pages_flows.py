@@ -48,7 +48,7 @@ def test_sign_up_then_a_second_tab_and_a_reload_after_the_tokens_life(chromium: 
 
 
 def test_sign_in_says_next_to_the_field_what_is_wrong(chromium: Browser, server: Server):
-    pages.account(server, "bob")
+    server.sign_up("bob")
     with visitor(chromium, server) as page:
         page.goto("/sign-in")
         page.get_by_role("button", name="Continue").click()
@@ -63,7 +63,7 @@ def test_sign_in_says_next_to_the_field_what_is_wrong(chromium: Browser, server:
 
 
 def test_sign_up_says_next_to_the_field_what_is_wrong(chromium: Browser, server: Server):
-    pages.account(server, "carol")
+    server.sign_up("carol")
     with visitor(chromium, server) as page:
         page.goto("/sign-up")
         create = page.get_by_role("button", name="Create account")
@@ -110,7 +110,7 @@ def test_too_many_tries_are_told_with_the_time_to_wait(chromium: Browser, tmp_pa
 @pytest.mark.parametrize("remember", [True, False])
 def test_the_cookie_goes_with_the_browser_unless_it_shall_stay(chromium: Browser, server: Server, remember):
     username = f"dora.{remember}"
-    pages.account(server, username)
+    server.sign_up(username)
     with visitor(chromium, server) as page:
         page.goto("/sign-in")
         page.get_by_label("Stay signed in on this device").set_checked(remember)
@@ -122,7 +122,7 @@ def test_the_cookie_goes_with_the_browser_unless_it_shall_stay(chromium: Browser
 
 
 def test_after_the_sign_in_you_are_where_you_wanted_to_be(chromium: Browser, server: Server):
-    pages.account(server, "erin")
+    server.sign_up("erin")
     with visitor(chromium, server) as page:
         page.goto("/account?tab=devices")
         expect(page).to_have_url(f"{server.url}/sign-in?next=%2Faccount%3Ftab%3Ddevices")
@@ -136,7 +136,7 @@ def test_after_the_sign_in_you_are_where_you_wanted_to_be(chromium: Browser, ser
 
 
 def test_a_password_manager_is_led_through_the_sign_in_to_the_change(chromium: Browser, server: Server):
-    pages.account(server, "finn")
+    server.sign_up("finn")
     with visitor(chromium, server) as page:
         sign_in(page, "finn", start="/.well-known/change-password")
         expect(page.get_by_label("Current password", exact=True)).to_be_focused()
@@ -187,7 +187,7 @@ def test_the_meter_says_how_good_a_password_is(chromium: Browser, server: Server
 
 
 def test_a_sign_in_in_another_tab_leads_this_one_on_too(chromium: Browser, server: Server):
-    pages.account(server, "hugo")
+    server.sign_up("hugo")
     with visitor(chromium, server) as page:
         waiting = page.context.new_page()
         waiting.goto("/sign-in?next=/account")
@@ -199,7 +199,7 @@ def test_a_sign_in_in_another_tab_leads_this_one_on_too(chromium: Browser, serve
 def test_a_forgotten_password_is_set_anew_with_the_link_of_an_administrator(
     chromium: Browser, server: Server
 ):
-    pages.account(server, "iris")
+    server.sign_up("iris")
     link = re.search(
         r"http\S+/reset-password#token=\S+", pages.command(server, "users", "reset-password", "iris")
     )

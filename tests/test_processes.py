@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests import postgres
-from tests.conftest import PASSWORD, SERVER_SECRET, refusal, serving
+from tests.conftest import PASSWORD, SERVER_SECRET, crowded, refusal, serving, sign_up_at
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
 PROCESSES, ROUNDS, USERS = (4, 15, 20) if PROVE else (2, 2, 4)
@@ -65,9 +65,8 @@ def processes(tmp_path: Path, database_url: str) -> Iterator[Processes]:
 
 
 @pytest.fixture
-async def client() -> Iterator[httpx.AsyncClient]:
-    limits = httpx.Limits(max_connections=100, max_keepalive_connections=0)  # the server closes idle ones
-    async with httpx.AsyncClient(timeout=60, limits=limits) as it:
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with crowded(100, kept=0) as it:  # the server closes idle ones
         yield it
 
 
@@ -88,8 +87,7 @@ async def test_a_token_has_one_successor_and_an_ending_wins_wherever_they_meet(
     held = {}
     for number in range(USERS):
         url = processes.urls[number % PROCESSES]
-        answer = await post(client, f"{url}/signup", username=f"user{number}", password=PASSWORD)
-        held[f"user{number}"] = (answer.json()["refresh_token"], 0)
+        held[f"user{number}"] = ((await sign_up_at(client, f"user{number}", url))["refresh_token"], 0)
     due = time.monotonic() + DUE
     a_few = asyncio.Semaphore(3)
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sessionapi.storage.tables import users
 from tests.conftest import PASSWORD, Running, running
 
-ROUNDS = 1_000 if "SESSIONAPI_PROVE" in os.environ else 25
+ROUNDS = 1_000 if "SESSIONAPI_PROVE" in os.environ else 15
 NEW = "another good password"
 pytestmark = [pytest.mark.timeout(1_800), pytest.mark.prove]  # small without SESSIONAPI_PROVE
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jwt
 import pytest
 import structlog
@@ -58,34 +57,21 @@ def run(script: str, folder: Path, **settings: Any) -> str:
     return done.stdout
 
 
-def post(server: Server, path: str, body: dict) -> httpx.Response:
-    return httpx.post(f"{server.url}{path}", json=body)
-
-
-def sign_up(server: Server, name: str) -> dict:
-    answer = post(server, "/signup", {"username": name, "password": PASSWORD})
-    assert answer.status_code == 201, answer.text
-    return {"refresh_token": answer.json()["refresh_token"]}
-
-
-def log_in(server: Server, name: str) -> int:
-    return post(server, "/login", {"username": name, "password": PASSWORD}).status_code
-
-
 def live_before_and_after(folder: Path, backup: str, **settings: Any) -> tuple[dict, dict]:
     """Make a backup between the sign-ups and a logout; return the tokens of who stayed and of who left."""
     with serving(folder / "var", **settings) as server:
-        ada, bob = sign_up(server, "ada"), sign_up(server, "bob")
+        ada, bob = server.sign_up("ada"), server.sign_up("bob")
         run(backup, folder, **settings)
-        assert post(server, "/logout", bob).status_code == 204
-        sign_up(server, "carol")
+        assert server.post("/logout", refresh_token=bob["refresh_token"]).status_code == 204
+        server.sign_up("carol")
     return ada, bob
 
 
 def assert_restored(server: Server, ada: dict, bob: dict) -> None:
     for tokens in (ada, bob):
-        assert refusal(post(server, "/refresh", tokens)) == (401, "session_revoked", "revoked_by_admin")
-    assert [log_in(server, name) for name in ("ada", "bob", "carol")] == [200, 200, 401]
+        assert refusal(server.refresh(tokens)) == (401, "session_revoked", "revoked_by_admin")
+    logins = [server.post("/login", username=name, password=PASSWORD) for name in ("ada", "bob", "carol")]
+    assert [answer.status_code for answer in logins] == [200, 200, 401]
 
 
 @pytest.mark.server

@@ -125,13 +125,15 @@ def test_a_secret_that_does_not_open_the_ring_is_refused_and_not_told(prepared: 
     assert OTHER_SECRET not in said
 
 
-def test_a_database_of_a_newer_version_is_refused_and_stays_as_it_is(prepared: Path):
-    """Fails without `_refuse_newer` in `migrations._upgrade`."""
+def test_a_newer_schema_that_lacks_what_this_version_needs_is_refused_and_stays_as_it_is(prepared: Path):
+    """Fails without `_obstacles` in migrations: it would start, and fail at each request."""
     with sqlite3.connect(prepared / "sessionapi.db") as database:
+        database.execute("ALTER TABLE sessions DROP COLUMN device_name")
         database.execute("UPDATE alembic_version SET version_num = '9999'")
     before = query(prepared, "SELECT sql FROM sqlite_master ORDER BY name")
     assert "schema 9999" in (said := refusal(prepared, secret=SERVER_SECRET))
     assert "newer sessionapi" in said
+    assert "no sessions.device_name" in said
     assert query(prepared, "SELECT version_num FROM alembic_version") == [("9999",)]
     assert query(prepared, "SELECT sql FROM sqlite_master ORDER BY name") == before
 

@@ -59,8 +59,11 @@ def migrate(
 ) -> None:
     """Bring the database's schema up to date."""
     url = settings.load().effective_database_url
-    asyncio.run(migrations.check(url) if check else migrations.migrate(url))
-    typer.echo("The schema is up to date.")
+    version = asyncio.run(migrations.check(url) if check else migrations.migrate(url))
+    own = version == migrations.revisions()[-1]
+    typer.echo(
+        "The schema is up to date." if own else f"The schema is {version}, of a newer sessionapi: it will do."
+    )
 
 
 @app.command()

@@ -5,8 +5,10 @@ On the embedded default the server does it at its start; on PostgreSQL `sessiona
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -14,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sessionapi.errors import StartupError, Unavailable
 from sessionapi.storage import addresses, engines, sqlite
 from sessionapi.storage.postgresql import Options
+from sessionapi.storage.tables import metadata
 
 AS_IF_BEHIND_PGBOUNCER = Options(timeout=10, pgbouncer=True)
 """Works with it and without; the timeout is that of connecting."""
@@ -24,27 +27,29 @@ BUSY = "somebody holds a table that a migration has to change (see pg_stat_activ
 _LOCK_NOT_AVAILABLE = "55P03"
 _ONE_AT_A_TIME = 7_305_201_139
 """An advisory lock of our own: whoever migrates second finds everything done."""
+T = TypeVar("T")
 
 
-async def migrate(url: str, *, lock_seconds: float = LOCK_SECONDS, tries: int = TRIES) -> None:
-    """Bring the schema to the newest version, in one transaction; StartupError if that can't be.
+async def migrate(url: str, *, lock_seconds: float = LOCK_SECONDS, tries: int = TRIES) -> str:
+    """Bring the schema to the newest version, in one transaction, and return which it is now.
 
-    Servers may go on meanwhile: a lock that doesn't come soon is given up, and tried for again.
+    Servers may go on meanwhile: a lock that doesn't come soon is given up, and tried for again. A schema of a
+    newer sessionapi stays as it is, if this one can work with it. StartupError if any of that can't be.
     """
-    for left in reversed(range(tries)):
-        try:
-            await _run(url, lambda connection: _upgrade(connection, lock_seconds))
-        except Locked:
-            if not left:
-                raise
-            await asyncio.sleep(lock_seconds / 2)
-        else:
-            return
+
+    def upgrade(connection: sa.Connection) -> str:
+        return _upgrade(connection, lock_seconds)
+
+    for _ in range(tries - 1):
+        with suppress(Locked):
+            return await _run(url, upgrade)
+        await asyncio.sleep(lock_seconds / 2)
+    return await _run(url, upgrade)
 
 
-async def check(url: str) -> None:
-    """Raise StartupError unless the schema is of this version, saying what to do."""
-    await _run(url, _compare)
+async def check(url: str) -> str:
+    """Return which version the schema is of; StartupError unless it is ours or a newer one that will do."""
+    return await _run(url, _compare)
 
 
 def folder() -> Path:
@@ -62,17 +67,18 @@ class Locked(StartupError):
     """Somebody holds a table that a migration has to change."""
 
 
-def _upgrade(connection: sa.Connection, lock_seconds: float) -> None:
+def _upgrade(connection: sa.Connection, lock_seconds: float) -> str:
     if connection.dialect.name == "postgresql":
         _wait_politely(connection, lock_seconds)
-    if _version(connection) == revisions()[-1]:
-        return
+    if serving := _usable_version(connection):
+        return serving
     from alembic import command, config  # noqa: PLC0415 - 9 MB, of which most starts have no need
 
     told = config.Config()
     told.set_main_option("script_location", str(folder()))
     told.attributes["connection"] = connection
     command.upgrade(told, "head")
+    return revisions()[-1]
 
 
 def _wait_politely(connection: sa.Connection, lock_seconds: float) -> None:
@@ -82,31 +88,51 @@ def _wait_politely(connection: sa.Connection, lock_seconds: float) -> None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(lock_seconds * 1000)}")
 
 
-def _compare(connection: sa.Connection) -> None:
-    if _version(connection) != revisions()[-1]:
-        raise StartupError("the database has an older schema; run: sessionapi migrate")
+def _compare(connection: sa.Connection) -> str:
+    if serving := _usable_version(connection):
+        return serving
+    raise StartupError("the database has an older schema; run: sessionapi migrate")
 
 
-def _version(connection: sa.Connection) -> str | None:
-    """Return which migration the schema is at, if any; StartupError if it is one that we don't know."""
+def _usable_version(connection: sa.Connection) -> str | None:
+    """Return which version the schema is of, if it is our own or a newer one; StartupError if that won't do.
+
+    During a rolling upgrade the schema is a version ahead of most processes, and any of them may have to
+    start again. What it needs is there, for a version only adds: what is no longer used, the next removes.
+    """
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
-    current: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-    if current is not None and current not in revisions():
+    version: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    known = revisions()
+    if version is None or version in known[:-1]:
+        return None
+    if version != known[-1] and (obstacles := sorted(_obstacles(connection))):
         raise StartupError(
-            f"the database has schema {current}, which this version doesn't know: "
-            "it is from a newer sessionapi"
+            f"the database has schema {version}, of a newer sessionapi that this version can't work beside: "
+            + ", ".join(obstacles)
         )
-    return current
+    return version
 
 
-async def _run(url: str, work: Callable[[sa.Connection], None]) -> None:
+def _obstacles(connection: sa.Connection) -> Iterator[str]:
+    """Yield what our statements name and the schema lacks, and what they must fill and don't know."""
+    there = sa.inspect(connection).get_multi_columns()
+    for table in metadata.tables.values():
+        found = {column["name"]: column for column in there.get((None, table.name), [])}
+        ours = set(table.columns.keys())
+        yield from (f"no {table.name}.{name}" for name in ours - found.keys())
+        for name in found.keys() - ours:
+            if not found[name]["nullable"] and found[name]["default"] is None:
+                yield f"{table.name}.{name} must be given"
+
+
+async def _run(url: str, work: Callable[[sa.Connection], T]) -> T:
     writer, reader = engines.create(url, AS_IF_BEHIND_PGBOUNCER)
     try:
         if addresses.is_sqlite(url):
             sqlite.try_opening(url)
         async with writer.begin() as connection:
-            await connection.run_sync(work)
+            return await connection.run_sync(work)
     except (DBAPIError, sqlite3.Error, OSError) as problem:
         said = str(getattr(problem, "orig", problem)).splitlines()[0]
         if getattr(getattr(problem, "orig", None), "sqlstate", None) == _LOCK_NOT_AVAILABLE:
