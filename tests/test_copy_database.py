@@ -316,6 +316,17 @@ async def test_a_database_that_holds_other_data_is_left_alone(commands: Commands
 
 
 @pytest.mark.engines("sqlite")
+async def test_a_newer_schema_is_not_copied_from_or_to(commands: Commands, target: Target):
+    """Falls without copy_database._require_own_schema: what a newer version has added would stay behind."""
+    await commands.beside("keys", "list")
+    await target.run("update alembic_version set version_num = '9000'")
+    said = await commands.beside("copy-database", "--to", target.url)
+    assert (said.exit_code, said.stdout) == (1, "")
+    assert "has schema 9000, of a newer sessionapi: copy with that one" in said.stderr
+    assert await target.run("select count(*) from signing_keys") == [(0,)]
+
+
+@pytest.mark.engines("sqlite")
 def test_what_can_not_be_copied_says_why(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     to = ("copy-database", "--to", f"sqlite:///{tmp_path}/b.db")
     assert "There is no database" in commands.refused(*to)

@@ -11,7 +11,7 @@ from sessionapi.cli import lists
 from sessionapi.cli.parts import PATIENCE
 from sessionapi.cli.terminal import err, say
 from sessionapi.database_copy import DatabaseCopy, Sum
-from sessionapi.errors import NotFound
+from sessionapi.errors import NotFound, StartupError
 from sessionapi.settings import Settings
 from sessionapi.storage import addresses, migrations
 
@@ -43,7 +43,8 @@ def copy_database(
 async def _copy(source: Settings, target: Settings) -> list[Sum]:
     _require_file(source)
     await wiring.prepare(source)  # which refuses a server secret that doesn't open the key ring
-    await migrations.migrate(target.effective_database_url)
+    for each in (source, target):
+        await _require_own_schema(each)
     stores = wiring.store_of(source), wiring.store_of(target)
     try:
         with _progress() as progress:
@@ -68,6 +69,16 @@ def _require_file(source: Settings) -> None:
     path = addresses.sqlite_path(source.effective_database_url)
     if source.embedded and not path.exists():
         raise NotFound(f"There is no database {path}. Set SESSIONAPI_DATA_DIR as the service has it.")
+
+
+async def _require_own_schema(settings: Settings) -> None:
+    """Refuse a schema of a newer version: what that one has added would be left behind."""
+    url = settings.effective_database_url
+    version = await migrations.migrate(url)
+    if version != migrations.revisions()[-1]:
+        raise StartupError(
+            f"{addresses.shown(url)} has schema {version}, of a newer sessionapi: copy with that one"
+        )
 
 
 def _secret(source: Settings) -> str:

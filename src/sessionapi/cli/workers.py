@@ -31,6 +31,8 @@ class _Parent(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Replace workers that died; what a dead one had under way is under way no more."""
+        for process in self.processes:
+            process.child_conn.close()  # the worker has its own: so a dead one's end is seen, not waited for
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         for pid in before - {process.pid for process in self.processes}:
