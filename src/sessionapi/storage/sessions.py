@@ -279,9 +279,7 @@ _values = attrgetter(*_NAMES)
 _INSERT = sa.insert(sessions)
 _LEAST_RECENTLY_SEEN = (
     sa.select(sessions.c.id)
-    .where(
-        sessions.c.user_id == sa.bindparam("user_id"), living_at(sa.bindparam("now", type_=sa.BigInteger))
-    )
+    .where(sessions.c.user_id == sa.bindparam("user_id"), living_at(sa.bindparam("now", type_=sa.BigInteger)))
     .order_by(sessions.c.last_seen_at.desc(), sessions.c.id.desc())
     .offset(sa.bindparam("keep", type_=sa.Integer))
 )

@@ -19,21 +19,22 @@ class TryQueries:
         self._connection = connection
 
     async def reserve_try(self, buckets: Buckets, user_id: UUID | None, now: datetime) -> dict[bytes, int]:
-        """Count one more try in each of the two buckets that has room; return the new counts of those that had.
+        """Count one more try in each bucket that has room, and return the new counts of those that had.
 
         One statement decides and counts, so that of any number of tries at once none is one too many.
         """
         first, second = buckets.both
-        rows = await self._connection.execute(
-            _RESERVE,
-            {
-                "user_id": user_id,
-                "now": now,
-                **{"first": first.key, "first_quota": first.quota, "first_ends_at": _end(first, now)},
-                **{"second": second.key, "second_quota": second.quota, "second_ends_at": _end(second, now)},
-            },
-        )
-        return {bucket: failures for bucket, failures in rows}
+        asked = {
+            "user_id": user_id,
+            "now": now,
+            "first": first.key,
+            "first_quota": first.quota,
+            "first_ends_at": _end(first, now),
+            "second": second.key,
+            "second_quota": second.quota,
+            "second_ends_at": _end(second, now),
+        }
+        return {row.bucket: row.failures for row in await self._connection.execute(_RESERVE, asked)}
 
     async def tries_end(self, bucket: bytes) -> datetime | None:
         """Return when a count is forgotten, if it is one that ends."""
