@@ -43,7 +43,10 @@ class TryQueries:
         return found
 
     async def touch_tries(self, buckets: Buckets) -> None:
-        """Write counts as they are: what a failure costs, whoever it is about."""
+        """Write counts, with ends a microsecond later: what a failure costs, whoever it is about.
+
+        SQLite writes no page that stays as it is, and so would not wait for the disk.
+        """
         await self._connection.execute(_TOUCH, _keys(buckets))
 
     async def clear_tries(self, buckets: Buckets) -> None:
@@ -108,5 +111,5 @@ _RESERVE = (
     .columns(tries.c.bucket, tries.c.failures)
 )
 _KEY = tries.c.bucket == sa.bindparam("key")
-_TOUCH = sa.update(tries).where(_KEY).values(failures=tries.c.failures)
+_TOUCH = sa.update(tries).where(_KEY).values(ends_at=sa.type_coerce(tries.c.ends_at, sa.BigInteger) + 1)
 _CLEAR = sa.delete(tries).where(_KEY)
