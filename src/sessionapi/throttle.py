@@ -74,7 +74,7 @@ class Throttle:
     async def failed(self, tried: Try, client: Client) -> None:
         """Leave a failed try reserved, and tell the audit log if it was about an account.
 
-        About nobody the counts are written again, for that takes as long (ASVS 6.3.8; measured).
+        About nobody the counts are written again as they are, for that takes as long (ASVS 6.3.8; measured).
         """
         now = self._clock()
         async with self._store.begin() as tx:

@@ -43,11 +43,12 @@ class TryQueries:
         return found
 
     async def touch_tries(self, buckets: Buckets) -> None:
-        """Write counts, with ends a microsecond later: what a failure costs, whoever it is about.
+        """Write counts, which stay as they are: what a failure costs, whoever it is about.
 
-        SQLite writes no page that stays as it is, and so would not wait for the disk.
+        There and back, for SQLite writes no page that an UPDATE leaves as it is, and waits for no disk then.
         """
-        await self._connection.execute(_TOUCH, _keys(buckets))
+        steps = [{**key, "step": step} for key in _keys(buckets) for step in (1, -1)]
+        await self._connection.execute(_TOUCH, steps)
 
     async def clear_tries(self, buckets: Buckets) -> None:
         """Forget counts, one by one in the order of their reservation."""
@@ -111,5 +112,7 @@ _RESERVE = (
     .columns(tries.c.bucket, tries.c.failures)
 )
 _KEY = tries.c.bucket == sa.bindparam("key")
-_TOUCH = sa.update(tries).where(_KEY).values(ends_at=sa.type_coerce(tries.c.ends_at, sa.BigInteger) + 1)
+_TOUCH = (
+    sa.update(tries).where(_KEY).values(failures=tries.c.failures + sa.bindparam("step", type_=sa.Integer))
+)
 _CLEAR = sa.delete(tries).where(_KEY)
