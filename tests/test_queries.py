@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from sessionapi import audit, ids, refresh_token
-from sessionapi.limits import Bucket
+from sessionapi.limits import Bucket, Buckets
 from sessionapi.model import Client, ServiceToken
 from sessionapi.policy import Attempt, Decision
 from sessionapi.refresh_token import RefreshToken
@@ -20,6 +20,8 @@ from tests.conftest import Running
 SMALL = ("signing_keys", "service_tokens")
 """Tables of a handful of rows, which are read whole."""
 
+
+BUCKETS = Buckets("account", Bucket(bytes(32), 10, timedelta(60)), Bucket(b"x" * 32, 100, None))
 
 INDEXES_ONLY = "enable_seqscan", "enable_sort", "enable_incremental_sort", "enable_bitmapscan"
 """Ways that PostgreSQL may choose for tables as small as these; without them it takes an index if it can."""
@@ -94,11 +96,11 @@ async def drive(tx: Tx, service: Running, user) -> None:
         "delete_password_reset": (user.id,),
         "purge_password_resets": (now,),
         "purge_users": ([user.id],),
-        "reserve_try": ([Bucket(bytes(32), 10, timedelta(60))], user.id, now),
+        "reserve_try": (BUCKETS, user.id, now),
         "tries_end": (bytes(32),),
-        "touch_tries": (bytes(32),),
+        "touch_tries": (BUCKETS,),
         "full_buckets": ([bytes(32)], 100),
-        "clear_tries": ([bytes(32)],),
+        "clear_tries": (BUCKETS,),
         "clear_tries_of": (user.id,),
         "purge_tries": (now, 500),
         "insert_session": (replace(session, id=ids.new_id()),),

@@ -59,17 +59,17 @@ class Throttle:
         self._memory.count("signup", network(client.ip))
 
     async def reserve_login(
-        self, user_id: UUID | None, typed: str, device_token: str | None, client: Client
+        self, tx: Tx, user_id: UUID | None, typed: str, device_token: str | None, client: Client
     ) -> Try:
         """Reserve a login: under the device if this user is known on it, else under network and account."""
         device = self._device_tokens.read(device_token, user_id) if user_id else None
         if user_id and device:
-            return await self._reserve(self._keys.of_device(user_id, device), user_id)
-        return await self._reserve(self._keys.of_stranger(user_id or typed, client.ip), user_id)
+            return await self._reserve(tx, self._keys.of_device(user_id, device), user_id)
+        return await self._reserve(tx, self._keys.of_stranger(user_id or typed, client.ip), user_id)
 
-    async def reserve_in_session(self, user_id: UUID, session_id: UUID) -> Try:
+    async def reserve_in_session(self, tx: Tx, user_id: UUID, session_id: UUID) -> Try:
         """Reserve a try inside of a living session, where no stranger can use the account's tries up."""
-        return await self._reserve(self._keys.of_session(session_id), user_id)
+        return await self._reserve(tx, self._keys.of_session(session_id), user_id)
 
     async def failed(self, tried: Try, client: Client) -> None:
         """Leave a failed try reserved, and tell the audit log if it was about an account.
@@ -79,8 +79,7 @@ class Throttle:
         now = self._clock()
         async with self._store.begin() as tx:
             if tried.user_id is None:
-                for bucket in tried.buckets.both:
-                    await tx.touch_tries(bucket.key)
+                await tx.touch_tries(tried.buckets)
                 return
             details = {"on": tried.buckets.on}
             kinds: tuple[audit.Kind, ...] = ("user.login_failed", "user.locked_out")
@@ -90,7 +89,7 @@ class Throttle:
     async def succeeded(self, tx: Tx, tried: Try) -> None:
         """Clear what the try was counted under, in the transaction of what the password opened."""
         if self._enabled:
-            await tx.clear_tries([bucket.key for bucket in tried.buckets.both])
+            await tx.clear_tries(tried.buckets)
 
     async def locked(self, user_ids: Collection[UUID]) -> set[UUID]:
         """Return those of the accounts whose password is refused on unknown devices."""
@@ -99,15 +98,13 @@ class Throttle:
             full = await tx.full_buckets(list(keys), self._keys.limits.account_failures)
         return {keys[bucket] for bucket in full}
 
-    async def _reserve(self, buckets: Buckets, user_id: UUID | None) -> Try:
+    async def _reserve(self, tx: Tx, buckets: Buckets, user_id: UUID | None) -> Try:
         """Count a try in both buckets or in none: the refusal is raised inside, so that it rolls back."""
         if not self._enabled:
             return Try(buckets, user_id, ends_the_row=False)
-        now = self._clock()
-        async with self._store.begin() as tx:
-            counts = await tx.reserve_try(buckets.both, user_id, now)
-            if len(counts) < len(buckets.both):
-                raise await self._refusal(tx, buckets, counts)
+        counts = await tx.reserve_try(buckets, user_id, self._clock())
+        if len(counts) < len(buckets.both):
+            raise await self._refusal(tx, buckets, counts)
         count, quota = counts[buckets.in_a_row.key], buckets.in_a_row.quota
         return Try(buckets, user_id, ends_the_row=count == quota)
 

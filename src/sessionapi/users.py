@@ -75,10 +75,7 @@ class Users:
         """
         await self._throttle.count_login(device.client)
         with self._passwords.place():
-            found, typed = await self._find(username)
-            tried = await self._throttle.reserve_login(
-                found.id if found else None, typed, device.token, device.client
-            )
+            found, tried = await self._reserve(username, device)
             user = await self._authenticate(found, password, tried, device.client)
         now = self._clock()
         async with self._store.begin() as tx:
@@ -122,7 +119,8 @@ class Users:
     async def _verify_in_session(self, user: User, session_id: UUID, password: str, client: Client) -> Try:
         """Verify a password that is shown again in a living session, which has tries of its own."""
         with self._passwords.place():
-            tried = await self._throttle.reserve_in_session(user.id, session_id)
+            async with self._store.begin() as tx:
+                tried = await self._throttle.reserve_in_session(tx, user.id, session_id)
             await self._authenticate(user, password, tried, client)
         return tried
 
@@ -146,17 +144,13 @@ class Users:
         """Add the token by which the user will be known on this device."""
         return replace(tokens, device_token=self._device_tokens.issue(tokens.user.id, device.token))
 
-    async def _find(self, username: str) -> tuple[User | None, str]:
-        """Return the user of a name, and the name as it is counted."""
-        try:
-            _, key = normalise(username)
-        except ValidationFailed:
-            return (
-                None,
-                username,
-            )  # no such name can exist; the database isn't asked, it may be no text for it
-        async with self._store.read() as tx:
-            return await tx.user_by_name(key), key
+    async def _reserve(self, username: str, device: Device) -> tuple[User | None, Try]:
+        """Find the user of a name and reserve the try, in one transaction that is durable before the hash."""
+        key = _key(username)
+        async with self._store.begin() as tx:
+            found = await tx.user_by_name(key) if key else None
+            user_id, typed = found.id if found else None, key or username
+            return found, await self._throttle.reserve_login(tx, user_id, typed, device.token, device.client)
 
     async def _get(self, user_id: UUID) -> User:
         async with self._store.read() as tx:
@@ -164,6 +158,14 @@ class Users:
         if user is None:
             raise InvalidCredentials
         return user
+
+
+def _key(username: str) -> str | None:
+    """Return the key of a typed name, or None if nobody can have it: it may be no text for the database."""
+    try:
+        return normalise(username)[1]
+    except ValidationFailed:
+        return None
 
 
 def normalise(username: str) -> tuple[str, str]:

@@ -201,10 +201,15 @@ def password_rules_of(settings: Settings, metrics: Metrics) -> PasswordRules:
 
 
 def _passwords(settings: Settings, metrics: Metrics) -> Passwords:
-    threads = settings.hash_threads or os.cpu_count() or 1
+    threads = settings.hash_threads or _cores()
     return Passwords(
         memory_kib=settings.hash_memory_kib, time=settings.hash_time, threads=threads, metrics=metrics
     )
+
+
+def _cores() -> int:
+    """Return how many cores this process may use: one that is pinned would only switch between threads."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _server_secret(settings: Settings) -> ServerSecret:

@@ -24,23 +24,26 @@ def connect(*arguments: Any, **options: Any) -> "Connection":
 class Connection(aiosqlite.Connection):
     """A connection whose cursors have read everything when a statement returns.
 
-    `begins` is the BEGIN of a transaction that has had no statement yet: it goes along with the first.
+    `begins` is the BEGIN of a transaction that has had no statement yet: it goes along with the first. `used`
+    says that there was a statement since the last end, so that there is something to end.
     """
 
     begins: str | None = None
+    used = False
 
     async def commit(self) -> None:
         """Commit, unless nothing was begun."""
         await self._end(super().commit)
 
     async def rollback(self) -> None:
-        """Roll back, unless nothing was begun."""
+        """Roll back, unless nothing was begun: SQLAlchemy's pool asks for it after every transaction."""
         await self._end(super().rollback)
 
     async def _end(self, end: Callable[[], Awaitable[None]]) -> None:
-        begun, self.begins = self.begins is None, None
-        if begun:
+        self.begins = None
+        if self.used:
             await end()
+            self.used = False
 
     def cursor(self) -> "Cursor":  # type: ignore[override]
         """Return a cursor; SQLite knows of it when it is used."""
@@ -79,6 +82,7 @@ class Cursor:
         """Do nothing: it was closed behind the statement."""
 
     async def _change(self, how: str, statement: str, parameters: Any) -> None:
+        self._connection.used = True
         work: Any = self._connection._execute  # noqa: SLF001 - its queue to the thread
         await work(self._run, how, statement, parameters)
 

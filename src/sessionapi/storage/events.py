@@ -1,6 +1,6 @@
 """Questions about the audit log."""
 
-from dataclasses import asdict
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -18,9 +18,8 @@ class EventQueries:
 
     async def record(self, *told: Event) -> None:
         """Write events, in the transaction of what they tell of."""
-        rows = [{**asdict(event), "details": dict(event.details)} for event in told]
-        if rows:
-            await self._connection.execute(sa.insert(events), rows)
+        if told:
+            await self._connection.execute(_INSERT, [_row(event) for event in told])
 
     async def events(
         self, limit: int, before: UUID | None = None, user_id: UUID | None = None
@@ -32,3 +31,18 @@ class EventQueries:
         if user_id is not None:
             statement = statement.where(events.c.user_id == user_id)
         return [Event(*row) for row in await self._connection.execute(statement)]
+
+
+def _row(event: Event) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "at": event.at,
+        "kind": event.kind,
+        "user_id": event.user_id,
+        "session_id": event.session_id,
+        "ip": event.ip,
+        "details": dict(event.details),
+    }
+
+
+_INSERT = sa.insert(events)

@@ -1,8 +1,9 @@
 """Questions about sessions. Every change is one guarded statement, never a read and then a write."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -30,9 +31,8 @@ class SessionQueries:
 
     async def insert_session(self, session: Session) -> None:
         """Insert a new session."""
-        await self._connection.execute(
-            sa.insert(sessions).values({**asdict(session), "amr": list(session.amr)})
-        )
+        row = dict(zip(_NAMES, _values(session), strict=True))
+        await self._connection.execute(_INSERT, {**row, "amr": list(session.amr)})
 
     async def session(self, user_id: UUID, session_id: UUID, *, lock: bool = False) -> Session | None:
         """Return a session, ended ones too; locked if it is about to be changed."""
@@ -135,13 +135,8 @@ class SessionQueries:
 
     async def least_recently_seen(self, user_id: UUID, now: datetime, keep: int) -> list[UUID]:
         """Return the ids of a user's living sessions but for the `keep` that were seen last."""
-        statement = (
-            sa.select(sessions.c.id)
-            .where(sessions.c.user_id == user_id, living(now))
-            .order_by(sessions.c.last_seen_at.desc(), sessions.c.id.desc())
-            .offset(keep)
-        )
-        return sorted((await self._connection.execute(statement)).scalars())
+        asked = {"user_id": user_id, "now": to_microseconds(now), "keep": keep}
+        return sorted((await self._connection.execute(_LEAST_RECENTLY_SEEN, asked)).scalars())
 
     async def revoke(
         self, user_id: UUID, session_ids: Sequence[UUID], reason: RevokeReason, now: datetime
@@ -243,3 +238,14 @@ def session_and_user_of(row: Sequence[Any]) -> tuple[Session, User]:
 
 
 _SESSION_SIZE = len(sessions.c)
+_NAMES = [field.name for field in fields(Session)]
+_values = attrgetter(*_NAMES)
+
+# Made once, for each login needs them.
+_INSERT = sa.insert(sessions)
+_LEAST_RECENTLY_SEEN = (
+    sa.select(sessions.c.id)
+    .where(sessions.c.user_id == sa.bindparam("user_id"), living_at(sa.bindparam("now", type_=sa.BigInteger)))
+    .order_by(sessions.c.last_seen_at.desc(), sessions.c.id.desc())
+    .offset(sa.bindparam("keep", type_=sa.Integer))
+)

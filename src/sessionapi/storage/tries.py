@@ -5,10 +5,10 @@ from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessionapi.limits import Bucket
+from sessionapi.limits import Bucket, Buckets
+from sessionapi.storage.tables import Moment
 from sessionapi.storage.tables import password_tries as tries
 
 
@@ -18,35 +18,23 @@ class TryQueries:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def reserve_try(
-        self, buckets: Sequence[Bucket], user_id: UUID | None, now: datetime
-    ) -> dict[bytes, int]:
+    async def reserve_try(self, buckets: Buckets, user_id: UUID | None, now: datetime) -> dict[bytes, int]:
         """Count one more try in each bucket that has room, and return the new counts of those that had.
 
         One statement decides and counts, so that of any number of tries at once none is one too many.
         """
-        statement = _insert(self._connection.dialect.name).values(
-            [
-                {
-                    "bucket": bucket.key,
-                    "user_id": user_id,
-                    "failures": 1,
-                    "ends_at": now + bucket.kept if bucket.kept else None,
-                }
-                for bucket in buckets
-            ]
-        )
-        over = tries.c.ends_at <= now
-        quota = sa.case({bucket.key: bucket.quota for bucket in buckets}, value=tries.c.bucket)
-        counted = statement.on_conflict_do_update(
-            index_elements=[tries.c.bucket],
-            set_={
-                "failures": sa.case((over, 1), else_=tries.c.failures + 1),
-                "ends_at": sa.case((over, statement.excluded.ends_at), else_=tries.c.ends_at),
-            },
-            where=sa.or_(over, tries.c.failures < quota),
-        ).returning(tries.c.bucket, tries.c.failures)
-        return {row.bucket: row.failures for row in await self._connection.execute(counted)}
+        first, second = buckets.both
+        asked = {
+            "user_id": user_id,
+            "now": now,
+            "first": first.key,
+            "first_quota": first.quota,
+            "first_ends_at": _end(first, now),
+            "second": second.key,
+            "second_quota": second.quota,
+            "second_ends_at": _end(second, now),
+        }
+        return {row.bucket: row.failures for row in await self._connection.execute(_RESERVE, asked)}
 
     async def tries_end(self, bucket: bytes) -> datetime | None:
         """Return when a count is forgotten, if it is one that ends."""
@@ -54,15 +42,17 @@ class TryQueries:
         found: datetime | None = (await self._connection.execute(statement)).scalar()
         return found
 
-    async def touch_tries(self, bucket: bytes) -> None:
-        """Write a count as it is: what a failure costs, whoever it is about."""
-        statement = sa.update(tries).where(tries.c.bucket == bucket).values(failures=tries.c.failures)
-        await self._connection.execute(statement)
+    async def touch_tries(self, buckets: Buckets) -> None:
+        """Write counts, which stay as they are: what a failure costs, whoever it is about.
 
-    async def clear_tries(self, buckets: Sequence[bytes]) -> None:
-        """Forget counts, one by one in the given order, which is that of their reservation."""
-        for bucket in buckets:
-            await self._connection.execute(sa.delete(tries).where(tries.c.bucket == bucket))
+        There and back, for SQLite writes no page that an UPDATE leaves as it is, and waits for no disk then.
+        """
+        steps = [{**key, "step": step} for key in _keys(buckets) for step in (1, -1)]
+        await self._connection.execute(_TOUCH, steps)
+
+    async def clear_tries(self, buckets: Buckets) -> None:
+        """Forget counts, one by one in the order of their reservation."""
+        await self._connection.execute(_CLEAR, _keys(buckets))
 
     async def clear_tries_of(self, user_id: UUID) -> None:
         """Forget all counts of a user."""
@@ -91,6 +81,38 @@ class TryQueries:
         return deleted.rowcount
 
 
-def _insert(dialect: str) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT that can go on with ON CONFLICT: the two engines write it alike."""
-    return sqlite.insert(tries) if dialect == "sqlite" else postgresql.insert(tries)
+def _end(bucket: Bucket, now: datetime) -> datetime | None:
+    return now + bucket.kept if bucket.kept else None
+
+
+def _keys(buckets: Buckets) -> list[dict[str, bytes]]:
+    return [{"key": bucket.key} for bucket in buckets.both]
+
+
+# Made once, for each login needs them. The first is text, for SQLAlchemy compiles an INSERT of two rows anew
+# for every call; both engines read it alike.
+_RESERVE = (
+    sa.text("""
+        INSERT INTO password_tries AS kept (bucket, user_id, failures, ends_at)
+        VALUES (:first, :user_id, 1, :first_ends_at), (:second, :user_id, 1, :second_ends_at)
+        ON CONFLICT (bucket) DO UPDATE SET
+            failures = CASE WHEN kept.ends_at <= :now THEN 1 ELSE kept.failures + 1 END,
+            ends_at = CASE WHEN kept.ends_at <= :now THEN excluded.ends_at ELSE kept.ends_at END
+        WHERE kept.ends_at <= :now
+            OR kept.failures < CASE kept.bucket WHEN :first THEN :first_quota ELSE :second_quota END
+        RETURNING bucket, failures
+    """)
+    .bindparams(
+        sa.bindparam("user_id", type_=sa.Uuid),
+        sa.bindparam("now", type_=Moment),
+        *(sa.bindparam(name, type_=sa.LargeBinary) for name in ("first", "second")),
+        *(sa.bindparam(name, type_=sa.Integer) for name in ("first_quota", "second_quota")),
+        *(sa.bindparam(name, type_=Moment) for name in ("first_ends_at", "second_ends_at")),
+    )
+    .columns(tries.c.bucket, tries.c.failures)
+)
+_KEY = tries.c.bucket == sa.bindparam("key")
+_TOUCH = (
+    sa.update(tries).where(_KEY).values(failures=tries.c.failures + sa.bindparam("step", type_=sa.Integer))
+)
+_CLEAR = sa.delete(tries).where(_KEY)

@@ -44,25 +44,16 @@ class UserQueries:
 
     async def user_by_name(self, username_key: str) -> User | None:
         """Return the user of this folded name, disabled ones too."""
-        return await self._one(users.c.username_key == username_key)
+        return await self._one(_BY_NAME, username_key)
 
     async def user(self, user_id: UUID) -> User | None:
         """Return a user, disabled and deleted ones too."""
-        return await self._one(users.c.id == user_id)
+        return await self._one(_BY_ID, user_id)
 
     async def lock_user(self, user_id: UUID, credential_version: int) -> bool:
         """Lock the row of a user who is enabled and whose credentials are still those that were verified."""
-        statement = (
-            sa.select(users.c.id)
-            .where(
-                users.c.id == user_id,
-                users.c.credential_version == credential_version,
-                users.c.disabled_at.is_(None),
-                users.c.deleted_at.is_(None),
-            )
-            .with_for_update()  # SQLite has one writer and leaves this out
-        )
-        return (await self._connection.execute(statement)).first() is not None
+        verified = {"key": user_id, "version": credential_version}
+        return (await self._connection.execute(_LOCK, verified)).first() is not None
 
     async def renew_credentials(self, user_id: UUID, **changes: Any) -> bool:
         """Change a living user's row and move its `credential_version`; False if there is none.
@@ -147,9 +138,24 @@ class UserQueries:
         )
         return (await self._connection.execute(statement)).rowcount
 
-    async def _one(self, condition: sa.ColumnElement[bool]) -> User | None:
-        row = (await self._connection.execute(sa.select(*_COLUMNS).where(condition))).first()
+    async def _one(self, statement: sa.Select[Any], key: object) -> User | None:
+        row = (await self._connection.execute(statement, {"key": key})).first()
         return None if row is None else user_of(row)
+
+
+# Made once, for each login needs them.
+_BY_NAME = sa.select(*_COLUMNS).where(users.c.username_key == sa.bindparam("key"))
+_BY_ID = sa.select(*_COLUMNS).where(users.c.id == sa.bindparam("key"))
+_LOCK = (
+    sa.select(users.c.id)
+    .where(
+        users.c.id == sa.bindparam("key"),
+        users.c.credential_version == sa.bindparam("version"),
+        users.c.disabled_at.is_(None),
+        users.c.deleted_at.is_(None),
+    )
+    .with_for_update()  # SQLite has one writer and leaves this out
+)
 
 
 def user_of(row: Sequence[Any]) -> User:
