@@ -25,15 +25,14 @@ class Revocations:
     def add(self, session_ids: Iterable[UUID], reason: RevokeReason) -> None:
         """Refuse the access tokens of these sessions from now on."""
         now = self._clock()
-        self.take([EndedSession(session_id, reason, now) for session_id in session_ids])
+        self._note(EndedSession(session_id, reason, now) for session_id in session_ids)
 
     def take(self, ended: Iterable[EndedSession]) -> None:
-        """Take over what was ended, here or elsewhere; doing so twice changes nothing."""
-        for session in ended:
-            if session.id not in self._ended_at:
-                self._ended_at[session.id] = session.at
-                self._reasons[ids.public("sess", session.id)] = session.reason
-                self._version = None
+        """Take over what was ended, here or elsewhere, and forget what is older than the window.
+
+        Doing so twice changes nothing.
+        """
+        self._note(ended)
         self._drop_older_than(self._clock() - WINDOW)
 
     def reason(self, session_id: str) -> RevokeReason | None:
@@ -50,6 +49,13 @@ class Revocations:
         if self._version is None:
             self._version = hashlib.sha256(",".join(sorted(self._reasons)).encode()).hexdigest()[:32]
         return self._version
+
+    def _note(self, ended: Iterable[EndedSession]) -> None:
+        for session in ended:
+            if session.id not in self._ended_at:
+                self._ended_at[session.id] = session.at
+                self._reasons[ids.public("sess", session.id)] = session.reason
+                self._version = None
 
     def _drop_older_than(self, moment: datetime) -> None:
         for session_id in [each for each, at in self._ended_at.items() if at < moment]:

@@ -1,6 +1,6 @@
 """Counting tries in the memory of one process: a restart forgets them, another process has its own."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from sessionapi.clock import Clock
@@ -46,7 +46,7 @@ class Windows:
 
     quota: int
     seconds: int
-    _tries: OrderedDict[str, list[float]] = field(default_factory=OrderedDict)
+    _tries: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
         return len(self._tries)
@@ -55,11 +55,12 @@ class Windows:
         """Count a try if there is room and return 0, else return the seconds until there is."""
         begin = now - self.seconds
         self._forget(begin)
-        tries = [at for at in self._tries.get(key, ()) if at > begin]
+        tries = self._tries.setdefault(key, deque())
+        while tries and tries[0] <= begin:
+            tries.popleft()
         if len(tries) >= self.quota:
             return tries[0] - begin
         tries.append(now)
-        self._tries[key] = tries
         self._tries.move_to_end(key)
         return 0.0
 

@@ -1,5 +1,6 @@
 """Questions about sessions. Every change is one guarded statement, never a read and then a write."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
@@ -157,11 +158,18 @@ class SessionQueries:
         return ended
 
     async def revoked_since(self, moment: datetime) -> list[EndedSession]:
-        """Return all sessions that were revoked at or after a moment, of everybody."""
+        """Return all sessions that were revoked at or after a moment, of everybody.
+
+        They may be many, after a restored backup all: other requests come in between.
+        """
         statement = sa.select(sessions.c.id, sessions.c.revoke_reason, sessions.c.revoked_at).where(
             sessions.c.revoked_at >= moment
         )
-        return [EndedSession(*row) for row in await self._connection.execute(statement)]
+        ended: list[EndedSession] = []
+        for rows in (await self._connection.execute(statement)).partitions(1_000):
+            ended += [EndedSession(*row) for row in rows]
+            await asyncio.sleep(0)
+        return ended
 
     async def session_data(self, user_id: UUID, session_id: UUID) -> dict[str, Any]:
         """Return a session's own JSON object; an empty one if nothing was kept."""
