@@ -4,10 +4,10 @@ Length and guessability count; there is no rule about kinds of letters. A passwo
 to case and width, but hashed exactly as received.
 """
 
-import runpy
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from sessionapi.errors import FieldError, WeakPassword
@@ -19,11 +19,11 @@ MIN_PART = 4
 
 
 def _common() -> frozenset[str]:
-    """Read zxcvbn's list of passwords without its other lists, which would stay in the memory: 12 MB."""
+    """Read zxcvbn's list of passwords from its text: imported, its other lists would take 12 MB of memory."""
     found: Any = find_spec("zxcvbn")
-    folder = found.submodule_search_locations[0]
-    lists = runpy.run_path(f"{folder}/frequency_lists.py")["FREQUENCY_LISTS"]
-    return frozenset(word for word in lists["passwords"] if len(word) >= MIN_LENGTH)
+    text = Path(found.submodule_search_locations[0], "frequency_lists.py").read_text("utf-8")
+    words = text.partition('"passwords": "')[2].partition('"')[0].split(",")
+    return frozenset(word for word in words if len(word) >= MIN_LENGTH)
 
 
 COMMON = _common()
