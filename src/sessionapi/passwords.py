@@ -18,6 +18,7 @@ from argon2.exceptions import VerificationError
 from argon2.low_level import Type, verify_secret
 from passlib.context import CryptContext
 
+from sessionapi import ids
 from sessionapi.errors import Overloaded
 from sessionapi.metrics import Metrics
 
@@ -63,7 +64,7 @@ class Passwords:
         self._room = threads * (1 + _QUEUE_PER_THREAD)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="hash", initializer=_lower_priority)
         # Verified for a user who doesn't exist, so that a wrong name costs what a wrong password costs.
-        self._dummy: str = self._context.hash("nobody has this password")
+        self._dummy = _hash_of_nothing(self._context)
         self._parameters = self._dummy.rsplit("$", 2)[0] + "$"
 
     async def hash(self, password: str) -> str:
@@ -133,6 +134,13 @@ class Passwords:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self._metrics.hashes.inc()
+
+
+def _hash_of_nothing(context: CryptContext) -> str:
+    """Return a hash of ours with a random digest: no password has it, and nothing was computed for it."""
+    ours = context.handler("argon2")
+    salt, digest = ids.new_secret(ours.default_salt_size), ids.new_secret(ours.checksum_size)
+    return str(ours(salt=salt, checksum=digest, use_defaults=True, type="ID").to_string())
 
 
 def _verify_current(password: str, hashed: str) -> tuple[bool, None]:
