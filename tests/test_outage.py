@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 import sqlalchemy as sa
@@ -168,13 +169,15 @@ async def test_a_row_that_somebody_holds_delays_and_refuses_only_who_needs_it(
     """Falls without statement_timeout: the server would be taken for dead, and everybody refused."""
     async with running(make_settings(database_timeout=1.5), clock) as service:
         ada, bob = await service.sign_up("ada"), await service.sign_up("bob")
-        async with service.parts.store.begin() as tx:
-            await tx.locked_user((await service.parts.accounts.find("ada")).id)
+        somebody = await asyncpg.connect(service.parts.settings.effective_database_url)
+        async with somebody.transaction():
+            await somebody.execute("SELECT 1 FROM users WHERE username = 'ada' FOR UPDATE")
             login = {"username": "ada", "password": PASSWORD}
             refused = asyncio.create_task(service.client.post("/login", json=login))
             while not refused.done():
                 assert (await service.get("/me", bob)).status_code == 200
             assert refusal(await refused)[:2] == (503, "unavailable")
+        await somebody.close()
         assert (await service.get("/me", ada)).status_code == 200
         assert await service.log_in("ada")
 

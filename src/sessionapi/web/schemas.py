@@ -260,19 +260,18 @@ class IntrospectionOut(BaseModel):
 
 def tokens_out(tokens: Tokens) -> Json:
     """Return the members of a `TokensOut`, the body that a login or a refresh is answered with."""
-    told: Json = {
+    in_body = tokens.session.transport == "body"
+    return {
         "access_token": tokens.access_token,
         "token_type": "Bearer",
         "expires_in": tokens.expires_in,
+        **({"refresh_token": tokens.refresh_token} if in_body and tokens.refresh_token else {}),
         "session_id": ids.public("sess", tokens.session.id),
         "generation": tokens.session.generation,
         "session_expires_in": tokens.session_expires_in,
         "user": members.naming(tokens.user),
+        **({"device_token": tokens.device_token} if in_body and tokens.device_token else {}),
     }
-    if tokens.session.transport == "body":
-        secrets = {"refresh_token": tokens.refresh_token, "device_token": tokens.device_token}
-        told |= {name: value for name, value in secrets.items() if value is not None}
-    return told
 
 
 def me_out(user: User) -> MeOut:
