@@ -91,8 +91,9 @@ def test_clients_that_go_away_in_the_middle_leave_nothing_behind(tmp_path: Path,
             f"descriptors {held} before, {descriptors(server)} after; "
             f"memory {memory:.0f} MB before, then {course} MB"
         )
-        assert resident(server) < memory + 20
-        assert httpx.post(f"{server.url}/login", json=login, timeout=60).status_code == 200
+        assert course[-1] < 1.05 * course[-2], "as many again need more memory"
+        answer = httpx.post(f"{server.url}/login", json=login, timeout=60)
+        assert answer.status_code == 200, answer.text
     assert "Traceback" not in server.log.read_text()
 
 
