@@ -96,13 +96,18 @@ async def test_a_defect_is_only_that_of_whose_question_it_is():
     ]
 
 
-async def test_an_answer_that_is_an_error_is_raised_for_whose_it_is():
-    async def refusing(asked: Sequence[int]) -> list[int | Overloaded]:
-        return [number if number % 2 else Overloaded() for number in asked]
+@pytest.mark.parametrize("kind", [Overloaded, ZeroDivisionError])
+async def test_an_answer_that_is_an_error_is_raised_for_whose_it_is_and_nobody_is_asked_again(kind):
+    batches = []
+
+    async def refusing(asked: Sequence[int]) -> list[int | Exception]:
+        batches.append(list(asked))
+        return [number if number % 2 else kind() for number in asked]
 
     book = Batches(refusing)
     answers = await asyncio.gather(*(book.ask(number) for number in (1, 2, 3)), return_exceptions=True)
-    assert (answers[0], type(answers[1]), answers[2]) == (1, Overloaded, 3)
+    assert (answers[0], type(answers[1]), answers[2]) == (1, kind, 3)
+    assert batches == [[1, 2, 3]]
 
 
 async def test_one_too_many_is_refused_at_once():

@@ -24,12 +24,12 @@ ROOM = 10_000
 class Batches(Generic[Question, Answer]):
     """Questions, in the order in which they came; `work` answers a batch, one answer for each.
 
-    An answer that is an error of the tree is raised for the one who asked.
+    An answer that is an exception is raised for the one who asked.
     """
 
     def __init__(
         self,
-        work: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | SessionApiError]]],
+        work: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | Exception]]],
         *,
         largest: int = LARGEST,
         room: int = ROOM,
@@ -78,7 +78,7 @@ class Batches(Generic[Question, Answer]):
         for (_, answer), each in zip(asked, found, strict=True):
             if answer.done():
                 continue
-            if isinstance(each, SessionApiError):
+            if isinstance(each, Exception):
                 answer.set_exception(each)
             else:
                 answer.set_result(each)

@@ -16,6 +16,8 @@ MIN_LENGTH, MAX_LENGTH = 8, 256
 """Characters (ASVS 6.2.1, 6.2.9: at least 8, and at least 64 taken)."""
 MIN_PART = 4
 """A name of fewer letters is inside of too many good passwords."""
+FEWEST = 3_000
+"""Common passwords that must be refused (ASVS 6.2.4)."""
 
 
 def _common() -> frozenset[str]:
@@ -23,7 +25,10 @@ def _common() -> frozenset[str]:
     found: Any = find_spec("zxcvbn")
     text = Path(found.submodule_search_locations[0], "frequency_lists.py").read_text("utf-8")
     words = text.partition('"passwords": "')[2].partition('"')[0].split(",")
-    return frozenset(word for word in words if len(word) >= MIN_LENGTH)
+    common = frozenset(word for word in words if len(word) >= MIN_LENGTH)
+    if len(common) < FEWEST:
+        raise ImportError("The list of common passwords isn't where this version of zxcvbn should have it.")
+    return common
 
 
 COMMON = _common()

@@ -15,7 +15,6 @@ from sessionapi.errors import (
     Conflict,
     InvalidRefreshToken,
     RefreshTokenReused,
-    SessionApiError,
     Unavailable,
 )
 from sessionapi.issuer import Issuer, Tokens
@@ -31,7 +30,7 @@ from sessionapi.windows import MemoryLimits
 TRIES = 3
 """How often a write that met a changed row is decided again (design 4.3, step 4)."""
 LARGEST = 100
-"""Refreshes of one batch: some 5 ms of work, most of it signing, for which other requests wait."""
+"""Refreshes of one batch: some 5 ms of work with ES256, most of it signing, for which other requests wait."""
 
 Found = tuple[Session, User] | None
 
@@ -148,22 +147,26 @@ class Refreshes:
             request = replace(request, is_again=True)
         return await self._write(request)
 
-    async def _read_all(self, asked: Sequence[_Request]) -> Sequence[_Step | SessionApiError]:
+    async def _read_all(self, asked: Sequence[_Request]) -> Sequence[_Step | Exception]:
         """Read, decide and sign for all: one after the other, their signatures take half the time."""
         async with self._store.read() as tx:
             found = await tx.sessions_and_users([request.key for request in asked])
-        return [self._decide(request, each) for request, each in zip(asked, found, strict=True)]
+        return [self._answer(request, each) for request, each in zip(asked, found, strict=True)]
 
-    def _decide(self, request: _Request, found: Found) -> _Step | SessionApiError:
-        """Return what a refresh has come to, with its tokens if nothing is to be written."""
+    def _answer(self, request: _Request, found: Found) -> _Step | Exception:
+        """Return what a refresh has come to, or why it is refused: a defect too is that of this one alone."""
         try:
-            session, user = self._living(found, request)
-            decision = policy.decide(session, request.attempt, request.now, self._policy)
-            told = _to_audit(session, decision, request)
-            if not request.is_again and (told or decision.outcome in ("renewal", "rotation")):
-                self._memory.count("refresh", session.id.hex)
-        except SessionApiError as refusal:
-            return refusal
+            return self._decide(request, found)
+        except Exception as problem:
+            return problem
+
+    def _decide(self, request: _Request, found: Found) -> _Step:
+        """Return what a refresh has come to, with its tokens if nothing is to be written."""
+        session, user = self._living(found, request)
+        decision = policy.decide(session, request.attempt, request.now, self._policy)
+        told = _to_audit(session, decision, request)
+        if not request.is_again and (told or decision.outcome in ("renewal", "rotation")):
+            self._memory.count("refresh", session.id.hex)
         if told or decision.writes:
             is_rare = told is not None or decision.outcome != "rotation"
             return _Step(request, session, user, decision, is_rare=is_rare)

@@ -47,10 +47,10 @@ class Stop:
         await answer(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        refused = guard.refusal(request.scope, self._settings)
-        if refused is not None:
-            return problems.response(refused, request)
         try:
+            refused = guard.refusal(request.scope, self._settings)
+            if refused is not None:
+                return problems.response(refused, request)
             return await self._endpoint(request)
         except SessionApiError as problem:
             return await problems.on_error(request, problem)
