@@ -205,8 +205,8 @@ async def fail_over(it: Any, url: str) -> Outcome:
         acknowledged = await asyncio.gather(*(each.log_out() for each in late))
         names = [each.tokens["user"]["username"] for each in stay[:LATE]]
         logins = await asyncio.gather(*(start(wire, "/login", name) for name in names))
-        killed_at = time.monotonic()
         await asyncio.to_thread(it.kill_leader)
+        killed_at = time.monotonic()  # what was answered while it died is no sign of its successor
         await asyncio.to_thread(eventually, lambda: all(each.last_success > killed_at for each in stay), 180)
         stop.set()
         for life in lives:
