@@ -98,6 +98,7 @@ class Client:
     async def live(self, stop: asyncio.Event) -> None:
         """Refresh twice a minute, and soon again when nobody answered."""
         pause = 2.0
+        await asyncio.sleep(random.uniform(0, 30))  # so that some come at every moment
         while not stop.is_set() and self.lost is None:
             if await self.refresh():
                 pause = 2.0
