@@ -15,8 +15,8 @@ from sessionapi.errors import Overloaded, SessionApiError, Unavailable
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
-LARGEST = 500
-"""Questions of one batch: some 10 ms of work, so that nobody waits long for the others."""
+LARGEST = 100
+"""Questions of one batch: of refreshes some 5 ms with ES256, most of it signing, for which others wait."""
 ROOM = 10_000
 """Questions that may wait: about a second of work, beyond which a client gives its try up anyway."""
 

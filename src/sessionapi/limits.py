@@ -77,7 +77,7 @@ def network(host: str | None) -> str:
     found = address(host)
     if isinstance(found, IPv6Address):
         return f"{IPv6Address(int(found) >> 64 << 64)}/64"
-    return str(found or "unknown")
+    return canonical(host) or "unknown"
 
 
 def trusted_peers(networks: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Password hashes, computed off the event loop in a bounded pool of low-priority threads.
 
 Argon2id releases the GIL, so the threads use the cores; their low priority keeps other requests fast while
-many people log in (measured: p99 of another route under 64 concurrent logins 0.8 ms, against 6 ms without).
+many people log in (how much they feel of it is in benchmarks/results.md).
 Such a thread must not hold the GIL for long: it may have to wait for its core, and everybody else for it. So
 a hash of ours is verified by one call, without passlib, which knows the hashes of others.
 """

@@ -11,12 +11,7 @@ from datetime import datetime
 from sessionapi import audit, policy, refresh_token
 from sessionapi.batches import Batches
 from sessionapi.clock import Clock
-from sessionapi.errors import (
-    Conflict,
-    InvalidRefreshToken,
-    RefreshTokenReused,
-    Unavailable,
-)
+from sessionapi.errors import Conflict, InvalidRefreshToken, RefreshTokenReused, Unavailable
 from sessionapi.issuer import Issuer, Tokens
 from sessionapi.metrics import Metrics
 from sessionapi.model import Client, Session, Transport, User
@@ -29,8 +24,6 @@ from sessionapi.windows import MemoryLimits
 
 TRIES = 3
 """How often a write that met a changed row is decided again (design 4.3, step 4)."""
-LARGEST = 100
-"""Refreshes of one batch: some 5 ms of work with ES256, most of it signing, for which other requests wait."""
 
 Found = tuple[Session, User] | None
 
@@ -98,8 +91,8 @@ class Refreshes:
         self._memory = memory
         self._clock = clock
         self._metrics = metrics
-        self._reads: Batches[_Request, _Step] = Batches(self._read_all, largest=LARGEST)
-        self._rotations: Batches[_Step, _Step | None] = Batches(self._rotate_all, largest=LARGEST)
+        self._reads: Batches[_Request, _Step] = Batches(self._read_all)
+        self._rotations: Batches[_Step, _Step | None] = Batches(self._rotate_all)
 
     async def refresh(self, presented: Presented) -> Tokens:
         """Renew a session.
@@ -180,12 +173,11 @@ class Refreshes:
         """Rotate the first of each session; the others are decided after it, from its outcome."""
         first = {step.request.key: step for step in reversed(asked)}
         rotated = await self._rotate_first([self._rotation(step.request) for step in first.values()])
-        return [
-            self._done(step.request, session, step.user, step.decision)
-            if first[step.request.key] is step and (session := rotated.get(step.request.key))
-            else None
-            for step in asked
-        ]
+        done = {
+            key: self._done(first[key].request, session, first[key].user, first[key].decision)
+            for key, session in rotated.items()
+        }
+        return [done.get(step.request.key) if first[step.request.key] is step else None for step in asked]
 
     async def _rotate_first(self, rotations: Sequence[Rotation]) -> dict[SessionKey, Session]:
         """Rotate, one entry for each session; what a deadlock has undone is tried again."""

@@ -50,11 +50,11 @@ class Throttle:
         self._metrics = metrics
         self._enabled = enabled
 
-    async def count_login(self, client: Client) -> None:
+    def count_login(self, client: Client) -> None:
         """Count a login of this network, in memory, or raise RateLimited."""
         self._memory.count("login", network(client.ip))
 
-    async def count_signup(self, client: Client) -> None:
+    def count_signup(self, client: Client) -> None:
         """Count a sign-up of this network, in memory, or raise RateLimited."""
         self._memory.count("signup", network(client.ip))
 

@@ -56,7 +56,7 @@ class Users:
             raise SignupClosed
         name, key = normalise(username)
         self._rules.refuse_guessable(password, name, email)
-        await self._throttle.count_signup(device.client)  # before anybody else is asked
+        self._throttle.count_signup(device.client)  # before anybody else is asked
         await self._rules.refuse_weak(password, name, email)
         hashed = await self._passwords.hash(password)
         now = self._clock()
@@ -73,7 +73,7 @@ class Users:
         What refuses a try comes in the order of what it costs: a count in memory, the length of the queue,
         a reservation in the database, a hash.
         """
-        await self._throttle.count_login(device.client)
+        self._throttle.count_login(device.client)
         with self._passwords.place():
             found, tried = await self._reserve(username, device)
             user = await self._authenticate(found, password, tried, device.client)

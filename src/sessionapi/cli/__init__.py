@@ -60,7 +60,7 @@ def migrate(
     """Bring the database's schema up to date."""
     url = settings.load().effective_database_url
     version = asyncio.run(migrations.check(url) if check else migrations.migrate(url))
-    own = version == migrations.revisions()[-1]
+    own = version == migrations.newest()
     typer.echo(
         "The schema is up to date." if own else f"The schema is {version}, of a newer sessionapi: it will do."
     )

@@ -43,8 +43,9 @@ def copy_database(
 async def _copy(source: Settings, target: Settings) -> list[Sum]:
     _require_file(source)
     await wiring.prepare(source)  # which refuses a server secret that doesn't open the key ring
-    for each in (source, target):
-        await _require_own_schema(each)
+    for each, version_of in ((source, migrations.check), (target, migrations.migrate)):
+        url = each.effective_database_url
+        _require_own_schema(url, await version_of(url))
     stores = wiring.store_of(source), wiring.store_of(target)
     try:
         with _progress() as progress:
@@ -71,11 +72,9 @@ def _require_file(source: Settings) -> None:
         raise NotFound(f"There is no database {path}. Set SESSIONAPI_DATA_DIR as the service has it.")
 
 
-async def _require_own_schema(settings: Settings) -> None:
+def _require_own_schema(url: str, version: str) -> None:
     """Refuse a schema of a newer version: what that one has added would be left behind."""
-    url = settings.effective_database_url
-    version = await migrations.migrate(url)
-    if version != migrations.revisions()[-1]:
+    if version != migrations.newest():
         raise StartupError(
             f"{addresses.shown(url)} has schema {version}, of a newer sessionapi: copy with that one"
         )

@@ -1,13 +1,12 @@
 """Questions about the audit log."""
 
-from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.model import Event
-from sessionapi.storage.tables import events
+from sessionapi.storage.tables import events, row_of
 
 
 class EventQueries:
@@ -18,8 +17,9 @@ class EventQueries:
 
     async def record(self, *told: Event) -> None:
         """Write events, in the transaction of what they tell of."""
-        if told:
-            await self._connection.execute(_INSERT, [_row(event) for event in told])
+        rows = [{**row_of(event), "details": dict(event.details)} for event in told]
+        if rows:
+            await self._connection.execute(_INSERT, rows)
 
     async def events(
         self, limit: int, before: UUID | None = None, user_id: UUID | None = None
@@ -31,18 +31,6 @@ class EventQueries:
         if user_id is not None:
             statement = statement.where(events.c.user_id == user_id)
         return [Event(*row) for row in await self._connection.execute(statement)]
-
-
-def _row(event: Event) -> dict[str, Any]:
-    return {
-        "id": event.id,
-        "at": event.at,
-        "kind": event.kind,
-        "user_id": event.user_id,
-        "session_id": event.session_id,
-        "ip": event.ip,
-        "details": dict(event.details),
-    }
 
 
 _INSERT = sa.insert(events)

@@ -63,6 +63,11 @@ def revisions() -> list[str]:
     return sorted(path.name.partition("_")[0] for path in folder().glob("versions/[0-9]*.py"))
 
 
+def newest() -> str:
+    """Return the version of this sessionapi's schema."""
+    return revisions()[-1]
+
+
 class Locked(StartupError):
     """Somebody holds a table that a migration has to change."""
 
@@ -78,7 +83,7 @@ def _upgrade(connection: sa.Connection, lock_seconds: float) -> str:
     told.set_main_option("script_location", str(folder()))
     told.attributes["connection"] = connection
     command.upgrade(told, "head")
-    return revisions()[-1]
+    return newest()
 
 
 def _wait_politely(connection: sa.Connection, lock_seconds: float) -> None:

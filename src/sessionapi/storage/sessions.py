@@ -2,9 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sessionapi.model import EndedSession, RevokeReason, Session, User
 from sessionapi.policy import DIGEST_SIZE, KEPT_DIGESTS, Attempt, Decision
 from sessionapi.refresh_token import RefreshToken
-from sessionapi.storage.tables import session_data, sessions, to_microseconds, users
+from sessionapi.storage.tables import row_of, session_data, sessions, to_microseconds, users
 from sessionapi.storage.users import user_of
 
 session_and_user = (*sessions.c, *(column for column in users.c if column.name != "username_key"))
@@ -32,8 +30,7 @@ class SessionQueries:
 
     async def insert_session(self, session: Session) -> None:
         """Insert a new session."""
-        row = dict(zip(_NAMES, _values(session), strict=True))
-        await self._connection.execute(_INSERT, {**row, "amr": list(session.amr)})
+        await self._connection.execute(_INSERT, {**row_of(session), "amr": list(session.amr)})
 
     async def session(self, user_id: UUID, session_id: UUID, *, lock: bool = False) -> Session | None:
         """Return a session, ended ones too; locked if it is about to be changed."""
@@ -246,8 +243,6 @@ def session_and_user_of(row: Sequence[Any]) -> tuple[Session, User]:
 
 
 _SESSION_SIZE = len(sessions.c)
-_NAMES = [field.name for field in fields(Session)]
-_values = attrgetter(*_NAMES)
 
 # Made once, for each login needs them.
 _INSERT = sa.insert(sessions)

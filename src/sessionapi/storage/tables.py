@@ -5,6 +5,7 @@ an integer in the JSON that carries a batch.
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,6 +38,11 @@ class Moment(sa.TypeDecorator[datetime]):
 
 def _moment(value: int | None) -> datetime | None:
     return None if value is None else EPOCH + value * _MICROSECOND
+
+
+def row_of(record: Any) -> dict[str, Any]:
+    """Return a record's members by name; a deep copy, as `asdict` makes, takes a tenth of a millisecond."""
+    return {member.name: getattr(record, member.name) for member in fields(record)}
 
 
 Json = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")

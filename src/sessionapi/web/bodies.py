@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from sessionapi.errors import MalformedBody, PayloadTooLarge, UnsupportedMediaType
 from sessionapi.web.guard import MAX_BODY
-from sessionapi.web.sent import header
+from sessionapi.web.sent import media_type
 
 T = TypeVar("T")
 JSON = "application/json"
@@ -39,10 +39,7 @@ async def read_json(request: Request, adapter: TypeAdapter[T]) -> T:
     body = await read(request)
     if body and media_type(request) != JSON:
         raise UnsupportedMediaType
-    try:
-        return adapter.validate_json(body or b"null")
-    except ValidationError as problem:
-        raise _invalid(problem, "body") from None
+    return judge(lambda: adapter.validate_json(body or b"null"), "body")
 
 
 class Answer(Response):
@@ -53,15 +50,10 @@ class Answer(Response):
         self.background = None
         self.body = to_json(members)
         self.raw_headers = [
-            (b"content-type", b"application/json"),
+            (b"content-type", JSON.encode()),
             (b"content-length", str(len(self.body)).encode()),
             (b"cache-control", b"no-store"),
         ]
-
-
-def media_type(request: Request) -> str:
-    """Return what the request says that its body is, without parameters."""
-    return (header(request, b"content-type") or "").partition(";")[0].strip().lower()
 
 
 def judge(validate: Callable[[], T], *where: str) -> T:
@@ -69,8 +61,5 @@ def judge(validate: Callable[[], T], *where: str) -> T:
     try:
         return validate()
     except ValidationError as problem:
-        raise _invalid(problem, *where) from None
-
-
-def _invalid(problem: ValidationError, *where: str) -> RequestValidationError:
-    return RequestValidationError([{**error, "loc": (*where, *error["loc"])} for error in problem.errors()])
+        errors = [{**error, "loc": (*where, *error["loc"])} for error in problem.errors()]
+        raise RequestValidationError(errors) from None

@@ -25,6 +25,7 @@ from sessionapi.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from sessionapi.web.sent import header, media_type
 
 log = structlog.get_logger()
 
@@ -154,8 +155,7 @@ def _allowed(request: Request) -> list[str]:
 
 
 def _is_json(request: Request) -> bool:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return media_type == "application/json" or request.headers.get("content-length") == "0"
+    return media_type(request) == "application/json" or header(request, b"content-length") == "0"
 
 
 def _field_error(error: Mapping[str, Any]) -> FieldError:

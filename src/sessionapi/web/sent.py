@@ -18,3 +18,8 @@ def header(request: Request, name: bytes) -> str | None:
 def headers(request: Request, name: bytes) -> list[str]:
     """Return all headers of a name, in small letters."""
     return [value.decode("latin-1") for key, value in request.scope["headers"] if key == name]
+
+
+def media_type(request: Request) -> str:
+    """Return what the request says that its body is, without parameters."""
+    return (header(request, b"content-type") or "").partition(";")[0].strip().lower()

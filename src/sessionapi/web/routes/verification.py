@@ -20,6 +20,7 @@ from sessionapi.web.schemas import (
     RevocationsOut,
     RevokedSessionOut,
 )
+from sessionapi.web.sent import media_type
 
 router = APIRouter(tags=["verification"])
 
@@ -132,7 +133,7 @@ async def introspect(
 
 async def _introspected(request: Request) -> IntrospectIn:
     """Return the body, which is the RFC's form, or JSON as everywhere else here."""
-    kind = bodies.media_type(request)
+    kind = media_type(request)
     if kind == bodies.JSON:
         return await bodies.read_json(request, INTROSPECT)
     if kind != FORM:
