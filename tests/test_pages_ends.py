@@ -68,6 +68,7 @@ def test_a_session_revoked_from_another_browser_ends_at_the_next_call(
     assert page.url == f"{server.url}/sign-in?next=%2Faccount&reason=revoked_by_user"
     page.get_by_label("Username").fill(username)
     page.get_by_label("Password", exact=True).fill(PASSWORD)
+    expect(page.get_by_role("button", name="Continue")).to_be_enabled()
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{server.url}/account")
 

@@ -62,6 +62,19 @@ def test_sign_in_says_next_to_the_field_what_is_wrong(chromium: Browser, server:
         signed_in(page, "bob")
 
 
+def test_before_the_script_has_come_nothing_is_sent(chromium: Browser, server: Server):
+    """Falls without `disabled` at the button: Enter would send the form itself, and the answer is JSON."""
+    with visitor(chromium, server) as page:
+        page.route("**/sign-in.js", lambda route: route.abort())
+        page.goto("/sign-in")
+        fill(page, username="ada", password=PASSWORD)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Continue")).to_be_disabled()
+        page.unroute("**/sign-in.js")
+        page.reload()
+        expect(page.get_by_role("button", name="Continue")).to_be_enabled()
+
+
 def test_sign_up_says_next_to_the_field_what_is_wrong(chromium: Browser, server: Server):
     server.sign_up("carol")
     with visitor(chromium, server) as page:

@@ -47,6 +47,7 @@ export function onSubmit(form, work, { places = {}, words = {} } = {}) {
   });
   form.addEventListener("input", ({ target }) => target.name && unmark(target));
   for (const reveal of form.querySelectorAll(".reveal")) reveal.addEventListener("click", () => toggle(reveal));
+  button.disabled = false; // until now Enter would have sent the form without us, and shown JSON to a person
 }
 
 /** Take away what an earlier try was told. */
