@@ -75,6 +75,24 @@ def test_before_the_script_has_come_nothing_is_sent(chromium: Browser, server: S
         expect(page.get_by_role("button", name="Continue")).to_be_enabled()
 
 
+@pytest.mark.parametrize("path", ["/sign-in", "/sign-up"])
+def test_a_script_that_comes_late_leaves_the_cursor_where_it_is(chromium: Browser, server: Server, path):
+    """Falls without the `if` in `begin`: the rest of a password is typed into the name, for all to read."""
+    with visitor(chromium, server) as page:
+        held = []
+        page.route(f"**{path}.js", lambda route: held.append(route))
+        page.goto(path, wait_until="commit")
+        page.get_by_label("Password", exact=True).press_sequentially("correct ")
+        expect(page.locator("[type=submit]")).to_be_disabled()
+        held[0].continue_()
+        expect(page.locator("[type=submit]")).to_be_enabled()
+        page.keyboard.type("horse")
+        expect(page.get_by_label("Password", exact=True)).to_have_value("correct horse")
+        page.unroute(f"**{path}.js")
+        page.reload()
+        expect(page.get_by_label("Username")).to_be_focused()
+
+
 def test_sign_up_says_next_to_the_field_what_is_wrong(chromium: Browser, server: Server):
     server.sign_up("carol")
     with visitor(chromium, server) as page:

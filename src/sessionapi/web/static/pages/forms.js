@@ -50,6 +50,11 @@ export function onSubmit(form, work, { places = {}, words = {} } = {}) {
   button.disabled = false; // until now Enter would have sent the form without us, and shown JSON to a person
 }
 
+/** Put the cursor where a person begins, unless it stands somewhere already: they were faster than this script. */
+export function begin(input) {
+  if (document.activeElement === document.body) input.focus();
+}
+
 /** Take away what an earlier try was told. */
 export function clear(form) {
   tell(form, "");

@@ -1,4 +1,4 @@
-import { onSubmit } from "./forms.js";
+import { begin, onSubmit } from "./forms.js";
 import { watchStrength } from "./strength.js";
 import { SessionError } from "/session-client.js";
 
@@ -20,7 +20,7 @@ if (token) {
   history.replaceState(null, "", location.pathname); // it works once, and is nobody's business afterwards
   watchStrength(form);
   onSubmit(form, reset);
-  form.elements.new_password.focus();
+  begin(form.elements.new_password);
 } else {
   form.hidden = true;
   document.getElementById("no-link").hidden = false;

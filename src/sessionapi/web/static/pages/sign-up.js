@@ -1,5 +1,5 @@
 import { client } from "./entrance.js";
-import { onSubmit } from "./forms.js";
+import { begin, onSubmit } from "./forms.js";
 import { watchStrength } from "./strength.js";
 
 const form = document.getElementById("form");
@@ -9,5 +9,5 @@ if (form) {
     places: { username_taken: "username" },
   });
   watchStrength(form, () => [form.elements.username.value, form.elements.email.value]);
-  form.elements.username.focus();
+  begin(form.elements.username);
 }
