@@ -7,7 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 from sessionapi import refresh_token
+from sessionapi.model import Client
 from sessionapi.refresh_token import RefreshToken
+from sessionapi.refreshes import Presented
 from sessionapi.secret import ServerSecret
 from tests.conftest import SERVER_SECRET, Running, refusal, running
 
@@ -249,6 +251,19 @@ async def test_a_database_that_was_rolled_back_keeps_its_users_logged_in(make_se
         assert refusal(await service.refresh(gone)) == (401, "session_revoked", "logout")
         assert generations(service) == [(4, None), (0, "logout")]
         assert ("session.generation_ahead",) in service.rows("select kind from events")
+
+
+@pytest.mark.parametrize("active", [True, False])
+@pytest.mark.parametrize("key", [None, "key-1"])
+async def test_a_rotation_knows_what_its_row_has_become(service: Running, active: bool, key: str | None):
+    """The statement names who was rotated, and no more: `policy.rotated` must say what the row says."""
+    tokens = await service.sign_up()
+    service.clock.move(DUE)
+    presented = Presented(tokens["refresh_token"], "body", Client("192.0.2.7", "any"), key, active)
+    session = (await service.parts.refreshes.refresh(presented)).session
+    assert session.generation == 1
+    async with service.parts.store.read() as tx:
+        assert await tx.session(session.user_id, session.id) == session
 
 
 async def test_two_refreshes_at_once_get_the_same_successor(service: Running):

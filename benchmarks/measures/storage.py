@@ -12,7 +12,6 @@ from benchmarks.results import Results, Row
 from sessionapi import refresh_token, wiring
 from sessionapi.batches import Batches
 from sessionapi.clock import system_clock
-from sessionapi.model import Session
 from sessionapi.policy import Policy
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.settings import Settings
@@ -61,7 +60,7 @@ def one_by_one(store: Store, policy: Policy) -> Rotate:
         rotation = _rotation(token, policy)
         async with store.begin() as tx:
             rotated = await tx.rotate_all([rotation])
-        assert rotated[rotation.key].generation == token.generation + 1
+        assert rotation.key in rotated
 
     return rotate
 
@@ -69,18 +68,16 @@ def one_by_one(store: Store, policy: Policy) -> Rotate:
 def batched(store: Store, policy: Policy) -> Rotate:
     """Return how one session is rotated together with all that wait, in one statement."""
 
-    async def rotate_all(asked: Sequence[Rotation]) -> Sequence[Session | None]:
+    async def rotate_all(asked: Sequence[Rotation]) -> Sequence[bool]:
         async with store.begin() as tx:
             await tx.need_no_disk()
             rotated = await tx.rotate_all(asked)
-        return [rotated.get(each.key) for each in asked]
+        return [each.key in rotated for each in asked]
 
-    batches: Batches[Rotation, Session | None] = Batches(rotate_all)
+    batches: Batches[Rotation, bool] = Batches(rotate_all)
 
     async def rotate(token: RefreshToken) -> None:
-        rotated = await batches.ask(_rotation(token, policy))
-        assert rotated is not None
-        assert rotated.generation == token.generation + 1
+        assert await batches.ask(_rotation(token, policy))
 
     return rotate
 

@@ -5,7 +5,7 @@ Durations are `timedelta`, from the settings of the same names (design 4.2).
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -129,6 +129,19 @@ def decide(session: Session, attempt: Attempt, now: datetime, policy: Policy) ->
             marks_repeat=not in_grace and session.repeated_at is None,
         )
     return Decision("reuse", stored)
+
+
+def rotated(session: Session, attempt: Attempt, now: datetime, ip: str | None) -> Session:
+    """Return a session after a rotation: what the statement that rotates writes into its row."""
+    return replace(
+        session,
+        generation=attempt.generation + 1,
+        rotated_at=now,
+        repeated_at=None,
+        retry_digests=attempt.retry_digest or "",
+        ip=ip,
+        last_seen_at=now if attempt.active else session.last_seen_at,
+    )
 
 
 def rotation_due(session: Session, attempt: Attempt, now: datetime, policy: Policy) -> bool:

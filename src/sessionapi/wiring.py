@@ -11,7 +11,6 @@ from threading import Event
 from sessionapi import database_copy, ids, secret
 from sessionapi.accounts import Accounts
 from sessionapi.all_sessions import AllSessions
-from sessionapi.breached import BreachedPasswords
 from sessionapi.checks import Checks
 from sessionapi.clock import Clock, system_clock
 from sessionapi.device_token import DeviceTokens
@@ -197,6 +196,8 @@ def password_rules_of(settings: Settings, metrics: Metrics) -> PasswordRules:
     names = (settings.brand_name, "sessionapi")
     if not settings.breached_passwords:
         return PasswordRules(names)
+    from sessionapi.breached import BreachedPasswords  # noqa: PLC0415 - 3 MB, of which most have no need
+
     return PasswordRules(names, BreachedPasswords(settings.breached_passwords_url, metrics).contains)
 
 

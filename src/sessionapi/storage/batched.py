@@ -63,16 +63,15 @@ class BatchQueries:
             found[place] = session, user_of((user_id, *row[_OF_SESSION:]))
         return found
 
-    async def rotate_all(self, rotations: Sequence[Rotation]) -> dict[SessionKey, Session]:
-        """Rotate sessions, one entry for each; return those that could be, as they are now.
+    async def rotate_all(self, rotations: Sequence[Rotation]) -> set[SessionKey]:
+        """Rotate sessions, one entry for each; return which could be; `policy.rotated` says what they are.
 
         The statement asks again for all that could have changed since a read: the secret, both ends, the
         revocation, the generation, and a late repeat that a rotation has to wait for. On PostgreSQL the rows
         are locked in the order of the key, without which two batches wait for each other.
         """
         asked = [_entry(rotation) for rotation in rotations]
-        rotated = map(session_of, await self._ask(_ROTATE, asked))
-        return {(session.user_id, session.id): session for session in rotated}
+        return {(user_id, session_id) for user_id, session_id in await self._ask(_ROTATE, asked)}
 
     async def need_no_disk(self) -> None:
         """Let the commit not wait for PostgreSQL's disk: a crash may lose what this transaction does."""
@@ -81,7 +80,7 @@ class BatchQueries:
 
     async def _ask(
         self, statements: Mapping[str, sa.Executable], asked: Sequence[Entry]
-    ) -> Sequence[sa.Row[Any]]:
+    ) -> Sequence[Sequence[Any]]:
         statement = statements[self._connection.dialect.name]
         return (await self._connection.execute(statement, {"asked": to_json(asked).decode()})).all()
 
@@ -178,7 +177,7 @@ def _rotate(dialect: str) -> sa.Update:
             ip=asked.c.ip,
             last_seen_at=sa.case((asked.c.active, now), else_=sessions.c.last_seen_at),
         )
-        .returning(*sessions.c)
+        .returning(sessions.c.user_id, sessions.c.id)
     )
 
 

@@ -18,6 +18,8 @@ from sessionapi.storage import addresses, cursors
 READERS = 4
 BUSY_TIMEOUT = 10_000
 """Milliseconds that a write waits for another process's write."""
+CACHE_KIB = 500
+"""Pages that a connection keeps: SQLite's 2,000 for each of five would be resident without being faster."""
 POOL_TIMEOUT = 10
 """Seconds that a transaction waits for a connection of the pool."""
 
@@ -64,6 +66,7 @@ def set_pragmas(connection: Connection | Any, _record: object) -> None:
     cursor = connection.cursor()
     for pragma in (
         f"busy_timeout={BUSY_TIMEOUT}",
+        f"cache_size=-{CACHE_KIB}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
