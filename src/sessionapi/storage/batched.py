@@ -150,6 +150,8 @@ def _read(dialect: str) -> sa.Select[Any]:
 
 def _rotate(dialect: str) -> sa.Update:
     asked = _asked(dialect, _ENTRY)
+    if dialect == "postgresql":
+        asked = _locked(asked)
     same = sa.and_(sessions.c.user_id == asked.c.user_id, sessions.c.id == asked.c.id)
     now = sa.type_coerce(asked.c.now, Moment)
     waited = sa.or_(
@@ -164,8 +166,6 @@ def _rotate(dialect: str) -> sa.Update:
             sa.and_(sessions.c.generation == asked.c.generation, waited),
         ),
     ]
-    if dialect == "postgresql":
-        conditions.append(_locked(asked))
     return (
         sa.update(sessions)
         .where(*conditions)
@@ -181,17 +181,16 @@ def _rotate(dialect: str) -> sa.Update:
     )
 
 
-def _locked(asked: sa.FromClause) -> sa.ColumnElement[bool]:
-    """The condition that the row is among those that were locked first, in the order of the key."""
+def _locked(asked: sa.FromClause) -> sa.FromClause:
+    """Return the entries that have a row, once all these rows are locked in the order of the key."""
     held = sessions.alias("held")
-    locked = (
-        sa.select(held.c.user_id, held.c.id)
-        .join(asked, sa.and_(held.c.user_id == asked.c.user_id, held.c.id == asked.c.id))
+    return (
+        sa.select(*asked.c)
+        .join(held, sa.and_(held.c.user_id == asked.c.user_id, held.c.id == asked.c.id))
         .order_by(held.c.user_id, held.c.id)
         .with_for_update(key_share=True, of=held)
         .cte("locked")
     )
-    return sa.and_(sessions.c.user_id == locked.c.user_id, sessions.c.id == locked.c.id)
 
 
 _READ = {dialect: _read(dialect) for dialect in ("sqlite", "postgresql")}
