@@ -149,6 +149,7 @@ def copied(data: Path, target: Target) -> dict[str, int]:
     out, said = copying.communicate(timeout=240)
     assert copying.returncode == 0, said
     assert "All is the same on both sides" in said
+    assert "\n  SESSIONAPI_DATABASE_URL=" in said
     assert str(data / "secret") in said
     return {each["table"]: each["rows"] for each in map(json.loads, out.splitlines())}
 

@@ -22,9 +22,9 @@ def copy_database(
     to: Annotated[str, typer.Option("--to", metavar="URL", help="The new, empty database.")],
     as_json: lists.AsJson = False,
 ) -> None:
-    """Copy all data into another database, and compare. Stop the service first; nobody is logged out.
+    """Copy all data into another database, and compare; nobody is logged out.
 
-    Interrupted, it goes on when it is run again.
+    Interrupted, it goes on when it is run again. The last run is one with the service stopped.
     """
     patient = {"database_timeout": PATIENCE}
     source, target = settings.load(patient), settings.load({**patient, "database_url": to})
@@ -32,12 +32,10 @@ def copy_database(
     sums = asyncio.run(_copy(source, target))
     rows = [{"table": each.table, "rows": each.rows, "sha256": each.digest} for each in sums]
     lists.show(rows, COLUMNS, as_json=as_json)
-    say(
-        "All is the same on both sides. Serve the new place, and the old one never again, with\n"
-        "  SESSIONAPI_DATABASE_URL=<the address that --to named>\n"
-        f"  SESSIONAPI_SECRET={_secret(source)}\n"
-        "and all other settings as they are."
-    )
+    say("All is the same on both sides. Serve the new place, and the old one never again, with")
+    say("  SESSIONAPI_DATABASE_URL=<the address that --to named>")
+    say(f"  SESSIONAPI_SECRET={_secret(source)}")
+    say("and all other settings as they are.")
 
 
 async def _copy(source: Settings, target: Settings) -> list[Sum]:
