@@ -39,8 +39,11 @@ def table(output: str) -> list[list[str]]:
 @pytest.mark.engines("sqlite")
 def test_the_first_command_on_an_empty_folder_prepares_it(commands: Commands):
     done = commands("users", "list", "--json")
-    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
-    assert (commands.data / "sessionapi.db").exists()
+    database = commands.data / "sessionapi.db"
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.startswith(f"There was no database {database}: it is new")
+    assert database.exists()
+    assert commands("users", "list", "--json").stderr == ""
     assert commands("migrate", "--check").exit_code == 0
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sessionapi.storage.tables import users
-from tests.conftest import Running, bearer
+from tests.conftest import Running, bearer, running
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 
@@ -202,6 +202,14 @@ async def test_another_issuer_or_audience_is_refused(service: Running, tokens):
     await refused(service, bearer(forged(service, tokens, iss="http://evil.example")), "invalid_token")
     await refused(service, bearer(forged(service, tokens, aud="another")), "invalid_token")
     await refused(service, bearer(forged(service, tokens, aud=["another"])), "invalid_token")
+
+
+async def test_an_audience_of_any_letters_makes_no_broken_header(make_settings, clock):
+    """Falls without the replacement in bearer.challenge: the answer can't even be sent."""
+    async with running(make_settings(audience='the "API" of Zoë'), clock) as service:
+        token = forged(service, await service.sign_up(), aud="another")
+        challenge = await refused(service, bearer(token), "invalid_token")
+    assert challenge.endswith('"The token is not for the ?API? of Zo?, the audience that is meant here."')
 
 
 async def test_a_lifetime_of_an_hour_is_refused(service: Running, tokens):

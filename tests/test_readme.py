@@ -37,6 +37,9 @@ def test_every_curl_line_of_the_readme_works(tmp_path):
                 check=True,
             )
             said.append(done.stdout)
+    kept = (tmp_path / "tokens.json").read_text()
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, check=False)
+    assert (tmp_path / "tokens.json").read_text() == kept  # a try that fails loses nothing
     assert '"token_type": "Bearer"' in said[0]
     assert '"data":"Protected data"' in said[1]
     assert "access_token" in (tmp_path / "tokens.json").read_text()

@@ -1,5 +1,6 @@
 """The first start makes all that it needs; a start that can't succeed ends in one clear line and status 1."""
 
+import json
 import re
 import shutil
 import socket
@@ -177,9 +178,10 @@ def test_a_secret_file_of_raw_bytes_is_taken(tmp_path: Path):
     ("settings", "said"),
     [
         (
-            {"access_token_ttl": 5, "refresh_grace": "long"},
+            {"access_token_ttl": 5, "refresh_grace": "10s", "metrics": "yess"},
             "SESSIONAPI_ACCESS_TOKEN_TTL=5: must be 10 to 300; "
-            "SESSIONAPI_REFRESH_GRACE=long: must be 1 to 30",
+            "SESSIONAPI_REFRESH_GRACE=10s: must be 1 to 30: a number; spans are in seconds; "
+            "SESSIONAPI_METRICS=yess: must be on or off",
         ),
         ({"access_token_ttl": 301}, "SESSIONAPI_ACCESS_TOKEN_TTL=301: must be 10 to 300"),
         ({"rotate_after": 29}, "SESSIONAPI_ROTATE_AFTER=29 must be at least 3 x REFRESH_GRACE (30 s)"),
@@ -202,6 +204,19 @@ def test_a_secret_file_of_raw_bytes_is_taken(tmp_path: Path):
 def test_a_wrong_setting_is_told_by_name_and_range(tmp_path: Path, settings: dict[str, Any], said: str):
     assert refusal(tmp_path / "var", **settings) == said
     assert not (tmp_path / "var").exists()
+
+
+def test_what_is_hardly_meant_is_told_and_stops_nothing(tmp_path: Path):
+    (tmp_path / ".env").write_text("SESSIONAPI_ALLOWED_ORIGIN=https://app.example.com\nACCESS_TOKEN_TTL=30\n")
+    with serving(tmp_path / "var", acces_ttl=30, public_url="http://auth.example.com") as server:
+        pass
+    told = [line["event"] for line in map(json.loads, server.log.read_text().splitlines())]
+    assert told[:3] == [
+        "SESSIONAPI_ACCES_TTL is no setting; did you mean SESSIONAPI_ACCESS_TOKEN_TTL?",
+        "SESSIONAPI_ALLOWED_ORIGIN is no setting; did you mean SESSIONAPI_ALLOWED_ORIGINS?",
+        "SESSIONAPI_PUBLIC_URL=http://auth.example.com: browsers keep our cookies only over https, or on "
+        "localhost",
+    ]
 
 
 def test_an_env_file_that_is_no_text_is_refused(tmp_path: Path):
@@ -238,7 +253,10 @@ def test_a_port_in_use_is_told_before_anything_is_made(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = refusal(tmp_path / "var", "--port", str(port))
-    assert said == f"can't listen on 127.0.0.1 port {port}: Address already in use; try --port 0"
+    assert said == (
+        f"can't listen on 127.0.0.1 port {port}: Address already in use; try another one, as in "
+        "`sessionapi serve --port 8001`"
+    )
     assert not (tmp_path / "var").exists()
 
 

@@ -196,6 +196,22 @@ async def test_with_a_service_token_ended_sessions_and_changed_keys_are_followed
                 await verifier.verify(second["access_token"])
 
 
+async def test_a_list_that_cannot_be_had_is_told_once_and_so_is_its_return(
+    service: Running, clock: FakeClock, caplog: pytest.LogCaptureFixture
+):
+    good = await service.parts.service_tokens.add("shop")
+    options = {"clock": clock, "service_token": "st_wrong"}
+    async with listening(service) as url, AsyncVerifier(ISSUER, url=url, **options) as verifier:
+        for service_token in ("st_wrong", "st_wrong", good, good):
+            verifier._service_token = service_token
+            verifier._take_revocations(await verifier._send(verifier._revocations_request()))
+    assert [record.getMessage() for record in caplog.records if record.name == "sessionapi.verifier"] == [
+        f"GET {url}/revocations: it answered 401 (is the service token right?); meanwhile ended sessions are "
+        "refused only when their tokens die",
+        "ended sessions are refused at once again",
+    ]
+
+
 async def test_a_process_that_starts_after_a_revocation_knows_it_with_its_first_token(
     service: Running, clock: FakeClock
 ):

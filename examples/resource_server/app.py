@@ -1,6 +1,6 @@
 """A second service, which trusts the access tokens of sessionapi without asking it each time.
 
-    ISSUER=http://localhost:8000 uvicorn --app-dir examples/resource_server app:app --port 8001
+    ISSUER=http://localhost:8000 .venv/bin/uvicorn --app-dir examples/resource_server app:app --port 8001
 
 With SERVICE_TOKEN (`sessionapi service-tokens add orders`) it refuses the tokens of an ended session within a
 second; without one, when they die after a minute.
@@ -14,7 +14,8 @@ from fastapi import Depends, FastAPI
 from sessionapi.verifier import AsyncVerifier, Claims
 from sessionapi.verifier.fastapi import Bearer
 
-verifier = AsyncVerifier(os.environ["ISSUER"], service_token=os.environ.get("SERVICE_TOKEN"))
+issuer = os.environ.get("ISSUER", "http://localhost:8000")
+verifier = AsyncVerifier(issuer, service_token=os.environ.get("SERVICE_TOKEN"))
 User = Annotated[Claims, Depends(Bearer(verifier))]
 app = FastAPI(title="Orders")
 

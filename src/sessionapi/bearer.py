@@ -3,12 +3,15 @@
 Shared by the service and by the verifier of other services, so that both take and refuse the same.
 """
 
+import re
 from collections.abc import Iterable
 
 from sessionapi.errors import AuthenticationError, MalformedAuthorization, MissingToken
 
 MAX_HEADER = 8 * 1024
 """Bytes of an Authorization header that we look at; a token of ours has under 1 KiB plus its claims."""
+_NOT_IN_A_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
+"""What RFC 6750 section 3 leaves out of `error_description`; a detail may name an audience as it was set."""
 _NOTHING_PRESENTED = {"missing_token", "invalid_credentials", "invalid_refresh_token", "refresh_token_reused"}
 """No access token was presented: the challenge says only the scheme (RFC 6750 section 3.1)."""
 
@@ -38,4 +41,5 @@ def challenge(error: AuthenticationError) -> str:
     if error.code in _NOTHING_PRESENTED:
         return "Bearer"
     name = "invalid_request" if error.code == "malformed_authorization" else "invalid_token"
-    return f'Bearer error="{name}", error_description="{error.detail}"'
+    described = _NOT_IN_A_DESCRIPTION.sub("?", error.detail)
+    return f'Bearer error="{name}", error_description="{described}"'

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sessionapi.errors import StartupError
 
 PREFIX = "SESSIONAPI_"
+ENV_FILE = ".env"
 DAY = 86_400
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -25,7 +26,7 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 class Settings(BaseSettings):
     """The settings of one process; processes on one database must agree on all but the last group."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, frozen=True, extra="ignore")
 
     data_dir: Path = Field(
         Path("./var"), description="Folder of the embedded database and the server secret."
@@ -272,6 +273,9 @@ def _explain(error: ErrorDetails) -> str:
     name = str(error["loc"][0])
     limits = range_of(name)
     said = f"must be {limits}" if limits and error["type"] != "refused" else error["msg"]
+    if error["type"].endswith("_parsing"):
+        is_switch = error["type"].startswith("bool")
+        said = "must be on or off" if is_switch else f"{said}: a number; spans are in seconds"
     shown = "" if "secret" in name else f"={error['input']!s}"
     return f"{PREFIX}{name.upper()}{shown}: {said}"
 

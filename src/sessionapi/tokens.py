@@ -166,10 +166,10 @@ def _read_header(segment: str) -> tuple[str, str]:
 def _judge(claims: dict[str, Any], rules: Rules, now: float) -> Claims:
     result = _typed(claims)
     if claims.get("iss") != rules.issuer:
-        raise InvalidToken("The token is from another issuer.")
+        raise InvalidToken(f"The token is not from {rules.issuer}, the issuer that is trusted here.")
     audiences = claims.get("aud")
     if audiences != rules.audience and not (isinstance(audiences, list) and rules.audience in audiences):
-        raise InvalidToken("The token is for another audience.")
+        raise InvalidToken(f"The token is not for {rules.audience}, the audience that is meant here.")
     if result.issued_at > now + IAT_LEEWAY:
         raise InvalidToken("The token was issued in the future.")
     if result.expires_at - result.issued_at > LONGEST_TTL:

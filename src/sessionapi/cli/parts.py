@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from sessionapi import ids, logs, settings, wiring
+from sessionapi.cli.terminal import say
 from sessionapi.errors import NotFound
 from sessionapi.model import Client, User
+from sessionapi.storage import addresses
 from sessionapi.wiring import App
 
 NOBODY = Client()
@@ -23,7 +25,12 @@ def run(work: Callable[[App], Awaitable[T]], *, abandon_keys: bool = False) -> T
     loaded = settings.load()
     loaded = loaded.model_copy(update={"database_timeout": PATIENCE})
     logs.configure(log_format=loaded.log_format, level="warning", cached=False)
-    return asyncio.run(_connected(loaded, work, abandon_keys=abandon_keys))
+    path = addresses.sqlite_path(loaded.effective_database_url) if loaded.embedded else None
+    is_new = path is not None and not path.exists()
+    result = asyncio.run(_connected(loaded, work, abandon_keys=abandon_keys))
+    if is_new:
+        say(f"There was no database {path}: it is new, and empty but for what this command did.")
+    return result
 
 
 async def _connected(

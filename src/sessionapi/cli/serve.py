@@ -4,15 +4,20 @@ import asyncio
 import socket
 import sys
 from typing import Annotated
+from urllib.parse import urlsplit
 
+import structlog
 import typer
 import uvicorn
 
 from sessionapi import limits, logs, wiring
 from sessionapi import settings as settings_module
 from sessionapi.cli import workers as workers_module
+from sessionapi.doubts import doubts
 from sessionapi.errors import StartupError
 from sessionapi.settings import Settings
+
+log = structlog.get_logger()
 
 BACKLOG = 2048
 DRAIN_SECONDS = 10
@@ -31,9 +36,13 @@ def serve(
     """Start the service. The first start makes all that it needs."""
     settings = settings_module.load()
     logs.configure(log_format=settings.log_format, level=settings.log_level)
+    for text in doubts(settings):
+        log.warning(text)
     listener = _listen(host, port)
     asyncio.run(wiring.prepare(settings))
     _announce(settings, listener)
+    if urlsplit(settings.public_url).port != listener.getsockname()[1]:
+        log.info("PUBLIC_URL has another port: right behind a proxy", public_url=settings.public_url)
     config = _uvicorn_config(settings, workers)
     if workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
@@ -51,7 +60,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as problem:
         listener.close()
         raise StartupError(
-            f"can't listen on {host} port {port}: {problem.strerror}; try --port 0"
+            f"can't listen on {host} port {port}: {problem.strerror}; try another one, as in "
+            "`sessionapi serve --port 8001`"
         ) from problem
     return listener
 

@@ -36,9 +36,11 @@ def list_sessions(
 @app.command()
 def revoke(
     session: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="One session, as sess_..., with its --user.")
+        str | None, typer.Argument(metavar="ID", help="One session, as sess_..., with its --user.")
     ] = None,
-    user: Annotated[str | None, typer.Option(metavar="NAME", help="All sessions of this user.")] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="NAME", help="All sessions of this user, or the one of ID.")
+    ] = None,
     everybody: Annotated[bool, typer.Option("--all", help="All sessions of everybody.")] = False,
     older_than: Annotated[
         str | None, typer.Option(metavar="SPAN", help="Those that began longer ago: 30d, 12h, 90m, seconds.")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Mapping
 from typing import Any, Self
@@ -13,10 +14,13 @@ from sessionapi.errors import StartupError
 from sessionapi.tokens import Claims, Rules
 from sessionapi.verifier.core import Core, Limits, max_age_of
 
+log = logging.getLogger("sessionapi.verifier")
+
 TIMEOUT = 5.0
 """Seconds that the issuer has for an answer."""
 LEEWAY = 5
 """Seconds that a token is still taken after `exp`: the clocks of two hosts differ."""
+UNCHANGED = 304
 POLL = 0.5
 """Seconds between two looks at the list of ended sessions."""
 
@@ -47,6 +51,7 @@ class _Common:
         self._poll = poll
         self._clock = clock
         self._etag: str | None = None
+        self._not_followed = ""
         self._core = Core(Rules(issuer, audience, leeway), limits or Limits(), fixed=jwks is not None)
         if jwks is not None:
             self._core.take_keys(jwks, clock())
@@ -73,10 +78,30 @@ class _Common:
     def _take_revocations(self, answer: httpx.Response | Exception) -> None:
         """Take over the list. A failure leaves what we have: tokens of ended sessions die within 60 s."""
         body = _json_of(answer)
-        if isinstance(answer, httpx.Response) and not isinstance(body, str):
-            with contextlib.suppress(KeyError, TypeError):  # not an answer of ours
-                self._core.take_revocations(body, self._clock())
-                self._etag = answer.headers.get("etag")
+        if isinstance(answer, Exception) or isinstance(body, str):
+            unchanged = isinstance(answer, httpx.Response) and answer.status_code == UNCHANGED
+            self._tell("" if unchanged else str(body))
+            return
+        try:
+            self._core.take_revocations(body, self._clock())
+        except (KeyError, TypeError):
+            self._tell("its answer is not one of ours")
+        else:
+            self._etag = answer.headers.get("etag")
+            self._tell("")
+
+    def _tell(self, wrong: str) -> None:
+        """Log once that the list can't be had, and once that it can again: it is asked for all the time."""
+        if wrong and not self._not_followed:
+            log.warning(
+                "GET %s/revocations: %s%s; meanwhile ended sessions are refused only when their tokens die",
+                self._url,
+                wrong,
+                " (is the service token right?)" if wrong.endswith(" 401") else "",
+            )
+        elif self._not_followed and not wrong:
+            log.warning("ended sessions are refused at once again")
+        self._not_followed = wrong
 
 
 def _json_of(answer: httpx.Response | Exception) -> dict[str, Any] | str:

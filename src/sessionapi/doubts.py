@@ -1,0 +1,27 @@
+"""Settings that are allowed and hardly meant. They are told, not refused: a host may have its own names."""
+
+import difflib
+import os
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from sessionapi.settings import ENV_FILE, LOOPBACK_NAMES, PREFIX, Settings
+
+
+def doubts(settings: Settings) -> Iterator[str]:
+    """Yield each as a sentence: a name of no setting, http where browsers want https."""
+    known = list(Settings.model_fields)
+    for name in sorted({*os.environ, *dotenv_values(ENV_FILE)}):  # noqa: TID251 - names only
+        asked = name.lower().removeprefix(PREFIX.lower())
+        if name.upper().startswith(PREFIX) and asked not in known:
+            near = difflib.get_close_matches(asked, known, 1)
+            meant = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
+            yield f"{name} is no setting{meant}"
+    address = urlsplit(settings.public_url)
+    if settings.pages and address.scheme == "http" and address.hostname not in LOOPBACK_NAMES:
+        yield (
+            f"{PREFIX}PUBLIC_URL={settings.public_url}: browsers keep our cookies only over https, or on "
+            "localhost"
+        )
