@@ -11,6 +11,7 @@ from sessionapi.model import Client
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.refreshes import Presented
 from sessionapi.secret import ServerSecret
+from sessionapi.storage.batched import Rotation
 from tests.conftest import SERVER_SECRET, Running, refusal, running
 
 DUE = 600
@@ -264,6 +265,18 @@ async def test_a_rotation_knows_what_its_row_has_become(service: Running, active
     assert session.generation == 1
     async with service.parts.store.read() as tx:
         assert await tx.session(session.user_id, session.id) == session
+
+
+async def test_a_password_that_is_confirmed_while_a_rotation_waits_is_in_its_token(service: Running):
+    """Falls without `auth_time` among what the statement returns: the read before it had the older one."""
+    tokens = await service.sign_up()
+    shown = service.parts.refreshes._issuer.read(tokens["refresh_token"])
+    service.clock.move(DUE)
+    now = service.clock()
+    rotation = Rotation((shown.user_id, shown.session_id), 0, shown.secret_digest, now, now, True, None, None)
+    async with service.parts.store.begin() as tx:
+        await tx.move_auth_time(shown.user_id, shown.session_id, now)
+        assert await tx.rotate_all([rotation]) == {rotation.key: now}
 
 
 async def test_two_refreshes_at_once_get_the_same_successor(service: Running):

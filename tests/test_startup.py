@@ -180,10 +180,15 @@ def test_a_secret_file_of_raw_bytes_is_taken(tmp_path: Path):
         (
             {"access_token_ttl": 5, "refresh_grace": "10s", "metrics": "yess"},
             "SESSIONAPI_ACCESS_TOKEN_TTL=5: must be 10 to 300; "
-            "SESSIONAPI_REFRESH_GRACE=10s: must be 1 to 30: a number; spans are in seconds; "
+            "SESSIONAPI_REFRESH_GRACE=10s: must be 1 to 30: a number, spans in seconds; "
             "SESSIONAPI_METRICS=yess: must be on or off",
         ),
         ({"access_token_ttl": 301}, "SESSIONAPI_ACCESS_TOKEN_TTL=301: must be 10 to 300"),
+        (
+            {"public_url": "http://localhost:abc"},
+            "SESSIONAPI_PUBLIC_URL=http://localhost:abc: must be an address as in "
+            "https://login.example.com, not 'http://localhost:abc'",
+        ),
         ({"rotate_after": 29}, "SESSIONAPI_ROTATE_AFTER=29 must be at least 3 x REFRESH_GRACE (30 s)"),
         (
             {"cookie_secure": "off", "public_url": "https://login.example.com"},
@@ -207,13 +212,20 @@ def test_a_wrong_setting_is_told_by_name_and_range(tmp_path: Path, settings: dic
 
 
 def test_what_is_hardly_meant_is_told_and_stops_nothing(tmp_path: Path):
-    (tmp_path / ".env").write_text("SESSIONAPI_ALLOWED_ORIGIN=https://app.example.com\nACCESS_TOKEN_TTL=30\n")
-    with serving(tmp_path / "var", acces_ttl=30, public_url="http://auth.example.com") as server:
+    lines = (
+        "SESSIONAPI_ALLOWED_ORIGIN=https://app.example.com",
+        "ACCESS_TOKEN_TTL=30",
+        "SESSIONAPI_SECRET:hidden9=",
+    )
+    (tmp_path / ".env").write_text("\n".join(lines))
+    odd = {"acces_ttl": 30, "service_host": "10.0.0.1", "port_80_tcp": "tcp://10.0.0.1:80"}
+    with serving(tmp_path / "var", **odd, public_url="http://auth.example.com") as server:
         pass
     told = [line["event"] for line in map(json.loads, server.log.read_text().splitlines())]
-    assert told[:3] == [
+    assert told[:4] == [
         "SESSIONAPI_ACCES_TTL is no setting; did you mean SESSIONAPI_ACCESS_TOKEN_TTL?",
         "SESSIONAPI_ALLOWED_ORIGIN is no setting; did you mean SESSIONAPI_ALLOWED_ORIGINS?",
+        "A name that begins with SESSIONAPI_ is no setting; did you mean SESSIONAPI_SECRET?",
         "SESSIONAPI_PUBLIC_URL=http://auth.example.com: browsers keep our cookies only over https, or on "
         "localhost",
     ]

@@ -202,14 +202,61 @@ async def test_a_list_that_cannot_be_had_is_told_once_and_so_is_its_return(
     good = await service.parts.service_tokens.add("shop")
     options = {"clock": clock, "service_token": "st_wrong"}
     async with listening(service) as url, AsyncVerifier(ISSUER, url=url, **options) as verifier:
-        for service_token in ("st_wrong", "st_wrong", good, good):
+        for service_token in ("st_wrong", "st_wrong", good, "st_wrong", good):
             verifier._service_token = service_token
             verifier._take_revocations(await verifier._send(verifier._revocations_request()))
-    assert [record.getMessage() for record in caplog.records if record.name == "sessionapi.verifier"] == [
+        clock.move(60)
+        verifier._take_revocations(await verifier._send(verifier._revocations_request()))
+    assert told_by_the_verifier(caplog) == [
         f"GET {url}/revocations: it answered 401 (is the service token right?); meanwhile ended sessions are "
         "refused only when their tokens die",
         "ended sessions are refused at once again",
     ]
+
+
+def told_by_the_verifier(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "sessionapi.verifier"]
+
+
+@pytest.mark.parametrize("token", ["st_SECRET\n", " st_SECRET\r\n"])
+async def test_a_service_token_from_a_file_works_and_is_never_told(
+    service: Running, clock: FakeClock, caplog: pytest.LogCaptureFixture, token: str
+):
+    """Falls without `strip` in clients._checked: the HTTP library's error repeats the header."""
+    async with (
+        listening(service) as url,
+        AsyncVerifier(
+            ISSUER, url=url.replace("//", "//bob:hunter@"), clock=clock, service_token=token
+        ) as verifier,
+    ):
+        await verifier.verify((await service.sign_up())["access_token"])
+    assert "it answered 401" in told_by_the_verifier(caplog)[0]
+    assert not any(secret in caplog.text for secret in ("SECRET", "hunter"))
+    with pytest.raises(StartupError) as refused:
+        AsyncVerifier(ISSUER, service_token="st_SEC\nRET")
+    assert "RET" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "etag"),
+    [
+        (b"[" * 100_000, '"1"'),
+        (b'{"revoked": 1}', '"1"'),
+        (b'{"revoked": [1], "keys": ""}', '"1"'),
+        (b'{"revoked": [], "keys": ""}', '"\xe9"'),
+    ],
+    ids=["deep", "number", "numbers", "etag"],
+)
+async def test_whatever_the_list_is_the_verifier_goes_on(
+    content: bytes, etag: str, clock: FakeClock, caplog: pytest.LogCaptureFixture
+):
+    """Falls without `_whatever_comes`: nothing is followed any more, and the first token waits for ever."""
+    with answering(200, content, etag) as url:
+        async with AsyncVerifier(ISSUER, url=url, service_token="st_x", clock=clock, poll=0.01) as verifier:
+            with pytest.raises(Unavailable):
+                await verifier.verify("a.b.c")
+            await until(lambda: told_by_the_verifier(caplog))
+            assert not verifier._following.done()
 
 
 async def test_a_process_that_starts_after_a_revocation_knows_it_with_its_first_token(
@@ -304,12 +351,13 @@ def test_the_age_of_keys_is_the_issuers_word_within_bounds(header, seconds):
 
 
 @contextmanager
-def answering(status: int, content: bytes) -> Iterator[str]:
+def answering(status: int, content: bytes, etag: str = "") -> Iterator[str]:
     """A small HTTP server that always answers the same, in a thread."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
+            self.send_header("ETag", etag)
             self.end_headers()
             self.wfile.write(content)
 

@@ -131,10 +131,17 @@ def decide(session: Session, attempt: Attempt, now: datetime, policy: Policy) ->
     return Decision("reuse", stored)
 
 
-def rotated(session: Session, attempt: Attempt, now: datetime, ip: str | None) -> Session:
-    """Return a session after a rotation: what the statement that rotates writes into its row."""
+def rotated(
+    session: Session, attempt: Attempt, now: datetime, ip: str | None, auth_time: datetime
+) -> Session:
+    """Return a session after a rotation: what the statement writes into its row, and its `auth_time` there.
+
+    What else may have changed since the session was read (a device's name, an idle clock that moved) is in
+    no token.
+    """
     return replace(
         session,
+        auth_time=auth_time,
         generation=attempt.generation + 1,
         rotated_at=now,
         repeated_at=None,

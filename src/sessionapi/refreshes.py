@@ -173,14 +173,14 @@ class Refreshes:
         """Rotate the first of each session; the others are decided after it, from its outcome."""
         first = {step.request.key: step for step in reversed(asked)}
         rotated = await self._rotate_first([self._rotation(step.request) for step in first.values()])
-        done = {key: self._rotated(first[key]) for key in rotated}
+        done = {key: self._rotated(first[key], auth_time) for key, auth_time in rotated.items()}
         return [done.get(step.request.key) if first[step.request.key] is step else None for step in asked]
 
-    def _rotated(self, step: _Step) -> _Step:
-        request = step.request
-        return self._done(request, _after_rotation(step.session, request), step.user, step.decision)
+    def _rotated(self, step: _Step, auth_time: datetime) -> _Step:
+        session = _after_rotation(step.session, step.request, auth_time)
+        return self._done(step.request, session, step.user, step.decision)
 
-    async def _rotate_first(self, rotations: Sequence[Rotation]) -> set[SessionKey]:
+    async def _rotate_first(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
         """Rotate, one entry for each session; what a deadlock has undone is tried again."""
         for _ in range(TRIES - 1):
             try:
@@ -190,7 +190,7 @@ class Refreshes:
                     raise
         return await self._rotate_once(rotations)
 
-    async def _rotate_once(self, rotations: Sequence[Rotation]) -> set[SessionKey]:
+    async def _rotate_once(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
         """Rotate in one commit, which waits for no disk: a lost rotation logs nobody out (design 4.3)."""
         async with self._store.begin() as tx:
             await tx.need_no_disk()
@@ -250,7 +250,7 @@ class Refreshes:
             return session if ended else None
         if decision.outcome == "rotation":
             rotated = await tx.rotate_all([self._rotation(request)])
-            return _after_rotation(session, request) if rotated else None
+            return _after_rotation(session, request, rotated[request.key]) if rotated else None
         return await tx.note_refresh(session, request.attempt, decision, request.now)
 
     def _living(self, found: Found, request: _Request) -> tuple[Session, User]:
@@ -272,8 +272,8 @@ class Refreshes:
             )
 
 
-def _after_rotation(session: Session, request: _Request) -> Session:
-    return policy.rotated(session, request.attempt, request.now, request.presented.client.ip)
+def _after_rotation(session: Session, request: _Request, auth_time: datetime) -> Session:
+    return policy.rotated(session, request.attempt, request.now, request.presented.client.ip, auth_time)
 
 
 def _to_audit(session: Session, decision: Decision, request: _Request) -> audit.Kind | None:

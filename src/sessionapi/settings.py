@@ -166,8 +166,7 @@ class Settings(BaseSettings):
     @field_validator("public_url", "issuer", "breached_passwords_url")
     @classmethod
     def _is_web_address(cls, value: str, info: ValidationInfo) -> str:
-        parts = urlsplit(value)
-        if value and (parts.scheme not in ("http", "https") or not parts.hostname):
+        if value and not _names_a_host(value):
             raise _refusal(f"must be an address as in https://login.example.com, not {value!r}")
         return value if info.field_name == "issuer" else value.rstrip("/")
 
@@ -263,6 +262,14 @@ def _contradictions(s: Settings) -> list[tuple[bool, str]]:
     ]
 
 
+def _names_a_host(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
+
+
 def _refusal(text: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{text}", {"text": text})
 
@@ -274,8 +281,7 @@ def _explain(error: ErrorDetails) -> str:
     limits = range_of(name)
     said = f"must be {limits}" if limits and error["type"] != "refused" else error["msg"]
     if error["type"].endswith("_parsing"):
-        is_switch = error["type"].startswith("bool")
-        said = "must be on or off" if is_switch else f"{said}: a number; spans are in seconds"
+        said = "must be on or off" if "bool" in error["type"] else f"{said}: a number, spans in seconds"
     shown = "" if "secret" in name else f"={error['input']!s}"
     return f"{PREFIX}{name.upper()}{shown}: {said}"
 

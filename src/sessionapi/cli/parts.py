@@ -1,7 +1,9 @@
 """How a command reaches the operations: over parts of its own, beside a running server or without one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from sessionapi import ids, logs, settings, wiring
@@ -25,12 +27,20 @@ def run(work: Callable[[App], Awaitable[T]], *, abandon_keys: bool = False) -> T
     loaded = settings.load()
     loaded = loaded.model_copy(update={"database_timeout": PATIENCE})
     logs.configure(log_format=loaded.log_format, level="warning", cached=False)
-    path = addresses.sqlite_path(loaded.effective_database_url) if loaded.embedded else None
-    is_new = path is not None and not path.exists()
-    result = asyncio.run(_connected(loaded, work, abandon_keys=abandon_keys))
-    if is_new:
-        say(f"There was no database {path}: it is new, and empty but for what this command did.")
-    return result
+    with _a_new_database_told(loaded):
+        return asyncio.run(_connected(loaded, work, abandon_keys=abandon_keys))
+
+
+@contextmanager
+def _a_new_database_told(loaded: settings.Settings) -> Iterator[None]:
+    """Say that a command has made its database: in another folder than the server's it finds nobody."""
+    path = loaded.embedded and addresses.sqlite_path(loaded.effective_database_url)
+    was_there = not path or os.path.exists(path)  # noqa: PTH110 - pathlib's raises where it may not look
+    try:
+        yield
+    finally:
+        if path and not was_there and os.path.exists(path):  # noqa: PTH110
+            say(f"There was no database {path}: it is new, and empty but for what this command did.")
 
 
 async def _connected(

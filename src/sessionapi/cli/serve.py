@@ -41,7 +41,8 @@ def serve(
     listener = _listen(host, port)
     asyncio.run(wiring.prepare(settings))
     _announce(settings, listener)
-    if urlsplit(settings.public_url).port != listener.getsockname()[1]:
+    clients_use = urlsplit(settings.public_url)
+    if clients_use.scheme == "http" and (clients_use.port or 80) != listener.getsockname()[1]:
         log.info("PUBLIC_URL has another port: right behind a proxy", public_url=settings.public_url)
     config = _uvicorn_config(settings, workers)
     if workers == 1:

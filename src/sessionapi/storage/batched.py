@@ -63,15 +63,17 @@ class BatchQueries:
             found[place] = session, user_of((user_id, *row[_OF_SESSION:]))
         return found
 
-    async def rotate_all(self, rotations: Sequence[Rotation]) -> set[SessionKey]:
-        """Rotate sessions, one entry for each; return which could be; `policy.rotated` says what they are.
+    async def rotate_all(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
+        """Rotate sessions, one entry for each; return those that could be, with their `auth_time`.
+
+        `policy.rotated` says what the statement writes; `auth_time` is what it leaves, and a token tells.
 
         The statement asks again for all that could have changed since a read: the secret, both ends, the
         revocation, the generation, and a late repeat that a rotation has to wait for. On PostgreSQL the rows
         are locked in the order of the key, without which two batches wait for each other.
         """
         asked = [_entry(rotation) for rotation in rotations]
-        return {(user_id, session_id) for user_id, session_id in await self._ask(_ROTATE, asked)}
+        return {(row[0], row[1]): row[2] for row in await self._ask(_ROTATE, asked)}
 
     async def need_no_disk(self) -> None:
         """Let the commit not wait for PostgreSQL's disk: a crash may lose what this transaction does."""
@@ -177,12 +179,12 @@ def _rotate(dialect: str) -> sa.Update:
             ip=asked.c.ip,
             last_seen_at=sa.case((asked.c.active, now), else_=sessions.c.last_seen_at),
         )
-        .returning(sessions.c.user_id, sessions.c.id)
+        .returning(sessions.c.user_id, sessions.c.id, sessions.c.auth_time)
     )
 
 
 def _locked(asked: sa.FromClause) -> sa.FromClause:
-    """Return the entries that have a row, once all these rows are locked in the order of the key."""
+    """Return the entries that have a row, each when its row is locked, in the order of the key."""
     held = sessions.alias("held")
     return (
         sa.select(*asked.c)

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 import httpx
@@ -20,6 +22,8 @@ TIMEOUT = 5.0
 """Seconds that the issuer has for an answer."""
 LEEWAY = 5
 """Seconds that a token is still taken after `exp`: the clocks of two hosts differ."""
+QUIET = timedelta(minutes=1)
+"""Between two lines of the log about the list: it is asked for all the time."""
 UNCHANGED = 304
 POLL = 0.5
 """Seconds between two looks at the list of ended sessions."""
@@ -47,11 +51,12 @@ class _Common:
         clock: Clock = system_clock,
     ) -> None:
         self._url = (url or issuer).rstrip("/")
-        self._service_token = service_token
+        self._service_token = _checked(service_token)
         self._poll = poll
         self._clock = clock
         self._etag: str | None = None
-        self._not_followed = ""
+        self._told = ""
+        self._told_at: datetime | None = None
         self._core = Core(Rules(issuer, audience, leeway), limits or Limits(), fixed=jwks is not None)
         if jwks is not None:
             self._core.take_keys(jwks, clock())
@@ -90,31 +95,53 @@ class _Common:
             self._etag = answer.headers.get("etag")
             self._tell("")
 
+    @contextlib.contextmanager
+    def _whatever_comes(self) -> Iterator[None]:
+        """Go on following whatever an issuer answers, and say what it was."""
+        try:
+            yield
+        except Exception as problem:
+            self._etag = None
+            self._tell(type(problem).__name__)
+
     def _tell(self, wrong: str) -> None:
-        """Log once that the list can't be had, and once that it can again: it is asked for all the time."""
-        if wrong and not self._not_followed:
-            log.warning(
-                "GET %s/revocations: %s%s; meanwhile ended sessions are refused only when their tokens die",
-                self._url,
-                wrong,
-                " (is the service token right?)" if wrong.endswith(" 401") else "",
-            )
-        elif self._not_followed and not wrong:
+        """Log why the list can't be had, and when it can again: what is new, at most a line a minute."""
+        now = self._clock()
+        if wrong == self._told or (self._told_at and now < self._told_at + QUIET):
+            return
+        self._told, self._told_at = wrong, now
+        if not wrong:
             log.warning("ended sessions are refused at once again")
-        self._not_followed = wrong
+            return
+        log.warning(
+            "GET %s/revocations: %s%s; meanwhile ended sessions are refused only when their tokens die",
+            re.sub("//[^/]*@", "//", self._url),
+            wrong,
+            " (is the service token right?)" if wrong.endswith(" 401") else "",
+        )
 
 
 def _json_of(answer: httpx.Response | Exception) -> dict[str, Any] | str:
     """Return the object of a good answer, or what is wrong with it."""
+    if isinstance(answer, httpx.ProtocolError):
+        return type(answer).__name__  # its text repeats what was sent, our credential too
     if isinstance(answer, Exception):
         return f"{type(answer).__name__}: {answer}"
     if answer.status_code != 200:
         return f"it answered {answer.status_code}"
     try:
         body = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return "its answer is not JSON"
     return body if isinstance(body, dict) else "its answer is not an object"
+
+
+def _checked(service_token: str | None) -> str | None:
+    """Return a service token as it may stand in a header: one that was read from a file ends in a line."""
+    token = service_token.strip() if service_token else None
+    if token and not re.fullmatch("[\x21-\x7e]+", token):
+        raise StartupError("the service token is none: it has letters that no header may have")
+    return token
 
 
 class AsyncVerifier(_Common):
@@ -168,9 +195,10 @@ class AsyncVerifier(_Common):
 
     async def _follow(self) -> None:
         while True:
-            self._take_revocations(await self._send(self._revocations_request()))
-            if self._core.keys_outdated:
-                await self._fetch_keys()
+            with self._whatever_comes():
+                self._take_revocations(await self._send(self._revocations_request()))
+                if self._core.keys_outdated:
+                    await self._fetch_keys()
             self._first_list.set()
             await asyncio.sleep(self._poll)
 
@@ -230,10 +258,11 @@ class Verifier(_Common):
 
     def _follow(self) -> None:
         while not self._closing.is_set():
-            self._take_revocations(self._send(self._revocations_request()))
-            if self._core.keys_outdated:
-                with self._fetching:
-                    self._fetch_keys()
+            with self._whatever_comes():
+                self._take_revocations(self._send(self._revocations_request()))
+                if self._core.keys_outdated:
+                    with self._fetching:
+                        self._fetch_keys()
             self._first_list.set()
             self._closing.wait(self._poll)
 
