@@ -20,7 +20,7 @@ from sessionapi.model import Client
 from sessionapi.poll import LEAST_INTERVAL
 from sessionapi.settings import Settings
 from sessionapi.storage import Store, migrations
-from sessionapi.storage.postgresql import Options
+from sessionapi.storage.addresses import Options
 from sessionapi.storage.tables import events, sessions, users
 from sessionapi.wiring import build, prepare
 from tests.conftest import CHEAP_HASH, SERVER_SECRET

@@ -22,7 +22,7 @@ from sessionapi.clock import system_clock
 from sessionapi.database_copy import DatabaseCopy, Sum
 from sessionapi.errors import Conflict
 from sessionapi.storage import Store, migrations
-from sessionapi.storage.postgresql import Options
+from sessionapi.storage.addresses import Options
 from sessionapi.storage.tables import metadata, service_tokens, session_data, sessions, users
 from tests.conftest import (
     PATIENCE,

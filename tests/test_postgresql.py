@@ -194,7 +194,10 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_found(
             other.thaw()
         again = await stack.enter_async_context(running(settings, clock))
         await again.sign_up("bob")
-        assert postgres.fetch(database_url, "select username from users") == [("ada",), ("bob",)]
+        assert postgres.fetch(database_url, "select username from users order by username") == [
+            ("ada",),
+            ("bob",),
+        ]
         await stack.aclose()
 
 

@@ -27,7 +27,7 @@ from sessionapi import ids
 from sessionapi.settings import Settings
 from tests.conftest import CHEAP_HASH, PATIENCE, SERVER_SECRET, FakeClock, empty, refusal, running
 
-EXAMPLES = 300 if "SESSIONAPI_PROVE" in os.environ else 8
+EXAMPLES = 300 if "SESSIONAPI_PROVE" in os.environ else 6
 STEPS = 100
 GRACE, APART, DUE = 10, 30, 600
 DAY = 86_400

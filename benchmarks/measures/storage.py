@@ -16,8 +16,8 @@ from sessionapi.policy import Policy
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.settings import Settings
 from sessionapi.storage import Store
+from sessionapi.storage.addresses import Options
 from sessionapi.storage.batched import Rotation
-from sessionapi.storage.postgresql import Options
 
 IN_FLIGHT = 64
 TARGET = 10

@@ -32,7 +32,7 @@ from sessionapi.service_tokens import ServiceTokens
 from sessionapi.sessions import Sessions
 from sessionapi.settings import Settings
 from sessionapi.storage import Store, addresses, migrations
-from sessionapi.storage.postgresql import Options
+from sessionapi.storage.addresses import Options
 from sessionapi.throttle import Throttle
 from sessionapi.tokens import Rules
 from sessionapi.users import Users

@@ -22,7 +22,7 @@ from sessionapi.errors import AuthenticationError, SessionApiError
 from sessionapi.verifier import Verifier
 from tests.conftest import PASSWORD, Running, Server, bearer, environment, refusal, serving
 
-EXAMPLES = "100" if "SESSIONAPI_PROVE" in os.environ else "5"
+EXAMPLES = "100" if "SESSIONAPI_PROVE" in os.environ else "3"
 HERE = Path(__file__).parent
 ENDS_THE_SESSION = ("/logout", "/sessions", "/me", "/me/password", "/password-reset")
 """Played without the token: with it they would end its session."""

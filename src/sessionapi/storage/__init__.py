@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sessionapi.storage import addresses, engines
+from sessionapi.storage.addresses import Options
 from sessionapi.storage.all_sessions import AllSessionQueries
 from sessionapi.storage.batched import BatchQueries
 from sessionapi.storage.copies import CopyQueries
@@ -17,7 +18,6 @@ from sessionapi.storage.events import EventQueries
 from sessionapi.storage.keys import KeyQueries
 from sessionapi.storage.outage import Outage
 from sessionapi.storage.patience import connected
-from sessionapi.storage.postgresql import Options
 from sessionapi.storage.service_tokens import ServiceTokenQueries
 from sessionapi.storage.sessions import SessionQueries
 from sessionapi.storage.tries import TryQueries

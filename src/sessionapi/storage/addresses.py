@@ -1,6 +1,10 @@
-"""Addresses of databases: which are understood, and what is said of the others, never with their password."""
+"""Addresses of databases: which are understood, and what is said of the others, never with their password.
+
+Beside an address stand the options of how it is used.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -35,6 +39,18 @@ _FORM = (
     "SESSIONAPI_DATABASE_URL is no address as in postgresql://user:password@host/name; in a password "
     "characters as @ : / are written %40 %3A %2F"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How PostgreSQL is used, from the settings of the same names.
+
+    `timeout` is how many seconds one transaction may take, with the wait for its connection.
+    """
+
+    pool_size: int = 10
+    timeout: float = 1.5
+    pgbouncer: bool = False
 
 
 def check(url: str) -> None:

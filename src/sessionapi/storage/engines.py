@@ -2,8 +2,8 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from sessionapi.storage import addresses, postgresql, sqlite
-from sessionapi.storage.postgresql import Options
+from sessionapi.storage import addresses, sqlite
+from sessionapi.storage.addresses import Options
 
 
 def create(url: str, options: Options | None = None) -> tuple[AsyncEngine, AsyncEngine]:
@@ -11,4 +11,6 @@ def create(url: str, options: Options | None = None) -> tuple[AsyncEngine, Async
     addresses.check(url)
     if addresses.is_sqlite(url):
         return sqlite.create(url)
+    from sessionapi.storage import postgresql  # noqa: PLC0415 - its driver takes 3 MB
+
     return postgresql.create(url, options or Options())

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sessionapi.errors import StartupError, Unavailable
 from sessionapi.storage import addresses, engines, sqlite
-from sessionapi.storage.postgresql import Options
+from sessionapi.storage.addresses import Options
 from sessionapi.storage.tables import metadata
 
 AS_IF_BEHIND_PGBOUNCER = Options(timeout=10, pgbouncer=True)

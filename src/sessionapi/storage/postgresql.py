@@ -7,7 +7,6 @@ statements have no names (design section 7).
 """
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from sessionapi.errors import Unavailable
 from sessionapi.storage import addresses
+from sessionapi.storage.addresses import Options
 
 CLOSE_SECONDS = 1
 IDLE_IN_TRANSACTION = 10
@@ -29,18 +29,6 @@ GONE = frozenset({"57P01", "57P02", "57P03", "25006"})
 
 REFUSALS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What a host may say to a new connection; the last is that it isn't one of `target_session_attrs`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How PostgreSQL is used, from the settings of the same names.
-
-    `timeout` is how many seconds one transaction may take, with the wait for its connection.
-    """
-
-    pool_size: int = 10
-    timeout: float = 1.5
-    pgbouncer: bool = False
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]  # it has no types
