@@ -33,7 +33,7 @@ prove: $(VENV)/.dev  ## the long proofs at full size
 bench: $(VENV)/.dev  ## measure it beside its peers: about 10 minutes, with the machine for itself
 	@$(BIN)/python -m benchmarks --out benchmarks
 
-bench-large: $(VENV)/.dev  ## 5 M sessions, 1 M refreshes, 100,000 logins: about 20 minutes, 10 GB in /tmp
+bench-large: $(VENV)/.dev  ## 5 M sessions, 1 M refreshes, 100,000 logins: about 40 minutes, 10 GB in /tmp
 	@$(BIN)/python -m benchmarks --large --only size growth footprint --out benchmarks
 
 lock: | $(VENV)/bin/python  ## pin again what pyproject.toml allows; the locks hold hashes and no addresses

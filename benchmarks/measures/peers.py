@@ -15,7 +15,7 @@ from benchmarks.storms import Storm, storm
 from benchmarks.workloads import posts
 
 CLIENTS = 16
-STORM_SECONDS = 8
+STORM_SECONDS = 20
 """How long a peer's storm is watched: some answer only every few seconds."""
 
 
