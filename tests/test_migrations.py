@@ -262,6 +262,7 @@ async def test_in_a_rolling_upgrade_servers_of_two_versions_go_on_and_start_on_t
 ):
     """Falls if `_usable_version` asks for the own version: the second of the older servers doesn't start."""
     own = {"database_url": url, "secret": SERVER_SECRET, "refresh_grace": 1, "rotate_after": 3}
+    own["database_timeout"] = 10  # so that a busy machine refuses nobody
     await migrations.migrate(url)
     with ExitStack() as servers:
         older = servers.enter_context(serving(tmp_path / "older", **own))

@@ -20,9 +20,9 @@ from sessionapi.storage.tables import metadata
 
 AS_IF_BEHIND_PGBOUNCER = Options(timeout=10, pgbouncer=True)
 """Works with it and without; the timeout is that of connecting."""
-LOCK_SECONDS = 2
-"""How long a migration waits for a table: as long as all who come after it wait for it too."""
-TRIES = 10
+LOCK_SECONDS = 0.5
+"""How long a migration waits for a table: all who come after it wait as long, of their DATABASE_TIMEOUT."""
+TRIES = 40
 BUSY = "somebody holds a table that a migration has to change (see pg_stat_activity); run it again later"
 _LOCK_NOT_AVAILABLE = "55P03"
 _ONE_AT_A_TIME = 7_305_201_139
