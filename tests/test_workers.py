@@ -123,13 +123,16 @@ def test_the_metrics_of_any_worker_are_those_of_all_also_after_one_has_died(tmp_
             with only(worker, workers):
                 for _ in range(3):
                     assert httpx.get(f"{server.url}/healthz", timeout=30).status_code == 200
+        six = 'sessionapi_requests_total{method="GET",route="/healthz",status="200"} 6.0'
+        # A request is counted when it has been answered: a moment after its client knows.
+        eventually(lambda: six in httpx.get(f"{server.url}/metrics", timeout=30).text)
         os.kill(workers[0], signal.SIGKILL)
         eventually(lambda: gone(workers[:1]))
         replaced = all_workers(server, 2)
         for worker in replaced:
             with only(worker, replaced):
                 told = httpx.get(f"{server.url}/metrics", timeout=30).text
-            assert 'sessionapi_requests_total{method="GET",route="/healthz",status="200"} 6.0' in told
+            assert six in told
             assert "sessionapi_password_hash_queue 0.0" in told
 
 
