@@ -30,7 +30,7 @@ prove: $(VENV)/.dev  ## the long proofs at full size
 	@tests/system-packages
 	@SESSIONAPI_PROVE=1 $(BIN)/pytest -n 0 -s -m prove
 
-bench: $(VENV)/.dev  ## measure it beside its peers: about 10 minutes, with the machine for itself
+bench: $(VENV)/.dev  ## measure it beside its peers: about 15 minutes, with the machine for itself
 	@$(BIN)/python -m benchmarks --out benchmarks
 
 bench-large: $(VENV)/.dev  ## 5 M sessions, 1 M refreshes, 100,000 logins: about 40 minutes, 10 GB in /tmp

@@ -24,6 +24,16 @@ from benchmarks.workloads import Workload, login, protected, renew, rotate
 ROWS = 60
 ENTRY = "RequestResponseCycle.run_asgi"
 """Where a request begins: what calls it is in every stack, and says nothing."""
+OWNERS = {
+    "uvicorn, asyncio": "uvicorn|httptools|uvloop|asyncio",
+    "signature": r"jwt/|cryptography|sessionapi/tokens\.py",
+    "SQLAlchemy, driver, rows": "sqlalchemy|aiosqlite|asyncpg|greenlet|sessionapi/storage",
+    "log line, metrics, headers": r"structlog|prometheus|sessionapi/(logs|metrics|web/headers)\.py",
+    "framework": "starlette|fastapi|pydantic",
+    "our own Python": "sessionapi",
+    "standard library, hash pool": "",
+}
+"""Whose code a function is: the first whose pattern its file has."""
 SECONDS = 10
 WORKLOADS = {"protected": protected, "refresh": renew, "rotate": rotate, "login": login}
 
@@ -80,6 +90,17 @@ def _print(stacks: str, route: str) -> None:
     for name, count in total.most_common(ROWS):
         inclusive.add_row(f"{count / samples:.1%}", f"{own[name] / samples:.1%}", name)
     console.print(inclusive)
+    whose = Table("self", "whose code", title=f"{route}: by whose code it is")
+    for owner, count in _by_owner(own).most_common():
+        whose.add_row(f"{count / samples:.0%}", owner)
+    console.print(whose)
+
+
+def _by_owner(own: Counter[str]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for name, count in own.items():
+        found[next(owner for owner, pattern in OWNERS.items() if re.search(pattern, name))] += count
+    return found
 
 
 def _count(stacks: str) -> tuple[Counter[str], Counter[str]]:

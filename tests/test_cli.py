@@ -12,6 +12,7 @@ from click.testing import Result
 
 from sessionapi import __version__, ids, settings_table, tokens
 from sessionapi.cli import terminal
+from sessionapi.cli.parts import missing_database
 from sessionapi.clock import system_clock
 from sessionapi.errors import Unavailable
 from tests.conftest import PASSWORD, Commands, Running, running
@@ -45,6 +46,11 @@ def test_the_first_command_on_an_empty_folder_prepares_it(commands: Commands):
     assert database.exists()
     assert commands("users", "list", "--json").stderr == ""
     assert commands("migrate", "--check").exit_code == 0
+
+
+def test_a_database_server_of_several_hosts_is_no_file_that_is_missing(make_settings):
+    hosts = "postgresql://sessionapi@one:5432,two:5433/app"
+    assert missing_database(make_settings(database_url=hosts)) is None
 
 
 async def test_a_password_may_end_in_either_line_ending_and_nothing_more_of_it_is_cut(

@@ -20,8 +20,9 @@ def doubts(settings: Settings) -> Iterator[str]:
     """Yield each as a sentence: a name of no setting, http where browsers want https."""
     known = list(Settings.model_fields)
     for name in sorted({*os.environ, *dotenv_values(ENV_FILE)}):  # noqa: TID251 - names only
-        asked = name.lower().removeprefix(PREFIX.lower())
-        if asked == name.lower() or asked in known or _OF_KUBERNETES.fullmatch(asked):
+        asked = name[len(PREFIX) :].lower()
+        is_ours = name.upper().startswith(PREFIX)
+        if not is_ours or asked in known or _OF_KUBERNETES.fullmatch(asked):
             continue
         near = difflib.get_close_matches(asked, known, 1)
         meant = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""

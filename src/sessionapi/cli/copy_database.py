@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sessionapi import logs, settings, wiring
 from sessionapi.cli import lists
-from sessionapi.cli.parts import PATIENCE
+from sessionapi.cli.parts import PATIENCE, missing_database
 from sessionapi.cli.terminal import err, say
 from sessionapi.database_copy import DatabaseCopy, Sum
 from sessionapi.errors import NotFound, StartupError
@@ -65,8 +65,7 @@ def _progress() -> Progress:
 
 def _require_file(source: Settings) -> None:
     """Refuse a path without a database, where a mistyped one would be made anew, and empty."""
-    path = addresses.sqlite_path(source.effective_database_url)
-    if source.embedded and not path.exists():
+    if path := missing_database(source):
         raise NotFound(f"There is no database {path}. Set SESSIONAPI_DATA_DIR as the service has it.")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from sessionapi import ids, logs, settings, wiring
@@ -31,16 +32,23 @@ def run(work: Callable[[App], Awaitable[T]], *, abandon_keys: bool = False) -> T
         return asyncio.run(_connected(loaded, work, abandon_keys=abandon_keys))
 
 
+def missing_database(loaded: settings.Settings) -> Path | None:
+    """Return the file of an embedded database that isn't there."""
+    if not loaded.embedded:
+        return None
+    path = addresses.sqlite_path(loaded.effective_database_url)
+    return None if os.path.exists(path) else path  # noqa: PTH110 - pathlib's raises where it may not look
+
+
 @contextmanager
 def _a_new_database_told(loaded: settings.Settings) -> Iterator[None]:
     """Say that a command has made its database: in another folder than the server's it finds nobody."""
-    path = loaded.embedded and addresses.sqlite_path(loaded.effective_database_url)
-    was_there = not path or os.path.exists(path)  # noqa: PTH110 - pathlib's raises where it may not look
+    missing = missing_database(loaded)
     try:
         yield
     finally:
-        if path and not was_there and os.path.exists(path):  # noqa: PTH110
-            say(f"There was no database {path}: it is new, and empty but for what this command did.")
+        if missing and not missing_database(loaded):
+            say(f"There was no database {missing}: it is new, and empty but for what this command did.")
 
 
 async def _connected(

@@ -41,9 +41,6 @@ def serve(
     listener = _listen(host, port)
     asyncio.run(wiring.prepare(settings))
     _announce(settings, listener)
-    clients_use = urlsplit(settings.public_url)
-    if clients_use.scheme == "http" and (clients_use.port or 80) != listener.getsockname()[1]:
-        log.info("PUBLIC_URL has another port: right behind a proxy", public_url=settings.public_url)
     config = _uvicorn_config(settings, workers)
     if workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
@@ -75,6 +72,9 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     typer.echo(f"API page     {address}/docs")
     typer.echo(f"Data         {where}")
     sys.stdout.flush()
+    clients_use = urlsplit(settings.public_url)
+    if clients_use.scheme == "http" and (clients_use.port or 80) != port:
+        log.info("PUBLIC_URL has another port: right behind a proxy", public_url=settings.public_url)
 
 
 def _uvicorn_config(settings: Settings, workers: int) -> uvicorn.Config:

@@ -24,7 +24,7 @@ LEEWAY = 5
 """Seconds that a token is still taken after `exp`: the clocks of two hosts differ."""
 QUIET = timedelta(minutes=1)
 """Between two lines of the log about the list: it is asked for all the time."""
-UNCHANGED = 304
+UNCHANGED, UNAUTHORIZED = 304, 401
 POLL = 0.5
 """Seconds between two looks at the list of ended sessions."""
 
@@ -82,18 +82,21 @@ class _Common:
 
     def _take_revocations(self, answer: httpx.Response | Exception) -> None:
         """Take over the list. A failure leaves what we have: tokens of ended sessions die within 60 s."""
+        self._tell(self._wrong_with(answer))
+
+    def _wrong_with(self, answer: httpx.Response | Exception) -> str:
+        """Take over the list, or return what is wrong with it."""
         body = _json_of(answer)
         if isinstance(answer, Exception) or isinstance(body, str):
-            unchanged = isinstance(answer, httpx.Response) and answer.status_code == UNCHANGED
-            self._tell("" if unchanged else str(body))
-            return
+            status = getattr(answer, "status_code", None)
+            hint = " (is the service token right?)" if status == UNAUTHORIZED else ""
+            return "" if status == UNCHANGED else f"{body}{hint}"
         try:
             self._core.take_revocations(body, self._clock())
         except (KeyError, TypeError):
-            self._tell("its answer is not one of ours")
-        else:
-            self._etag = answer.headers.get("etag")
-            self._tell("")
+            return "its answer is not one of ours"
+        self._etag = answer.headers.get("etag")
+        return ""
 
     @contextlib.contextmanager
     def _whatever_comes(self) -> Iterator[None]:
@@ -114,10 +117,9 @@ class _Common:
             log.warning("ended sessions are refused at once again")
             return
         log.warning(
-            "GET %s/revocations: %s%s; meanwhile ended sessions are refused only when their tokens die",
+            "GET %s/revocations: %s; meanwhile ended sessions are refused only when their tokens die",
             re.sub("//[^/]*@", "//", self._url),
             wrong,
-            " (is the service token right?)" if wrong.endswith(" 401") else "",
         )
 
 
