@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
+# Seconds after which a test that outlived its own timeout ends its process, which then says where each thread is.
+WATCHED := -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
+
 .PHONY: run test check prove bench bench-large lock clean
 .DEFAULT_GOAL := run
 
@@ -13,7 +16,7 @@ run: $(VENV)/.run  ## start the service on the embedded default: http://localhos
 test: $(VENV)/.dev  ## all tests, with the coverage of the branches
 	@tests/system-packages
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest -n 2 --dist worksteal
+	@$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(WATCHED)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 

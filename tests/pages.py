@@ -5,7 +5,8 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -70,9 +71,20 @@ def token_of(context: BrowserContext, page: Page) -> str:
     return asked.value.headers["authorization"].removeprefix("Bearer ")
 
 
+def database_of(server: Server) -> Path:
+    return server.log.parent / server.log.stem / "sessionapi.db"
+
+
+def ends_of(server: Server, username: str) -> set[str | None]:
+    """Why the sessions of a user have ended; None is one that hasn't."""
+    query = "select revoke_reason from sessions join users on users.id = user_id where username = ?"
+    with closing(sqlite3.connect(database_of(server), timeout=30)) as database:
+        return {reason for (reason,) in database.execute(query, (username,))}
+
+
 def command(server: Server, *arguments: str) -> str:
     """Run the command line on the server's data, as its operator does."""
-    data = server.log.parent / server.log.stem
+    data = database_of(server).parent
     done = subprocess.run(
         [sys.executable, "-m", "sessionapi", *arguments],
         env={**os.environ, **environment(data, public_url=server.url)},
@@ -92,9 +104,7 @@ def age(server: Server, username: str, **columns: float) -> None:
 
 def change(server: Server, username: str, columns: str, device: str = "%") -> None:
     """Change the rows of a user's sessions, of one device or of all, as time would."""
-    data = server.log.parent / server.log.stem / "sessionapi.db"
-    with sqlite3.connect(data, timeout=30) as database:
+    with closing(sqlite3.connect(database_of(server), timeout=30)) as database, database:
         where = "user_id = (select id from users where username = ?) and device_name like ?"
         done = database.execute(f"update sessions set {columns} where {where}", (username, device))
         assert done.rowcount
-    database.close()
