@@ -382,6 +382,7 @@ def answering(status: int, content: bytes, etag: str = "") -> Iterator[str]:
         (200, b"<html>", "its answer is not JSON"),
         (200, b"[]", "its answer is not an object"),
         (200, b'{"keys": []}', "no key that can be used"),
+        (200, b'{"keys": 7}', "no key that can be used"),
     ],
 )
 async def test_an_issuer_that_answers_nonsense_is_told(status, content, said):

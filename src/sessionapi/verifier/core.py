@@ -93,7 +93,8 @@ class Core:
 
     def take_keys(self, jwks: Mapping[str, Any], now: datetime, max_age: float | None = None) -> None:
         """Take over a JWK Set; keys that we could not use safely are left out. An empty one is refused."""
-        keys = [key for key in map(read_key, jwks.get("keys", [])) if key is not None]
+        listed = jwks.get("keys")
+        keys = [key for each in listed if (key := read_key(each))] if isinstance(listed, list) else []
         if not keys:
             self.failed("its JWKS has no key that can be used")
             return
