@@ -166,10 +166,8 @@ class Settings(BaseSettings):
     @field_validator("public_url", "issuer", "breached_passwords_url")
     @classmethod
     def _is_web_address(cls, value: str, info: ValidationInfo) -> str:
-        if "@" in value and info.field_name != "breached_passwords_url":
-            raise _refusal("must name no user and no password: it is told to everybody")
-        if value and not _names_a_host(value):
-            raise _refusal(f"must be an address as in https://login.example.com, not {value!r}")
+        if value and not (_names_a_host(value) and "@" not in value):
+            raise _refusal("must be an address as in https://login.example.com, without a user")
         return value if info.field_name == "issuer" else value.rstrip("/")
 
     @field_validator("trusted_proxies")
@@ -284,8 +282,7 @@ def _explain(error: ErrorDetails) -> str:
     said = f"must be {limits}" if limits and error["type"] != "refused" else error["msg"]
     if error["type"].endswith("_parsing"):
         said = "must be on or off" if "bool" in error["type"] else f"{said}: a number, spans in seconds"
-    hidden = "secret" in name or "@" in str(error["input"])  # an address with a password
-    shown = "" if hidden else f"={error['input']!s}"
+    shown = "" if "secret" in name or "@" in str(error["input"]) else f"={error['input']!s}"
     return f"{PREFIX}{name.upper()}{shown}: {said}"
 
 
