@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sessionapi.settings import Settings
 from tests.conftest import environment, serving
 
 SERVER_SECRET = "the server secret of a used folder and without a comma"
@@ -213,6 +214,16 @@ def test_a_secret_file_of_raw_bytes_is_taken(tmp_path: Path):
 def test_a_wrong_setting_is_told_by_name_and_range(tmp_path: Path, settings: dict[str, Any], said: str):
     assert refusal(tmp_path / "var", **settings) == said
     assert not (tmp_path / "var").exists()
+
+
+def test_only_what_is_told_to_everybody_may_name_no_user():
+    """An @ behind the host is none; a copy of the breached passwords may want a password."""
+    given = {
+        "issuer": "https://login.example.com/@shop",
+        "breached_passwords_url": "https://ada:hidden9@copy.example.com/range",
+    }
+    settings = Settings(_env_file=None, **given)
+    assert {name: getattr(settings, name) for name in given} == given
 
 
 def test_what_is_hardly_meant_is_told_and_stops_nothing(tmp_path: Path):

@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     @field_validator("public_url", "issuer", "breached_passwords_url")
     @classmethod
     def _is_web_address(cls, value: str, info: ValidationInfo) -> str:
-        if value and not (_names_a_host(value) and "@" not in value):
+        if value and not _names_a_host(value, user=info.field_name == "breached_passwords_url"):
             raise _refusal("must be an address as in https://login.example.com, without a user")
         return value if info.field_name == "issuer" else value.rstrip("/")
 
@@ -244,8 +244,7 @@ def _contradictions(s: Settings) -> list[tuple[bool, str]]:
         (
             min(s.idle_timeout, s.short_idle_timeout) < least_idle,
             "IDLE_TIMEOUT and SHORT_IDLE_TIMEOUT must be at least 30 x REFRESH_GRACE and "
-            "2 x ACCESS_TOKEN_TTL "
-            f"({least_idle} s)",
+            f"2 x ACCESS_TOKEN_TTL ({least_idle} s)",
         ),
         (
             not s.cookie_secure and (host.scheme != "http" or host.hostname not in LOOPBACK_NAMES),
@@ -262,10 +261,11 @@ def _contradictions(s: Settings) -> list[tuple[bool, str]]:
     ]
 
 
-def _names_a_host(address: str) -> bool:
+def _names_a_host(address: str, *, user: bool) -> bool:
     try:
         parts = urlsplit(address)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        host = parts.hostname if user or "@" not in parts.netloc else None
+        return parts.scheme in ("http", "https") and bool(host) and parts.port != 0
     except ValueError:  # a port that is none
         return False
 
