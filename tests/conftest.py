@@ -317,9 +317,10 @@ def eventually(look: Callable[[], T], seconds: float = 30) -> T:
 
 @dataclass
 class Server:
-    """A real server process. `url` is where it listens; `log` has all that it wrote to standard error."""
+    """A real server process on the folder `data`, at `url`; `log` has all that it wrote to standard error."""
 
     process: subprocess.Popen[str]
+    data: Path
     url: str
     lines: list[str]
     log: Path
@@ -414,7 +415,7 @@ def serving(
     lines = [process.stdout.readline().rstrip() for _ in range(3)]
     found = re.search(r"http://\S+", lines[0])
     assert found, f"no address in {lines}: {log.read_text()}"
-    server = Server(process, found.group(), lines, log)
+    server = Server(process, data_dir, found.group(), lines, log)
     try:
         yield server
     finally:

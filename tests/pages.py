@@ -6,12 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.conftest import PASSWORD, Server, environment
+from tests.conftest import PASSWORD, Server, environment, rows
 
 PUBLIC = ("/sign-in", "/sign-up", "/reset-password#token=pr_none")
 GATED = ("/", "/account")
@@ -71,24 +70,19 @@ def token_of(context: BrowserContext, page: Page) -> str:
     return asked.value.headers["authorization"].removeprefix("Bearer ")
 
 
-def database_of(server: Server) -> Path:
-    return server.log.parent / server.log.stem / "sessionapi.db"
-
-
 def ends_of(server: Server, username: str) -> set[str | None]:
     """Why the sessions of a user have ended; None is one that hasn't."""
-    query = "select revoke_reason from sessions join users on users.id = user_id where username = ?"
-    with closing(sqlite3.connect(database_of(server), timeout=30)) as database:
-        return {reason for (reason,) in database.execute(query, (username,))}
+    whose = f"join users on users.id = user_id where username = '{username}'"
+    found = rows(f"sqlite:///{server.data}/sessionapi.db", f"select revoke_reason from sessions {whose}")
+    return {reason for (reason,) in found}
 
 
 def command(server: Server, *arguments: str) -> str:
     """Run the command line on the server's data, as its operator does."""
-    data = database_of(server).parent
     done = subprocess.run(
         [sys.executable, "-m", "sessionapi", *arguments],
-        env={**os.environ, **environment(data, public_url=server.url)},
-        cwd=data.parent,
+        env={**os.environ, **environment(server.data, public_url=server.url)},
+        cwd=server.data.parent,
         capture_output=True,
         text=True,
     )
@@ -104,7 +98,7 @@ def age(server: Server, username: str, **columns: float) -> None:
 
 def change(server: Server, username: str, columns: str, device: str = "%") -> None:
     """Change the rows of a user's sessions, of one device or of all, as time would."""
-    with closing(sqlite3.connect(database_of(server), timeout=30)) as database, database:
+    with closing(sqlite3.connect(server.data / "sessionapi.db", timeout=30)) as database, database:
         where = "user_id = (select id from users where username = ?) and device_name like ?"
         done = database.execute(f"update sessions set {columns} where {where}", (username, device))
         assert done.rowcount

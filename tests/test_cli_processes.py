@@ -27,7 +27,7 @@ def sessionapi(server: Server, *arguments: str, given: str = "") -> str:
     """Run a command as a process beside the server, and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-m", "sessionapi", *arguments],
-        env=environment(server.log.with_name("var")),
+        env=environment(server.data),
         cwd=server.log.parent,
         input=given,
         capture_output=True,
