@@ -34,6 +34,9 @@ CLOCK_IS_WRONG = """(() => {{
   }};
 }})()"""
 TYPES_NOW_AND_THEN = "() => void setInterval(() => dispatchEvent(new Event('keydown')), 2000)"
+SENT = """() => performance.getEntriesByType("resource")
+  .filter((each) => each.name.endsWith("/refresh"))
+  .map((each) => (performance.timeOrigin + each.startTime) / 1000)"""
 CALL = "() => client.fetch('/protected').then((answer) => answer.status)"
 
 
@@ -83,13 +86,23 @@ def wait_until(lives: dict[str, Life], moment: float) -> None:
     lives["ten"].page.wait_for_timeout(max(0, 1000 * (moment - time.monotonic())))
 
 
+def gaps_of(person: Person) -> list[float]:
+    """Seconds between the refreshes as the tabs sent them, for a busy machine brings one late to the wire.
+
+    The first is left out: it asked, before the sign-up, who is there.
+    """
+    sent = sorted(moment for page in person.context.pages for moment in page.evaluate(SENT))
+    return [after - before for before, after in pairwise(sent[1:])]
+
+
 def test_many_tabs_refresh_exactly_once_in_each_lifetime_of_a_token(lives: dict[str, Life]):
     """Falls without the lock, without the message of adopt(), or with a key for each tab."""
     life = lives["ten"]
     seen = list(life.person.wire.refreshes)
-    gaps = [after.at - before.at for before, after in pairwise(seen)]
+    gaps = gaps_of(life.person)
     assert life.person.wire.statuses() == {200}
     assert len(seen) >= LIFETIMES
+    assert len(gaps) >= LIFETIMES - 1
     assert all(LEAST < gap < MOST for gap in gaps), gaps
     assert {page.evaluate("() => client.user.username") for page in life.person.context.pages} == {"ten"}
     assert len({page.evaluate("() => client.getToken()") for page in life.person.context.pages}) == 1
@@ -108,9 +121,9 @@ def test_a_clock_that_is_six_hours_wrong_changes_nothing(lives: dict[str, Life],
     life = lives[clock]
     wrong = life.page.evaluate("() => Date.now()") / 1000 - time.time()
     assert abs(wrong) > 5 * 3600
-    seen = list(life.person.wire.refreshes)
-    gaps = [after.at - before.at for before, after in pairwise(seen)]
+    gaps = gaps_of(life.person)
     assert life.person.wire.statuses() == {200}
+    assert len(gaps) >= LIFETIMES - 1
     assert all(LEAST < gap < MOST for gap in gaps), gaps
     assert life.page.evaluate(CALL) == 200
 
