@@ -96,7 +96,7 @@ def gaps_of(person: Person) -> list[float]:
 
 
 def test_many_tabs_refresh_exactly_once_in_each_lifetime_of_a_token(lives: dict[str, Life]):
-    """Falls without the lock, without the message of adopt(), or with a key for each tab."""
+    """Falls without both the message of adopt() and the question in alone(): either tells a tab enough."""
     life = lives["ten"]
     seen = list(life.person.wire.refreshes)
     gaps = gaps_of(life.person)
