@@ -1,6 +1,6 @@
 """All settings, from the environment (prefix `SESSIONAPI_`) or a `.env` file, in one frozen class.
 
-Spans are in seconds. The README's table is made from this class (settings_table.py).
+Durations are in seconds. The table in docs/settings.md is made from this class (settings_table.py).
 """
 
 from collections.abc import Mapping

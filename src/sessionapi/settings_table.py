@@ -1,4 +1,4 @@
-"""The README's table of all settings: `sessionapi settings`."""
+"""The table of all settings in docs/settings.md, which `sessionapi settings` prints."""
 
 from pydantic.fields import FieldInfo
 
@@ -6,7 +6,7 @@ from sessionapi.settings import PREFIX, Settings, range_of
 
 
 def table() -> str:
-    """Return all settings as the Markdown table of the README."""
+    """Return all settings as a Markdown table."""
     rows = ["| setting | default | |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         limits = f" ({range_of(name)})" if range_of(name) else ""
