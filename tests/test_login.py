@@ -261,8 +261,8 @@ async def test_me_returns_the_account(service: Running):
 
 
 async def test_logins_that_find_no_room_are_refused_at_once(service: Running):
-    """Falls without the check of _room in Passwords._run."""
-    service.parts.passwords._room = 0
+    """Fails without the check of `room` in HashPool.place."""
+    service.parts.passwords.pool.room = 0
     answer = await service.client.post("/login", json={"username": "ada", "password": PASSWORD})
     assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
     assert answer.headers["retry-after"] == "1"
@@ -272,6 +272,7 @@ async def test_a_hash_runs_at_low_priority_off_the_event_loop(service: Running):
     def look() -> tuple[int, str]:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), threading.current_thread().name
 
-    priority, thread = await service.parts.passwords._run(look)
+    with service.parts.passwords.place("a lane") as place:
+        priority, thread = await place.run(look)
     assert priority >= 10
     assert thread.startswith("hash")

@@ -55,7 +55,11 @@ async def throttled(make_settings: Callable[..., Settings], clock: FakeClock) ->
 async def patient(make_settings: Callable[..., Settings], clock: FakeClock) -> AsyncIterator[Running]:
     """The app with its defaults but for the limits in memory, so that only the accounts' counts refuse."""
     settings = make_settings(
-        throttle=True, login_per_address=10_000, signup_per_address=10_000, hash_threads=4
+        throttle=True,
+        login_per_address=10_000,
+        signup_per_address=10_000,
+        password_checks_per_user=10_000,
+        hash_threads=4,
     )
     async with running(settings, clock) as it:
         yield it
@@ -268,12 +272,13 @@ async def test_of_parallel_guesses_none_is_one_too_many(patient: Running):
 async def test_a_guess_that_is_refused_by_the_full_queue_is_not_counted(patient: Running):
     """Falls if Users.log_in reserves the try before it takes a place."""
     await patient.sign_up()
-    room, patient.parts.passwords._room = patient.parts.passwords._room, 0
+    pool = patient.parts.passwords.pool
+    room, pool.room = pool.room, 0
     for _ in range(20):
         answer = await try_login(patient.client, PASSWORD)
         assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
         assert int(answer.headers["retry-after"]) >= 1
-    patient.parts.passwords._room = room
+    pool.room = room
     assert patient.rows("select count(*) from password_tries") == [(0,)]
     assert (await try_login(patient.client, PASSWORD)).status_code == 200
 
@@ -422,6 +427,7 @@ def proxied(data: Path) -> Any:
         throttle="on",
         login_per_address=100_000,
         signup_per_address=100_000,
+        password_checks_per_user=100_000,
         trusted_proxies="127.0.0.1",
     )
 
@@ -602,7 +608,8 @@ async def test_an_unknown_a_wrong_and_a_disabled_login_take_the_same_time(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
     """Falls without the dummy hash in Passwords.verify, or without `touch_tries` in Throttle.failed."""
-    settings = make_settings(throttle=True, hash_memory_kib=19_456, hash_time=2, login_per_address=10_000)
+    many = {"login_per_address": 10_000, "password_checks_per_user": 10_000}
+    settings = make_settings(throttle=True, hash_memory_kib=19_456, hash_time=2, **many)
     tries = 200
     async with running(settings, clock) as service:
         await service.sign_up()

@@ -19,14 +19,16 @@ from sessionapi.errors import (
     UsernameTaken,
     ValidationFailed,
 )
+from sessionapi.limits import network
 from sessionapi.model import Client, Event, User
 from sessionapi.password_rules import PasswordRules
 from sessionapi.passwords import Passwords
 from sessionapi.policy import Policy
 from sessionapi.sessions import Sessions
 from sessionapi.storage import Store
+from sessionapi.throttle import Throttle
 from sessionapi.tokens import Claims
-from sessionapi.users import normalise
+from sessionapi.users import key_of, normalise
 
 ADMIN = "admin"
 RESET_TTL = timedelta(minutes=30)
@@ -54,6 +56,7 @@ class Accounts:
         store: Store,
         passwords: Passwords,
         rules: PasswordRules,
+        throttle: Throttle,
         sessions: Sessions,
         the_policy: Policy,
         clock: Clock,
@@ -62,6 +65,7 @@ class Accounts:
         self._store = store
         self._passwords = passwords
         self._rules = rules
+        self._throttle = throttle
         self._sessions = sessions
         self._policy = the_policy
         self._clock = clock
@@ -101,7 +105,8 @@ class Accounts:
         _refuse_malformed(email, ())
         if password is not None:
             await self._rules.refuse_weak(password, name, email)
-            hashed = await self._passwords.hash(password)
+            with self._passwords.place("command line") as place:
+                hashed = await self._passwords.hash(password, place)
         elif hashed is not None and not self._passwords.knows(hashed):
             raise ValidationFailed(
                 "This is no hash that can be verified here: bcrypt, PBKDF2, scrypt or Argon2."
@@ -114,26 +119,36 @@ class Accounts:
                 return user
         raise UsernameTaken
 
-    async def change(self, user_id: UUID, client: Client, given: Mapping[str, Any]) -> User:
+    async def change(
+        self, user_id: UUID, client: Client, given: Mapping[str, Any], *, by_owner: bool = False
+    ) -> User:
         """Change the members that are given: username, email, preferences, roles, claims.
 
-        Preferences are merged (RFC 7396), the rest is replaced; an email of None takes it away.
+        Preferences are merged (RFC 7396), the rest is replaced; an email of None takes it away. What stays as
+        it is is neither written nor recorded. Names that an owner asks about are limited, as sign-ups are;
+        administrators and the command line can list all names anyway.
         """
         now = self._clock()
         async with self._store.begin() as tx:
-            changes = _changes(_present(await tx.locked_user(user_id)), given)
+            user = _present(await tx.locked_user(user_id))
+            changes = _changes(user, given)
+            if by_owner and changes.get("username_key", key_of(user.username)) != key_of(user.username):
+                self._throttle.count_new_name(user_id, client)
             if changes and await tx.change_user(user_id, **changes) is False:
                 raise UsernameTaken
-            details = {"members": sorted(changes.keys() - {"username_key"})}
-            await tx.record(audit.event("user.changed", now, user_id=user_id, client=client, details=details))
+            if changes:
+                details = {"members": sorted(changes.keys() - {"username_key"})}
+                changed = audit.event("user.changed", now, user_id=user_id, client=client, details=details)
+                await tx.record(changed)
         return await self.get(user_id)
 
     async def disable(self, user_id: UUID, client: Client) -> None:
         """Let an account log in no more, and end its sessions."""
         now = self._clock()
         async with self._store.begin() as tx:
-            if not await tx.renew_credentials(user_id, disabled_at=now):
-                raise NotFound
+            if _present(await tx.locked_user(user_id)).disabled_at is not None:
+                return
+            await tx.renew_credentials(user_id, disabled_at=now)
             await tx.record(audit.event("user.disabled", now, user_id=user_id, client=client))
             await self._sessions.end_all(tx, user_id, "user_disabled", now, client)
 
@@ -141,8 +156,9 @@ class Accounts:
         """Let a disabled account log in again; its sessions stay ended."""
         now = self._clock()
         async with self._store.begin() as tx:
-            if not await tx.renew_credentials(user_id, disabled_at=None):
-                raise NotFound
+            if _present(await tx.locked_user(user_id)).disabled_at is None:
+                return
+            await tx.renew_credentials(user_id, disabled_at=None)
             await tx.record(audit.event("user.enabled", now, user_id=user_id, client=client))
 
     async def unlock(self, user_id: UUID, client: Client) -> None:
@@ -150,8 +166,8 @@ class Accounts:
         now = self._clock()
         async with self._store.begin() as tx:
             _present(await tx.locked_user(user_id))
-            await tx.clear_tries_of(user_id)
-            await tx.record(audit.event("user.unlocked", now, user_id=user_id, client=client))
+            if await tx.clear_tries_of(user_id):
+                await tx.record(audit.event("user.unlocked", now, user_id=user_id, client=client))
 
     async def delete(self, user_id: UUID, client: Client) -> None:
         """Empty an account and end its sessions; the name is free again.
@@ -182,7 +198,11 @@ class Accounts:
         return token
 
     async def reset_password(self, token: str, new: str, client: Client) -> None:
-        """Set a new password with a one-time token, and end all sessions."""
+        """Set a new password with a one-time token, and end all sessions.
+
+        A network's requests are counted with its logins; the hashes of one user are counted too.
+        """
+        self._throttle.count_login(client)
         digest = refresh_token.digest(token.encode())
         async with self._store.read() as tx:
             user_id = await tx.password_reset(digest, self._clock())
@@ -190,7 +210,10 @@ class Accounts:
         if user is None:
             raise _no_such_reset()
         await self._rules.refuse_weak(new, user.username, user.email, "new_password")
-        hashed = await self._passwords.hash(new)
+        self._throttle.count_reset(user.id)
+        with self._passwords.place(network(client.ip)) as place:
+            place.assign(user.id)
+            hashed = await self._passwords.hash(new, place)
         now = self._clock()
         async with self._store.begin() as tx:
             if not await tx.use_password_reset(digest, now):
@@ -222,11 +245,9 @@ def _present(user: User | None) -> User:
 
 
 def _changes(user: User, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns that the given members change."""
+    """Return the columns that the given members change: those that already have the value are left out."""
     _refuse_malformed(given.get("email"), given.get("roles") or ())
     changes: dict[str, Any] = {}
-    if given.get("username") is not None:
-        changes["username"], changes["username_key"] = normalise(given["username"])
     if "email" in given:
         changes["email"] = given["email"]
     if given.get("preferences") is not None:
@@ -235,6 +256,11 @@ def _changes(user: User, given: Mapping[str, Any]) -> dict[str, Any]:
         changes["roles"] = list(given["roles"])
     if given.get("claims") is not None:
         changes["claims"] = policy.bounded(given["claims"])
+    changes = {name: new for name, new in changes.items() if not policy.same_json(new, getattr(user, name))}
+    if given.get("username") is not None:
+        name, key = normalise(given["username"])
+        if name != user.username:
+            changes |= {"username": name, "username_key": key}
     return changes
 
 

@@ -16,7 +16,9 @@ from uuid import UUID
 
 from sessionapi.errors import RateLimited
 
-Policy = Literal["login", "signup", "refresh", "password"]
+Policy = Literal[
+    "login", "signup", "refresh", "password", "attempt", "attempt_address", "write", "write_user"
+]
 """The name of a limit in the `RateLimit` headers and in the metrics."""
 
 KEPT_FOR_UNKNOWN = timedelta(days=30)
@@ -25,10 +27,17 @@ KEPT_FOR_DEVICE = timedelta(days=365)
 """How long those of a device or a session are: the lifetime of a device cookie."""
 _REASONS: dict[Policy, str] = {
     "login": "Too many logins from your network.",
-    "signup": "Too many sign-ups from your network.",
+    "signup": "Too many sign-ups and new usernames from your network or account.",
     "refresh": "This session is renewed too often: use an access token until it expires.",
     "password": "Too many wrong passwords. Log in on a device where you have before, or reset the password.",
+    "attempt": "Too many password checks for this account.",
+    "attempt_address": "Too many password checks in sessions from your network.",
+    "write": "This session changes too much in a minute.",
+    "write_user": "Your sessions change too much in a minute.",
 }
+MANY = 5
+"""The password checks in sessions from one address, in those of one user, and the writes of a user, in those
+of one session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,8 @@ class Limits:
     login_per_address: int = 30
     signup_per_address: int = 10
     refresh_per_session: int = 120
+    password_checks_per_user: int = 20
+    writes_per_session: int = 60
     login_failures: int = 10
     login_failures_window: int = 600
     account_failures: int = 100

@@ -41,7 +41,7 @@ class Metrics:
         )
         self.throttled = Counter(
             "sessionapi_throttled",
-            "Tries refused by a limit: login, signup, refresh or password.",
+            "Requests refused by a limit, by its name in RateLimit-Policy.",
             ["policy"],
             registry=self.registry,
         )

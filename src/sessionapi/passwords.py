@@ -1,4 +1,4 @@
-"""Password hashes, computed off the event loop in a bounded pool of low-priority threads.
+"""Password hashes, computed off the event loop in the pool of `hash_pool.py`.
 
 Argon2id releases the GIL, so the threads use the cores; their low priority keeps other requests fast while
 many people log in (how much they feel of it is in benchmarks/results.md).
@@ -6,25 +6,17 @@ Such a thread must not hold the GIL for long: it may have to wait for its core, 
 a hash of ours is verified by one call, without passlib, which knows the hashes of others.
 """
 
-import asyncio
-import contextlib
-import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Hashable
+from contextlib import AbstractContextManager
 
 from argon2.exceptions import VerificationError
 from argon2.low_level import Type, verify_secret
 from passlib.context import CryptContext
 
 from sessionapi import ids
-from sessionapi.errors import Overloaded
+from sessionapi.hash_pool import HashPool, Place
 from sessionapi.metrics import Metrics
 
-_THREAD_NICENESS = 10
-_QUEUE_PER_THREAD = 100
-"""Hashes that may wait for a thread: about 2 s of work, beyond which an honest client has given up."""
 MAX_HASH = 512
 """Characters of a hash that the database keeps."""
 _LEGACY_SCHEMES = [
@@ -45,11 +37,9 @@ _CUT_SCHEMES = frozenset({"bcrypt", "django_bcrypt"})
 _BCRYPT_BYTES = 72
 """What bcrypt looks at. The library refuses longer passwords, the systems that hashes come from cut them."""
 
-R = TypeVar("R")
-
 
 class Passwords:
-    """Hash and verify. At most `threads` run and 100 times as many wait; one more is `Overloaded` at once."""
+    """Hash and verify, each in a place of the pool that the caller took before it counted the attempt."""
 
     def __init__(self, *, memory_kib: int, time: int, threads: int, metrics: Metrics) -> None:
         self._context = CryptContext(
@@ -60,41 +50,28 @@ class Passwords:
             argon2__time_cost=time,
             argon2__parallelism=1,
         )
-        self._metrics = metrics
-        self._room = threads * (1 + _QUEUE_PER_THREAD)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="hash", initializer=_lower_priority)
+        self.pool = HashPool(threads, metrics)
         # Verified for a user who doesn't exist, so that a wrong name costs what a wrong password costs.
         self._dummy = _hash_of_nothing(self._context)
         self._parameters = self._dummy.rsplit("$", 2)[0] + "$"
 
-    async def hash(self, password: str) -> str:
-        """Return an Argon2id hash of the password, exactly as received."""
-        with self.place():
-            return await self._run(lambda: str(self._context.hash(password)))
+    def place(self, lane: Hashable) -> AbstractContextManager[Place]:
+        """Take a place in a lane of the pool's queue, or raise Overloaded at once."""
+        return self.pool.place(lane)
 
-    async def verify(self, password: str, hashed: str | None) -> tuple[bool, str | None]:
+    async def hash(self, password: str, place: Place) -> str:
+        """Return an Argon2id hash of the password, exactly as received."""
+        return await place.run(lambda: str(self._context.hash(password)))
+
+    async def verify(self, password: str, hashed: str | None, place: Place) -> tuple[bool, str | None]:
         """Return (right, new hash if the stored one is of an old scheme or weaker parameters).
 
-        Without a stored hash the time of one is spent and the answer is (False, None). The caller has taken
-        a place, before it counted the try.
+        Without a stored hash the time of one is spent and the answer is (False, None).
         """
         known = hashed or self._dummy
         verify = _verify_current if self._is_current(known) else self._verify
-        right, upgraded = await self._run(lambda: verify(password, known))
+        right, upgraded = await place.run(lambda: verify(password, known))
         return (right, upgraded) if hashed is not None else (False, None)
-
-    @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """Take a place among those who hash or wait, or raise Overloaded at once."""
-        if self._room <= 0:
-            raise Overloaded
-        self._room -= 1
-        self._metrics.hash_queue.inc()
-        try:
-            yield
-        finally:
-            self._room += 1
-            self._metrics.hash_queue.dec()
 
     def knows(self, hashed: str) -> bool:
         """Return whether a hash of another system is whole and can be verified here."""
@@ -108,8 +85,8 @@ class Passwords:
             return False
 
     def close(self) -> None:
-        """Let the hashes under way finish; what waits is dropped."""
-        self._pool.shutdown(cancel_futures=True)
+        """Let the hashes under way finish; requests that wait are cancelled."""
+        self.pool.close()
 
     def _is_current(self, hashed: str) -> bool:
         """Return whether a hash is as we make them now: the scheme, the parameters, the sizes."""
@@ -129,12 +106,6 @@ class Passwords:
         right = self._context.verify(password.encode()[:_BCRYPT_BYTES], hashed)
         return right, self._context.hash(password) if right else None
 
-    async def _run(self, work: Callable[[], R]) -> R:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        finally:
-            self._metrics.hashes.inc()
-
 
 def _hash_of_nothing(context: CryptContext) -> str:
     """Return a hash of ours with a random digest: no password has it, and nothing was computed for it."""
@@ -148,10 +119,3 @@ def _verify_current(password: str, hashed: str) -> tuple[bool, None]:
         return verify_secret(hashed.encode(), password.encode(), Type.ID), None
     except (VerificationError, ValueError):  # wrong, or one of the two is no text
         return False, None
-
-
-def _lower_priority() -> None:
-    # On Linux a thread has a priority of its own; elsewhere this would lower the whole process.
-    if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _THREAD_NICENESS)

@@ -201,6 +201,11 @@ def merge(target: Mapping[str, Any], patch: Mapping[str, Any], depth: int = 1) -
     return merged
 
 
+def same_json(one: object, other: object) -> bool:
+    """Return whether two JSON values are the same; for Python `1 == True == 1.0`."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
 def bounded(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON object that both engines can keep and that is small enough, else ValidationFailed.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from sessionapi import audit, policy, refresh_token
+from sessionapi import audit, ids, policy, refresh_token
 from sessionapi.batches import Batches
 from sessionapi.clock import Clock
 from sessionapi.errors import Conflict, InvalidRefreshToken, RefreshTokenReused, Unavailable
@@ -160,6 +160,8 @@ class Refreshes:
         told = _to_audit(session, decision, request)
         if not request.is_again and (told or decision.outcome in ("renewal", "rotation")):
             self._memory.count("refresh", session.id.hex)
+            if told:
+                self._memory.count("write_user", ids.public("user", user.id))
         if told or decision.writes:
             is_rare = told is not None or decision.outcome != "rotation"
             return _Step(request, session, user, decision, is_rare=is_rare)

@@ -150,11 +150,13 @@ class Sessions:
         user_id, session_id = owner(claims)
         now = self._clock()
         async with self._store.begin() as tx:
-            require_living(await tx.session(user_id, session_id, lock=True), now)
+            session = require_living(await tx.session(user_id, session_id, lock=True), now)
             if patch is not None:
-                merged = policy.bounded(policy.merge(await tx.session_data(user_id, session_id), patch))
-                await tx.put_session_data(user_id, session_id, merged)
-            if name is not None:
+                data = await tx.session_data(user_id, session_id)
+                merged = policy.bounded(policy.merge(data, patch))
+                if not policy.same_json(data, merged):
+                    await tx.put_session_data(user_id, session_id, merged)
+            if name is not None and name != session.device_name:
                 await tx.name_device(user_id, session_id, name)
         return await self.current(claims)
 

@@ -99,8 +99,22 @@ class Settings(BaseSettings):
     login_per_address: int = Field(
         30, ge=1, le=100_000, description="Logins a minute of one address (IPv6: /64)."
     )
-    signup_per_address: int = Field(10, ge=1, le=100_000, description="Sign-ups an hour of one address.")
+    signup_per_address: int = Field(
+        10, ge=1, le=100_000, description="Sign-ups and new usernames an hour of one address."
+    )
     refresh_per_session: int = Field(120, ge=5, le=100_000, description="Renewals a minute of one session.")
+    password_checks_per_user: int = Field(
+        20,
+        ge=3,
+        le=100_000,
+        description="Password checks a minute of one user, right or wrong; of one address 5 times as many.",
+    )
+    writes_per_session: int = Field(
+        60,
+        ge=1,
+        le=100_000,
+        description="Changing requests a minute of one session; of one user 5 times as many.",
+    )
     login_failures: int = Field(
         10, ge=3, le=100, description="Wrong passwords for an account from one address, or on a known device."
     )

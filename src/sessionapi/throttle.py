@@ -58,18 +58,46 @@ class Throttle:
         """Count a sign-up of this network, in memory, or raise RateLimited."""
         self._memory.count("signup", network(client.ip))
 
+    def count_new_name(self, user_id: UUID, client: Client) -> None:
+        """Count that a user wants another name, in memory, or raise RateLimited.
+
+        The response tells whether the name is taken, as a sign-up's does, so the network's limit is the same.
+        """
+        self._memory.count("signup", user_id.hex)
+        self._memory.count("signup", network(client.ip))
+
+    def count_reset(self, user_id: UUID) -> None:
+        """Count the hash of a password reset of a user, in memory, or raise RateLimited."""
+        self._memory.count("attempt", f"reset {user_id.hex}")
+
+    def count_write(self, user_id: str, session_id: str) -> None:
+        """Count a request of a session that may change something, in memory, or raise RateLimited."""
+        self._memory.count("write", session_id)
+        self._memory.count("write_user", user_id)
+
     async def reserve_login(
         self, tx: Tx, user_id: UUID | None, typed: str, device_token: str | None, client: Client
     ) -> Try:
         """Reserve a login: under the device if this user is known on it, else under network and account."""
         device = self._device_tokens.read(device_token, user_id) if user_id else None
         if user_id and device:
-            return await self._reserve(tx, self._keys.of_device(user_id, device), user_id)
-        return await self._reserve(tx, self._keys.of_stranger(user_id or typed, client.ip), user_id)
+            tried = await self._reserve(tx, self._keys.of_device(user_id, device), user_id)
+            self._memory.count("attempt", f"device {user_id.hex}")
+            return tried
+        tried = await self._reserve(tx, self._keys.of_stranger(user_id or typed, client.ip), user_id)
+        self._memory.count("attempt", tried.buckets.in_a_row.key.hex())
+        return tried
 
-    async def reserve_in_session(self, tx: Tx, user_id: UUID, session_id: UUID) -> Try:
-        """Reserve a try inside of a living session, where no stranger can use the account's tries up."""
-        return await self._reserve(tx, self._keys.of_session(session_id), user_id)
+    async def reserve_in_session(self, tx: Tx, user_id: UUID, session_id: UUID, client: Client) -> Try:
+        """Reserve an attempt in an active session, where no stranger can use the account's attempts up.
+
+        All sessions of the user share one window. It is counted in last, so that wrong passwords that are
+        refused in one session do not use up the window of the others.
+        """
+        tried = await self._reserve(tx, self._keys.of_session(session_id), user_id)
+        self._memory.count("attempt", f"session {user_id.hex}")
+        self._memory.count("attempt_address", network(client.ip))
+        return tried
 
     async def failed(self, tried: Try, client: Client) -> None:
         """Leave a failed try reserved, and tell the audit log if it was about an account.

@@ -15,7 +15,9 @@ from sessionapi.errors import (
     UsernameTaken,
     ValidationFailed,
 )
+from sessionapi.hash_pool import Place
 from sessionapi.issuer import Tokens
+from sessionapi.limits import network
 from sessionapi.model import Client, User
 from sessionapi.password_rules import PasswordRules
 from sessionapi.passwords import Passwords
@@ -58,7 +60,9 @@ class Users:
         self._rules.refuse_guessable(password, name, email)
         self._throttle.count_signup(device.client)  # before anybody else is asked
         await self._rules.refuse_weak(password, name, email)
-        hashed = await self._passwords.hash(password)
+        with self._passwords.place(network(device.client.ip)) as place:
+            place.assign(key)
+            hashed = await self._passwords.hash(password, place)
         now = self._clock()
         user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
         async with self._store.begin() as tx:
@@ -74,9 +78,9 @@ class Users:
         a reservation in the database, a hash.
         """
         self._throttle.count_login(device.client)
-        with self._passwords.place():
-            found, tried = await self._reserve(username, device)
-            user = await self._authenticate(found, password, tried, device.client)
+        with self._passwords.place(network(device.client.ip)) as place:
+            found, tried = await self._reserve(username, device, place)
+            user = await self._authenticate(found, password, tried, device.client, place)
         now = self._clock()
         async with self._store.begin() as tx:
             if await tx.lock_user(user.id, user.credential_version):
@@ -87,7 +91,8 @@ class Users:
     async def reauthenticate(self, user_id: UUID, session_id: UUID, password: str, client: Client) -> Tokens:
         """Confirm the password in a living session, which moves its `auth_time`."""
         user = await self._get(user_id)
-        tried = await self._verify_in_session(user, session_id, password, client)
+        with self._passwords.place(user_id) as place:
+            tried = await self._verify_in_session(user, session_id, password, client, place)
         now = self._clock()
         async with self._store.begin() as tx:
             if await tx.lock_user(user.id, user.credential_version):
@@ -104,8 +109,9 @@ class Users:
         """
         user = await self._get(user_id)
         await self._rules.refuse_weak(new, user.username, user.email, "new_password")
-        await self._verify_in_session(user, session_id, current, client)
-        hashed = await self._passwords.hash(new)
+        with self._passwords.place(user_id) as place:
+            await self._verify_in_session(user, session_id, current, client, place)
+            hashed = await self._passwords.hash(new, place)
         now = self._clock()
         async with self._store.begin() as tx:
             if await tx.lock_user(user.id, user.credential_version):
@@ -116,22 +122,26 @@ class Users:
                 return await self._sessions.renew_secret(tx, user, session_id, now)
         raise InvalidCredentials
 
-    async def _verify_in_session(self, user: User, session_id: UUID, password: str, client: Client) -> Try:
-        """Verify a password that is shown again in a living session, which has tries of its own."""
-        with self._passwords.place():
-            async with self._store.begin() as tx:
-                tried = await self._throttle.reserve_in_session(tx, user.id, session_id)
-            await self._authenticate(user, password, tried, client)
+    async def _verify_in_session(
+        self, user: User, session_id: UUID, password: str, client: Client, place: Place
+    ) -> Try:
+        """Verify a password that is sent again in an active session, which has attempts of its own."""
+        async with self._store.begin() as tx:
+            tried = await self._throttle.reserve_in_session(tx, user.id, session_id, client)
+            place.assign(user.id)
+        await self._authenticate(user, password, tried, client, place)
         return tried
 
-    async def _authenticate(self, user: User | None, password: str, tried: Try, client: Client) -> User:
+    async def _authenticate(
+        self, user: User | None, password: str, tried: Try, client: Client, place: Place
+    ) -> User:
         """Return the enabled user whose password this is.
 
         An unknown user, one without a password, a disabled one and a wrong password cost one hash each and
         look alike (ASVS 6.3.8).
         """
         hashed = user.password_hash if user else None
-        right, upgraded = await self._passwords.verify(password, hashed)
+        right, upgraded = await self._passwords.verify(password, hashed, place)
         if user is None or hashed is None or not right or user.disabled_at is not None:
             await self._throttle.failed(tried, client)
             raise InvalidCredentials
@@ -144,13 +154,18 @@ class Users:
         """Add the token by which the user will be known on this device."""
         return replace(tokens, device_token=self._device_tokens.issue(tokens.user.id, device.token))
 
-    async def _reserve(self, username: str, device: Device) -> tuple[User | None, Try]:
-        """Find the user of a name and reserve the try, in one transaction that is durable before the hash."""
-        key = _key(username)
+    async def _reserve(self, username: str, device: Device, place: Place) -> tuple[User | None, Try]:
+        """Find the user of a name and reserve the try, in one transaction that is durable before the hash.
+
+        Without room for the user nothing is counted: the refusal rolls back.
+        """
+        key = key_of(username)
         async with self._store.begin() as tx:
             found = await tx.user_by_name(key) if key else None
             user_id, typed = found.id if found else None, key or username
-            return found, await self._throttle.reserve_login(tx, user_id, typed, device.token, device.client)
+            tried = await self._throttle.reserve_login(tx, user_id, typed, device.token, device.client)
+            place.assign(user_id or typed)
+        return found, tried
 
     async def _get(self, user_id: UUID) -> User:
         async with self._store.read() as tx:
@@ -160,7 +175,7 @@ class Users:
         return user
 
 
-def _key(username: str) -> str | None:
+def key_of(username: str) -> str | None:
     """Return the key of a typed name, or None if nobody can have it: it may be no text for the database."""
     try:
         return normalise(username)[1]

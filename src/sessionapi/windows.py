@@ -5,7 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from sessionapi.clock import Clock
-from sessionapi.limits import Limits, Policy, refusal
+from sessionapi.limits import MANY, Limits, Policy, refusal
 from sessionapi.metrics import Metrics
 
 MAX_KEYS = 100_000
@@ -13,20 +13,24 @@ MAX_KEYS = 100_000
 
 
 class MemoryLimits:
-    """A moving window for each address at the login and the sign-up, and for each session that refreshes."""
+    """A sliding window for each address, user or session that is limited in memory."""
 
     def __init__(self, limits: Limits, clock: Clock, metrics: Metrics, *, enabled: bool) -> None:
         self._windows: dict[Policy, Windows] = {
             "login": Windows(limits.login_per_address, 60),
             "signup": Windows(limits.signup_per_address, 3600),
             "refresh": Windows(limits.refresh_per_session, 60),
+            "attempt": Windows(limits.password_checks_per_user, 60),
+            "attempt_address": Windows(MANY * limits.password_checks_per_user, 60),
+            "write": Windows(limits.writes_per_session, 60),
+            "write_user": Windows(MANY * limits.writes_per_session, 60),
         }
         self._clock = clock
         self._metrics = metrics
         self._enabled = enabled
 
     def count(self, policy: Policy, key: str) -> None:
-        """Count one try of an address or a session, or raise RateLimited, which counts nothing."""
+        """Count one attempt of an address, a user or a session, or raise RateLimited and count nothing."""
         if not self._enabled:
             return
         windows = self._windows[policy]

@@ -129,7 +129,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         all_sessions=AllSessions(store, sessions, clock),
         throttle=throttle,
         users=Users(store, passwords, strength, throttle, devices, sessions, clock, signup_open=signup_open),
-        accounts=Accounts(store, passwords, strength, sessions, policy, clock),
+        accounts=Accounts(store, passwords, strength, throttle, sessions, policy, clock),
         refreshes=Refreshes(store, issuer, sessions, policy, memory, clock, metrics),
         purge=Purge(store, clock, timedelta(seconds=settings.keep_ended)),
         leaving=Event(),

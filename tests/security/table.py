@@ -43,6 +43,10 @@ LINES = {
     "input": ("input", "hostile bodies are a 4xx problem"),
     "identity": ("identity", "one name in any case, width and composition"),
     "admin": ("admin", "the role is read from the live row"),
+    "load": (
+        "load",
+        "every route that hashes or writes is limited per user and address, right or wrong",
+    ),
     "supply": ("supply", "pinned with hashes"),
 }
 

@@ -43,7 +43,11 @@ async def under_attack(
 ) -> AsyncIterator[tuple[Running, list[httpx.AsyncClient]]]:
     """The app with its counters on, and clients at fifty addresses."""
     settings = make_settings(
-        throttle=True, login_per_address=100_000, signup_per_address=1000, hash_threads=16
+        throttle=True,
+        login_per_address=100_000,
+        signup_per_address=1000,
+        password_checks_per_user=100_000,
+        hash_threads=16,
     )
     async with running(settings, clock) as service, contextlib.AsyncExitStack() as stack:
         app = service.client._transport.app

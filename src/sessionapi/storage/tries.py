@@ -54,15 +54,16 @@ class TryQueries:
         """Forget counts, one by one in the order of their reservation."""
         await self._connection.execute(_CLEAR, _keys(buckets))
 
-    async def clear_tries_of(self, user_id: UUID) -> None:
-        """Forget all counts of a user."""
+    async def clear_tries_of(self, user_id: UUID) -> int:
+        """Forget all counts of a user; return how many there were."""
         chosen = (
             sa.select(tries.c.bucket)
             .where(tries.c.user_id == user_id)
             .order_by(tries.c.bucket)
             .with_for_update()
         )
-        await self._connection.execute(sa.delete(tries).where(tries.c.bucket.in_(chosen)))
+        deleted = await self._connection.execute(sa.delete(tries).where(tries.c.bucket.in_(chosen)))
+        return deleted.rowcount
 
     async def full_buckets(self, buckets: Sequence[bytes], quota: int) -> set[bytes]:
         """Return those of the counts that have reached a quota."""

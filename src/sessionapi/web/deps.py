@@ -17,6 +17,7 @@ from sessionapi.web.sent import header
 from sessionapi.wiring import App
 
 _MAX_USER_AGENT = 512
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def app_of(request: Request) -> App:
@@ -76,8 +77,14 @@ class AccessToken(SecurityBase):
         self.scheme_name = self.NAME
 
     async def __call__(self, request: Request) -> Claims:
-        """Return the claims of the token, or raise what is wrong with it."""
-        return await access(request)
+        """Return the claims of the token, or raise what is wrong with it.
+
+        A request that may change something is counted here, so that no route can forget it.
+        """
+        claims = await access(request)
+        if request.method not in _SAFE_METHODS:
+            app_of(request).throttle.count_write(claims.user_id, claims.session_id)
+        return claims
 
 
 async def access(request: Request) -> Claims:

@@ -39,6 +39,8 @@ BEARER = (
     "session_revoked",
     "session_expired",
 )
+WRITES = (*BEARER, "rate_limited")
+"""The refusals of a route that takes an access token and may change something."""
 BODY = ("malformed_body", "payload_too_large", "unsupported_media_type", "validation_failed")
 STORE = ("unavailable",)
 BUSY = ("rate_limited", "overloaded")

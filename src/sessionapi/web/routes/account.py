@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from sessionapi.sessions import owner
 from sessionapi.web.bodies import Answer
 from sessionapi.web.deps import AccessToken, Bearer, From, Parts, access
-from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, answers
+from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, WRITES, answers
 from sessionapi.web.routes.login import hand_out
 from sessionapi.web.schemas import (
     MeIn,
@@ -45,14 +45,14 @@ async def me(claims: Bearer, parts: Parts, response: Response) -> MeOut:
     "/me",
     operation_id="updateMe",
     summary="Change my name, e-mail or preferences",
-    responses=answers(*BEARER, "reauthentication_required", "username_taken", "not_found", *BODY, *STORE),
+    responses=answers(*WRITES, "reauthentication_required", "username_taken", "not_found", *BODY, *STORE),
 )
 async def update_me(body: MeIn, claims: Bearer, parts: Parts, client: From) -> MeOut:
     """Change what is given. A new name or e-mail needs a login in the last five minutes."""
     given = body.model_dump(exclude_unset=True)
     if given.keys() & {"username", "email"}:
         parts.accounts.require_recent(claims)
-    return me_out(await parts.accounts.change(owner(claims)[0], client, given))
+    return me_out(await parts.accounts.change(owner(claims)[0], client, given, by_owner=True))
 
 
 @router.delete(
@@ -60,7 +60,7 @@ async def update_me(body: MeIn, claims: Bearer, parts: Parts, client: From) -> M
     operation_id="deleteMe",
     status_code=204,
     summary="Delete my account",
-    responses=answers(*BEARER, "reauthentication_required", "not_found", *STORE),
+    responses=answers(*WRITES, "reauthentication_required", "not_found", *STORE),
 )
 async def delete_me(claims: Bearer, parts: Parts, client: From) -> None:
     """Empty the account and end its sessions. It needs a login in the last five minutes."""
@@ -96,7 +96,7 @@ async def change_password(body: PasswordIn, claims: Bearer, parts: Parts, client
     operation_id="resetPassword",
     status_code=204,
     summary="Set a new password with a one-time token",
-    responses=answers("weak_password", "csrf_rejected", "overloaded", *BODY, *STORE),
+    responses=answers("weak_password", "csrf_rejected", *BUSY, *BODY, *STORE),
 )
 async def reset_password(body: PasswordResetIn, parts: Parts, client: From) -> None:
     """Set a new password and end all sessions. The token lives for 30 minutes and works once."""

@@ -60,7 +60,7 @@ async def get_user(user_id: str, admin: Admin, parts: Parts, response: Response)
     "/users/{user_id}",
     operation_id="adminUpdateUser",
     summary="Disable, enable, unlock, set roles or claims",
-    responses=answers(*REFUSED, "not_found", *BODY),
+    responses=answers("rate_limited", *REFUSED, "not_found", *BODY),
 )
 async def update_user(
     user_id: str, body: AdminUserIn, admin: Admin, parts: Parts, client: From
@@ -83,7 +83,7 @@ async def update_user(
     operation_id="adminDeleteUser",
     status_code=204,
     summary="Delete a user",
-    responses=answers(*REFUSED, "not_found"),
+    responses=answers("rate_limited", *REFUSED, "not_found"),
 )
 async def delete_user(user_id: str, admin: Admin, parts: Parts, client: From) -> None:
     """Empty the account and end its sessions."""
@@ -118,7 +118,7 @@ async def list_sessions(
     "/users/{user_id}/sessions",
     operation_id="adminRevokeSessions",
     summary="End all sessions of a user",
-    responses=answers(*REFUSED, "not_found"),
+    responses=answers("rate_limited", *REFUSED, "not_found"),
 )
 async def revoke_sessions(user_id: str, admin: Admin, parts: Parts, client: From) -> RevokedOut:
     """End them and answer how many there were."""
@@ -131,7 +131,7 @@ async def revoke_sessions(user_id: str, admin: Admin, parts: Parts, client: From
     operation_id="adminRevokeSession",
     status_code=204,
     summary="End one session of a user",
-    responses=answers(*REFUSED, "not_found"),
+    responses=answers("rate_limited", *REFUSED, "not_found"),
 )
 async def revoke_session(user_id: str, session_id: str, admin: Admin, parts: Parts, client: From) -> None:
     """End a living session."""

@@ -22,7 +22,7 @@ from sessionapi.web.deps import (
     cursor,
     id_in_path,
 )
-from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, answers
+from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, WRITES, answers
 from sessionapi.web.routes.login import hand_out
 from sessionapi.web.schemas import (
     CurrentIn,
@@ -142,7 +142,7 @@ async def list_sessions(
     "/sessions",
     operation_id="revokeSessions",
     summary="End all my sessions, or all others",
-    responses=answers(*BEARER, "validation_failed", *STORE),
+    responses=answers(*WRITES, "validation_failed", *STORE),
 )
 async def revoke_sessions(
     claims: Bearer,
@@ -172,7 +172,7 @@ async def current_session(claims: Bearer, parts: Parts, response: Response) -> C
     "/sessions/current",
     operation_id="updateCurrentSession",
     summary="Merge into this session's data, name this device",
-    responses=answers(*BEARER, *BODY, *STORE),
+    responses=answers(*WRITES, *BODY, *STORE),
 )
 async def update_current_session(body: CurrentIn, claims: Bearer, parts: Parts) -> CurrentOut:
     """Merge `data` by RFC 7396; at most 4 KiB are kept. Two patches at once lose nothing."""
@@ -196,7 +196,7 @@ async def reauthenticate(body: ReauthenticateIn, claims: Bearer, parts: Parts, c
     operation_id="revokeSession",
     status_code=204,
     summary="End one of my sessions",
-    responses=answers(*BEARER, "not_found", "validation_failed", *STORE),
+    responses=answers(*WRITES, "not_found", "validation_failed", *STORE),
 )
 async def revoke_session(session_id: str, claims: Bearer, parts: Parts, client: From) -> None:
     """End a living session of mine; whatever else the id is, it is not found."""
