@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from sessionapi import audit, ids, refresh_token
 from sessionapi.limits import Bucket, Buckets
-from sessionapi.model import Client, ServiceToken
+from sessionapi.model import Client, RevocationMark, ServiceToken
 from sessionapi.policy import Attempt, Decision
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.storage import Tx
@@ -17,7 +17,7 @@ from sessionapi.storage.batched import Rotation
 from sessionapi.storage.copies import CopyQueries
 from tests.conftest import Running
 
-SMALL = ("signing_keys", "service_tokens")
+SMALL = ("signing_keys", "service_tokens", "revocation_marks", "greatest_mark")
 """Tables of a handful of rows, which are read whole."""
 
 
@@ -80,6 +80,7 @@ async def drive(tx: Tx, service: Running, user) -> None:
     key = replace((await tx.signing_keys())[0], id=ids.new_id(), state="next")
     service_token = ServiceToken(ids.new_id(), "shop", bytes(32), now)
     where = (user.id, session.id)
+    mark = RevocationMark(ids.last_id_at(now), now, "revoked_by_admin")
     calls = {
         "insert_user": (replace(user, id=ids.new_id()), "bob"),
         "user_by_name": ("ada",),
@@ -122,6 +123,12 @@ async def drive(tx: Tx, service: Running, user) -> None:
         "session_data": where,
         "put_session_data": (*where, {}),
         "purge_sessions": (now - timedelta(days=7), 500),
+        "revocation_marks": (),
+        "insert_mark": (mark,),
+        "end_marked": (mark, now, 500),
+        "count_marked": (mark,),
+        "finish_marks": (mark.up_to, now),
+        "delete_marks": ([mark],),
         "now": (),
         "signing_keys": (),
         "insert_key": (key,),
@@ -151,9 +158,11 @@ async def drive(tx: Tx, service: Running, user) -> None:
 ELSEWHERE = {
     "all_living_sessions",
     "owners_of_living",
+    "newest_session_id",
     *(name for name in vars(CopyQueries) if name[0] != "_"),
 }
-"""Driven with plans of their own in test_cli_sessions.py; a copy reads whole tables."""
+"""Driven with plans of their own in test_cli_sessions.py; a copy reads whole tables, and so does a command
+that ends all sessions once."""
 
 
 async def test_no_query_scans_a_table_or_sorts_what_it_read(service: Running, asked):

@@ -1,19 +1,17 @@
-"""The sessions of everybody, as the command line lists and ends them.
-
-They end by the very operations that end those of one user.
-"""
+"""The sessions of all users, as the command line lists and ends them."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from sessionapi.clock import Clock
+from sessionapi.marks import Marks, Progress
 from sessionapi.model import Client, RevokeReason, Session
 from sessionapi.sessions import Sessions
 from sessionapi.storage import Store
-from sessionapi.storage.all_sessions import FIRST_KEY, SessionKey
+from sessionapi.storage.marks import FIRST_KEY, SessionKey
 
 BATCH = 500
-"""Users who are read at once."""
+"""Users who are read, or rows that are written, at once."""
 
 
 class AllSessions:
@@ -22,6 +20,7 @@ class AllSessions:
     def __init__(self, store: Store, sessions: Sessions, clock: Clock, batch: int = BATCH) -> None:
         self._store = store
         self._sessions = sessions
+        self._marks = Marks(store, sessions.revocations, clock, batch)
         self._clock = clock
         self._batch = batch
 
@@ -35,26 +34,42 @@ class AllSessions:
         last = found[:limit][-1:]
         return found[:limit], (last[0].user_id, last[0].id) if len(found) > limit else None
 
-    async def revoke(self, reason: RevokeReason, client: Client, older_than: timedelta | None = None) -> int:
-        """End everybody's living sessions, or the older ones; return how many there were.
+    async def revoke(
+        self,
+        reason: RevokeReason,
+        client: Client,
+        older_than: timedelta | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """End all active sessions, or the older ones; return how many there were.
 
-        User by user, each in a transaction of its own, so that nobody waits for all of it: if it is
-        interrupted, those that were ended stay so, and it can be done again.
+        One mark ends them in every process, and then their rows are written in batches. If it is interrupted,
+        the sessions are ended all the same, and a running server writes the remaining rows.
         """
         now = self._clock()
-        before = None if older_than is None else now - older_than
-        ended, owners = 0, await self._owners(now, before)
+        if older_than is None:
+            await self._marks.end_all(reason)
+            return await self._marks.finish(progress)
+        await self._marks.end_older(now - older_than, reason)
+        ended = await self._marks.finish(progress)
+        return ended + await self._revoke_rest(now, now - older_than, reason, client)
+
+    async def _revoke_rest(
+        self, now: datetime, created_before: datetime, reason: RevokeReason, client: Client
+    ) -> int:
+        """End, one by one, sessions that began before a moment although their ids are of a later one.
+
+        There are few: an id is made a moment after the time at which its session began was taken.
+        """
+        ended, owners = 0, await self._owners(now, created_before)
         while owners:
             for user_id in owners:
-                if before is None:
-                    ended += await self._sessions.revoke_all(user_id, reason, client)
-                else:
-                    ended += await self._sessions.revoke_older(user_id, before, reason, client)
-            owners = await self._owners(now, before, owners[-1])
+                ended += await self._sessions.revoke_older(user_id, created_before, reason, client)
+            owners = await self._owners(now, created_before, owners[-1])
         return ended
 
     async def _owners(
-        self, now: datetime, created_before: datetime | None, after: UUID = FIRST_KEY[0]
+        self, now: datetime, created_before: datetime, after: UUID = FIRST_KEY[0]
     ) -> list[UUID]:
         async with self._store.read() as tx:
             return await tx.owners_of_living(now, self._batch, after, created_before)

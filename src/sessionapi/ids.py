@@ -4,6 +4,7 @@ Ids are names, never secrets: whoever knows one has learnt nothing that opens an
 """
 
 import secrets
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -12,11 +13,44 @@ from typeid import TypeID, base32
 from typeid.errors import TypeIDException
 
 Kind = Literal["user", "sess", "key", "event"]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def new_id() -> UUID:
     """Return a UUIDv7 (RFC 9562): unique, and roughly ordered by time, so that indexes grow at one end."""
     return uuid_utils.compat.uuid7()
+
+
+def new_id_after(last: UUID) -> UUID:
+    """Return a UUIDv7 of the millisecond after that of `last`, so that it sorts after it."""
+    random = secrets.randbits(74)
+    return _version_7(_milliseconds(last) + 1, random)
+
+
+def last_id_at(moment: datetime) -> UUID:
+    """Return the greatest UUIDv7 of a moment's millisecond."""
+    return _version_7((moment - _EPOCH) // timedelta(milliseconds=1), 2**74 - 1)
+
+
+def last_id_before(moment: datetime) -> UUID:
+    """Return the greatest UUIDv7 of the millisecond before that of a moment."""
+    return last_id_at(moment - timedelta(milliseconds=1))
+
+
+def last_id_of_next_millisecond(last: UUID) -> UUID:
+    """Return the greatest UUIDv7 of the millisecond after that of `last`."""
+    return _version_7(_milliseconds(last) + 1, 2**74 - 1)
+
+
+def _milliseconds(value: UUID) -> int:
+    """Return the first 48 bits of a UUIDv7: milliseconds since 1970."""
+    return value.int >> 80
+
+
+def _version_7(milliseconds: int, rest: int) -> UUID:
+    """Return a UUIDv7 (RFC 9562, 5.7): 48 bits of time, the version, 12 bits, the variant, 62 bits."""
+    high, low = divmod(rest, 2**62)
+    return UUID(int=milliseconds << 80 | 7 << 76 | high << 64 | 2 << 62 | low)
 
 
 def new_secret(size: int = 16) -> bytes:

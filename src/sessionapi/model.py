@@ -107,6 +107,20 @@ class EndedSession:
 
 
 @dataclass(frozen=True, slots=True)
+class RevocationMark:
+    """One record that ends many sessions: all whose id is `up_to` or sorts before it.
+
+    Session ids are UUIDv7, so they sort by the time at which the sessions began. `finished_at` is None until
+    the rows of these sessions say so too.
+    """
+
+    up_to: UUID
+    at: datetime
+    reason: RevokeReason
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceToken:
     """A credential of another service, by the name that it was given; of its text only a digest is kept."""
 

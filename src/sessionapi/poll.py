@@ -1,8 +1,8 @@
 """How processes on one database agree: each reads, twice a second, what was revoked and the key ring.
 
-Every poll reads *all* that was revoked within the window again, and takes it over idempotently. So a
-transaction that commits late is never missed, as it would be behind a cursor, and nothing has to be caught up
-with after a failure.
+Every poll reads *all* that was revoked one by one within the window again, and the marks that end many
+sessions with one row each, and takes them over idempotently. So a transaction that commits late is never
+missed, as it would be behind a cursor, and nothing has to be caught up with after a failure.
 """
 
 import asyncio
@@ -75,9 +75,10 @@ class Poll:
         asked_at = self._clock()
         async with self._store.read() as tx:
             theirs = await tx.now()
-            ended = await tx.revoked_since(asked_at - WINDOW)
+            marks = await tx.revocation_marks()
+            ended = await tx.revoked_since(asked_at - WINDOW, [mark.at for mark in marks])
             ring = await tx.signing_keys()
-        self._revocations.take(ended)
+        self._revocations.take(ended, marks)
         problem = self._take(ring)  # also with a clock that is off: a dropped key must be known
         self._note(self._skew(theirs, asked_at) or problem)
         self._succeeded = began

@@ -1,16 +1,25 @@
-"""The sessions that were ended lately, in memory, so that their access tokens are refused without a query."""
+"""The sessions that ended recently, in memory, so that their access tokens are refused without a query.
+
+A session that ends alone has an entry, for as long as one of its access tokens could be valid. When many end
+at once, one mark stands for all of them: it ends each session whose id is the mark's or sorts before it. An
+id begins with the time at which its session began, and its text sorts as its bytes do, so a check is one
+comparison. The time in `iat` would not do: another process, which has not seen the mark yet, may renew an
+old session after it.
+"""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from sessionapi import ids
 from sessionapi.clock import Clock
-from sessionapi.model import EndedSession, RevokeReason
+from sessionapi.model import EndedSession, RevocationMark, RevokeReason
 
 WINDOW = timedelta(seconds=315)
-"""The longest access token (300 s) and 15 s: after that no token of an ended session is alive."""
+"""The longest access token (300 s) and 15 s: after that no token of an ended session is valid."""
 
 
 class Revocations:
@@ -20,45 +29,79 @@ class Revocations:
         self._clock = clock
         self._ended_at: dict[UUID, datetime] = {}
         self._reasons: dict[str, RevokeReason] = {}
-        self._version: str | None = None
+        self._digest = 0
+        self._mark: RevocationMark | None = None
+        self._marked_up_to = ""
+        self._body: tuple[str, bytes] | None = None
 
     def add(self, session_ids: Iterable[UUID], reason: RevokeReason) -> None:
         """Refuse the access tokens of these sessions from now on."""
         now = self._clock()
         self._note(EndedSession(session_id, reason, now) for session_id in session_ids)
 
-    def take(self, ended: Iterable[EndedSession]) -> None:
+    def add_mark(self, mark: RevocationMark) -> None:
+        """Refuse the access tokens of all sessions up to a mark; a smaller one changes nothing."""
+        if self._mark is None or mark.up_to > self._mark.up_to:
+            self._mark, self._marked_up_to = mark, ids.public("sess", mark.up_to)
+
+    def take(self, ended: Iterable[EndedSession], marks: Sequence[RevocationMark] = ()) -> None:
         """Take over what was ended, here or elsewhere, and forget what is older than the window.
 
-        Doing so twice changes nothing.
+        Doing so twice changes nothing. What a mark has ended needs no entry.
         """
+        for mark in marks:
+            self.add_mark(mark)
         self._note(ended)
-        self._drop_older_than(self._clock() - WINDOW)
+        self._forget(self._clock() - WINDOW, {mark.at for mark in marks})
 
     def reason(self, session_id: str) -> RevokeReason | None:
         """Return how a session was ended, by its outside id, or None."""
-        return self._reasons.get(session_id)
+        reason = self._reasons.get(session_id)
+        if reason is None and self._mark is not None and session_id <= self._marked_up_to:
+            return self._mark.reason
+        return reason
 
     def all(self) -> Mapping[str, RevokeReason]:
-        """Return the whole window: outside ids with their reasons."""
+        """Return the sessions that ended alone within the window: outside ids with their reasons."""
         return dict(self._reasons)
 
     @property
+    def mark(self) -> tuple[str, RevokeReason] | None:
+        """The outside id up to which all sessions are ended, and why."""
+        return None if self._mark is None else (self._marked_up_to, self._mark.reason)
+
+    @property
     def version(self) -> str:
-        """A text that is the same as long as the window is, in every process."""
-        if self._version is None:
-            self._version = hashlib.sha256(",".join(sorted(self._reasons)).encode()).hexdigest()[:32]
-        return self._version
+        """A text that changes with the entries and the mark, and is the same in every process."""
+        text = f"{self._digest:x}.{self._marked_up_to}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def body(self, keys: str) -> bytes:
+        """Return the JSON of `/revocations`, made once for each version; `keys` is that of the key ring."""
+        version = f"{self.version}.{keys}"
+        if self._body is None or self._body[0] != version:
+            revoked = [{"session_id": each, "reason": reason} for each, reason in self._reasons.items()]
+            members = {"revoked": revoked, "keys": keys, "window": int(WINDOW.total_seconds())}
+            if self.mark is not None:
+                members["revoked_up_to"] = dict(zip(("session_id", "reason"), self.mark, strict=True))
+            self._body = version, to_json(members)
+        return self._body[1]
 
     def _note(self, ended: Iterable[EndedSession]) -> None:
         for session in ended:
             if session.id not in self._ended_at:
                 self._ended_at[session.id] = session.at
                 self._reasons[ids.public("sess", session.id)] = session.reason
-                self._version = None
+                self._digest ^= _digest(session.id)
 
-    def _drop_older_than(self, moment: datetime) -> None:
-        for session_id in [each for each, at in self._ended_at.items() if at < moment]:
+    def _forget(self, moment: datetime, marked_at: set[datetime]) -> None:
+        gone = [each for each, at in self._ended_at.items() if at < moment or at in marked_at]
+        for session_id in gone:
             del self._ended_at[session_id]
             del self._reasons[ids.public("sess", session_id)]
-            self._version = None
+            self._digest ^= _digest(session_id)
+
+
+def _digest(session_id: UUID) -> int:
+    """Return a number of 256 bits, so that the XOR of many says which there are, in any order."""
+    return int.from_bytes(hashlib.sha256(session_id.bytes).digest())

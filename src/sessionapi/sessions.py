@@ -58,7 +58,7 @@ class Sessions:
         self._issuer = issuer
         self._checks = checks
         self._policy = the_policy
-        self._revocations = revocations
+        self.revocations = revocations
         self._clock = clock
         self._new_secret = new_secret
 
@@ -72,8 +72,7 @@ class Sessions:
         over = await tx.least_recently_seen(user.id, now, keep=self._policy.sessions_per_user - 1)
         await self.end(tx, user.id, over, "session_limit", now, device.client)
         secret = self._new_secret()
-        session = self._new_session(user.id, secret, device, now)
-        await tx.insert_session(session)
+        session = await tx.insert_session(self._new_session(user.id, secret, device, now))
         await tx.record(
             audit.event("session.started", now, user_id=user.id, session_id=session.id, client=device.client)
         )
@@ -204,7 +203,7 @@ class Sessions:
         ended = await tx.revoke(user_id, session_ids, reason, now) if session_ids else []
         told: dict[str, Any] = {"user_id": user_id, "client": client, "details": {"reason": reason}}
         await tx.record(*(audit.event("session.ended", now, session_id=each, **told) for each in ended))
-        tx.after_commit(lambda: self._revocations.add(ended, reason))
+        tx.after_commit(lambda: self.revocations.add(ended, reason))
         return ended
 
     async def _why_dead(self, tx: Tx, user_id: UUID, session_id: UUID, now: datetime) -> SessionApiError:

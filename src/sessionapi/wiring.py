@@ -19,6 +19,7 @@ from sessionapi.issuer import Issuer
 from sessionapi.keyring import KeyRing
 from sessionapi.keys import Keys
 from sessionapi.limits import BucketKeys, Limits
+from sessionapi.marks import Marks
 from sessionapi.metrics import Metrics
 from sessionapi.password_rules import PasswordRules
 from sessionapi.passwords import Passwords
@@ -50,6 +51,7 @@ class App:
     ring: KeyRing
     keys: Keys
     revocations: Revocations
+    marks: Marks
     poll: Poll
     checks: Checks
     service_tokens: ServiceTokens
@@ -121,6 +123,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         ring=ring,
         keys=keys,
         revocations=revocations,
+        marks=Marks(store, revocations, clock),
         poll=poll,
         checks=checks,
         service_tokens=ServiceTokens(store, clock),

@@ -13,6 +13,7 @@ from sessionapi import __version__, ids, members, settings, settings_table
 from sessionapi.cli import copy_database, keys, lists, parts, serve, service_tokens, sessions, terminal, users
 from sessionapi.errors import SessionApiError
 from sessionapi.model import Event
+from sessionapi.purge import Purged
 from sessionapi.storage import migrations
 from sessionapi.wiring import App
 
@@ -69,10 +70,15 @@ def migrate(
 @app.command()
 def purge() -> None:
     """Delete what nobody needs any more, and print how much it was. A running server does so by itself."""
-    gone = parts.run(lambda it: it.purge.run())
+    gone = parts.run(_purge)
     typer.echo(f"sessions             {gone.sessions}")
     typer.echo(f"emptied accounts     {gone.users}")
     typer.echo(f"dead password resets {gone.password_resets}")
+
+
+async def _purge(app: App) -> Purged:
+    await app.marks.tidy()
+    return await app.purge.run()
 
 
 @app.command()

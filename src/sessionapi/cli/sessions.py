@@ -9,6 +9,7 @@ import typer
 from sessionapi import ids, members
 from sessionapi.cli import lists
 from sessionapi.cli.parts import NOBODY, find, run
+from sessionapi.cli.terminal import say
 from sessionapi.errors import NotFound, ValidationFailed
 from sessionapi.members import Members
 from sessionapi.model import Session
@@ -18,6 +19,8 @@ COLUMNS = ("user_id", "id", "device_name", "ip", "created_at", "last_seen_at")
 """As many as a terminal of 80 columns has room for beside two ids; JSON has all."""
 SECONDS = {"d": 86_400, "h": 3600, "m": 60, "s": 1, "": 1}
 LONGEST = 36_500 * 86_400
+PROGRESS = 10_000
+"""Sessions between two lines of progress."""
 
 app = typer.Typer(no_args_is_help=True, help="Sessions.")
 
@@ -65,7 +68,7 @@ async def _list(parts: App, name: str | None, limit: int) -> tuple[list[Session]
 
 async def _revoke(parts: App, session: str | None, name: str | None, span: timedelta | None) -> int:
     if name is None:
-        return await parts.all_sessions.revoke("revoked_by_admin", NOBODY, span)
+        return await parts.all_sessions.revoke("revoked_by_admin", NOBODY, span, _Progress())
     user = await find(parts, name)
     if session is None:
         return await parts.sessions.revoke_all(user.id, "revoked_by_admin", NOBODY)
@@ -78,6 +81,18 @@ async def _revoke(parts: App, session: str | None, name: str | None, span: timed
     except NotFound:
         raise none_such from None
     return 1
+
+
+class _Progress:
+    """Print how many sessions were ended so far, each time that there are many more."""
+
+    def __init__(self) -> None:
+        self._printed = 0
+
+    def __call__(self, ended: int) -> None:
+        if ended >= self._printed + PROGRESS:
+            self._printed = ended
+            say(f"{ended} sessions ended so far.")
 
 
 def _told(session: Session) -> Members:

@@ -16,6 +16,7 @@ from sessionapi.storage.batched import BatchQueries
 from sessionapi.storage.copies import CopyQueries
 from sessionapi.storage.events import EventQueries
 from sessionapi.storage.keys import KeyQueries
+from sessionapi.storage.marks import MarkQueries
 from sessionapi.storage.outage import Outage
 from sessionapi.storage.patience import connected
 from sessionapi.storage.service_tokens import ServiceTokenQueries
@@ -28,6 +29,7 @@ class Tx(
     UserQueries,
     SessionQueries,
     AllSessionQueries,
+    MarkQueries,
     BatchQueries,
     KeyQueries,
     ServiceTokenQueries,

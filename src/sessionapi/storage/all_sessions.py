@@ -7,12 +7,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.model import Session
+from sessionapi.storage.marks import FIRST_KEY, SessionKey
 from sessionapi.storage.sessions import begun_before, living, session_of, without_index
 from sessionapi.storage.tables import sessions
-
-SessionKey = tuple[UUID, UUID]
-"""(user id, session id), the primary key."""
-FIRST_KEY: SessionKey = (UUID(int=0), UUID(int=0))
 
 
 class AllSessionQueries:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.model import Session, User
-from sessionapi.storage.sessions import living_at, session_of, without_index
+from sessionapi.storage.sessions import EFFECTIVE, living_at, session_of, with_mark, without_index
 from sessionapi.storage.tables import Moment, sessions, to_microseconds, users
 from sessionapi.storage.users import user_of
 
@@ -88,7 +88,7 @@ class BatchQueries:
 
 
 _NO_WAIT = sa.text("SET LOCAL synchronous_commit = off")
-_OTHERS = sessions.c[2:]
+_OTHERS = EFFECTIVE[2:]
 """The columns of a session beside its key."""
 _OF_SESSION = len(_OTHERS)
 _OF_USER = [column for column in users.c if column.name not in ("id", "username_key")]
@@ -142,12 +142,9 @@ def _hex_digest(dialect: str) -> sa.ColumnElement[str]:
 
 def _read(dialect: str) -> sa.Select[Any]:
     asked = _asked(dialect, {"place": sa.Integer(), **_KEY})
-    return (
-        sa.select(asked.c.place, *_OTHERS, *_OF_USER)
-        .select_from(asked)
-        .join(sessions, sa.and_(sessions.c.user_id == asked.c.user_id, sessions.c.id == asked.c.id))
-        .join(users, users.c.id == sessions.c.user_id)
-    )
+    same = sa.and_(sessions.c.user_id == asked.c.user_id, sessions.c.id == asked.c.id)
+    joined = asked.join(sessions, same).join(users, users.c.id == sessions.c.user_id)
+    return sa.select(asked.c.place, *_OTHERS, *_OF_USER).select_from(with_mark(joined))
 
 
 def _rotate(dialect: str) -> sa.Update:

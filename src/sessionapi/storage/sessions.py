@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,13 +10,35 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sessionapi import ids
 from sessionapi.model import EndedSession, RevokeReason, Session, User
 from sessionapi.policy import DIGEST_SIZE, KEPT_DIGESTS, Attempt, Decision
 from sessionapi.refresh_token import RefreshToken
-from sessionapi.storage.tables import row_of, session_data, sessions, to_microseconds, users
+from sessionapi.storage.tables import (
+    revocation_marks,
+    row_of,
+    session_data,
+    sessions,
+    to_microseconds,
+    users,
+)
 from sessionapi.storage.users import user_of
 
-session_and_user = (*sessions.c, *(column for column in users.c if column.name != "username_key"))
+_GREATEST = (
+    sa.select(revocation_marks).order_by(revocation_marks.c.up_to.desc()).limit(1).subquery("greatest_mark")
+)
+"""The mark that ends the most sessions: no other one matters."""
+_NO_MARK = UUID(int=0)
+EFFECTIVE: tuple[sa.ColumnElement[Any], ...] = tuple(
+    {
+        "revoked_at": sa.func.coalesce(column, _GREATEST.c.at),
+        "revoke_reason": sa.func.coalesce(column, _GREATEST.c.reason),
+    }.get(column.name, column)
+    for column in sessions.c
+)
+"""The columns of a session; those of its revocation say too what a mark has ended. Needs `with_mark`."""
+
+session_and_user = (*EFFECTIVE, *(column for column in users.c if column.name != "username_key"))
 """The columns of `session_and_user_of`."""
 
 IDS_PER_STATEMENT = 10_000
@@ -28,14 +51,25 @@ class SessionQueries:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def insert_session(self, session: Session) -> None:
-        """Insert a new session."""
-        await self._connection.execute(_INSERT, {**row_of(session), "amr": list(session.amr)})
+    async def insert_session(self, session: Session) -> Session:
+        """Insert a new session, and return it: with another id if a mark would have ended it at once.
+
+        A mark may be ahead of the clock of this host by what the clocks of two hosts differ. The statement
+        itself returns the greatest mark, so no login that begins after a mark is ended by it.
+        """
+        row = {**row_of(session), "amr": list(session.amr)}
+        mark = (await self._connection.execute(_INSERT, row)).scalar()
+        if mark is None or session.id > mark:
+            return session
+        moved = replace(session, id=ids.new_id_after(mark))
+        statement = sa.update(sessions).where(_is(session.user_id, session.id)).values(id=moved.id)
+        await self._connection.execute(statement)
+        return moved
 
     async def session(self, user_id: UUID, session_id: UUID, *, lock: bool = False) -> Session | None:
         """Return a session, ended ones too; locked if it is about to be changed."""
-        statement = sa.select(sessions).where(_is(user_id, session_id))
-        rows = await self._connection.execute(statement.with_for_update() if lock else statement)
+        statement = sa.select(*EFFECTIVE).select_from(with_mark(sessions)).where(_is(user_id, session_id))
+        rows = await self._connection.execute(statement.with_for_update(of=sessions) if lock else statement)
         row = rows.first()
         return None if row is None else session_of(row)
 
@@ -43,7 +77,7 @@ class SessionQueries:
         """Return a session with its user, by the two primary keys."""
         statement = (
             sa.select(*session_and_user)
-            .join(users, users.c.id == sessions.c.user_id)
+            .select_from(with_mark(sessions.join(users, users.c.id == sessions.c.user_id)))
             .where(_is(user_id, session_id))
         )
         row = (await self._connection.execute(statement)).first()
@@ -139,14 +173,18 @@ class SessionQueries:
     async def revoke(
         self, user_id: UUID, session_ids: Sequence[UUID], reason: RevokeReason, now: datetime
     ) -> list[UUID]:
-        """End those of a user's sessions that are alive, and delete their data; return which ended."""
+        """End those of a user's sessions that are alive, and delete their data; return which ended.
+
+        Their end is a whole millisecond, which that of a mark never is: see `revoked_since`.
+        """
         ended: list[UUID] = []
+        at = now.replace(microsecond=now.microsecond // 1000 * 1000)
         for start in range(0, len(session_ids), IDS_PER_STATEMENT):
             some = session_ids[start : start + IDS_PER_STATEMENT]
             statement = (
                 sa.update(sessions)
                 .where(sessions.c.user_id == user_id, sessions.c.id.in_(some), living(now))
-                .values(revoked_at=now, revoke_reason=reason)
+                .values(revoked_at=at, revoke_reason=reason)
                 .returning(sessions.c.id)
             )
             ended += (await self._connection.execute(statement)).scalars()
@@ -154,18 +192,22 @@ class SessionQueries:
             await self._connection.execute(sa.delete(session_data).where(data))
         return ended
 
-    async def revoked_since(self, moment: datetime) -> list[EndedSession]:
-        """Return all sessions that were revoked at or after a moment, of everybody.
+    async def revoked_since(self, moment: datetime, marked_at: Sequence[datetime] = ()) -> list[EndedSession]:
+        """Return the sessions that were revoked one by one at or after a moment, of all users.
 
-        They may be many, after a restored backup all: other requests come in between.
+        Those that a mark has ended have the time of that mark, one of `marked_at`. They may be millions, so
+        the ranges of the index between these times are read. Other requests run between two partitions.
         """
-        statement = sa.select(sessions.c.id, sessions.c.revoke_reason, sessions.c.revoked_at).where(
-            sessions.c.revoked_at >= moment
-        )
         ended: list[EndedSession] = []
-        for rows in (await self._connection.execute(statement)).partitions(1_000):
-            ended += [EndedSession(*row) for row in rows]
-            await asyncio.sleep(0)
+        marks = sorted(at for at in marked_at if at >= moment)
+        for start, end in zip([None, *marks], [*marks, None], strict=True):
+            after = sessions.c.revoked_at >= moment if start is None else sessions.c.revoked_at > start
+            before = sa.true() if end is None else sessions.c.revoked_at < end
+            statement = sa.select(sessions.c.id, sessions.c.revoke_reason, sessions.c.revoked_at)
+            found = await self._connection.execute(statement.where(after, before))
+            for rows in found.partitions(1_000):
+                ended += [EndedSession(*row) for row in rows]
+                await asyncio.sleep(0)
         return ended
 
     async def session_data(self, user_id: UUID, session_id: UUID) -> dict[str, Any]:
@@ -202,13 +244,28 @@ def begun_before(moment: datetime | None) -> sa.ColumnElement[bool]:
     return sa.true() if moment is None else sessions.c.created_at < moment
 
 
+def with_mark(joined: sa.FromClause) -> sa.FromClause:
+    """Return sessions, joined to others or not, each with the mark that has ended it, if one has."""
+    return joined.outerjoin(_GREATEST, sessions.c.id <= _GREATEST.c.up_to)
+
+
 def living(now: datetime) -> sa.ColumnElement[bool]:
-    """`policy.ended` as a condition: not revoked, and before both ends."""
+    """`policy.ended` as a condition: not revoked, alone or by a mark, and before both ends."""
     return living_at(sa.literal(to_microseconds(now), sa.BigInteger))
 
 
 def living_at(microseconds: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     """The same at a moment that the statement itself knows, in microseconds since 1970."""
+    mark = sa.func.coalesce(sa.select(_GREATEST.c.up_to).scalar_subquery(), _NO_MARK)
+    return sa.and_(_unended_at(microseconds), sessions.c.id > mark)
+
+
+def unmarked_and_unexpired(now: datetime) -> sa.ColumnElement[bool]:
+    """The condition that a row doesn't say that its session has ended; a mark may have ended it."""
+    return _unended_at(sa.literal(to_microseconds(now), sa.BigInteger))
+
+
+def _unended_at(microseconds: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     seen = sa.type_coerce(sessions.c.last_seen_at, sa.BigInteger)
     end = sa.type_coerce(sessions.c.expires_at, sa.BigInteger)
     idle = sa.cast(sessions.c.idle_timeout, sa.BigInteger) * 1_000_000
@@ -245,7 +302,7 @@ def session_and_user_of(row: Sequence[Any]) -> tuple[Session, User]:
 _SESSION_SIZE = len(sessions.c)
 
 # Made once, for each login needs them.
-_INSERT = sa.insert(sessions)
+_INSERT = sa.insert(sessions).returning(sa.select(_GREATEST.c.up_to).scalar_subquery())
 _LEAST_RECENTLY_SEEN = (
     sa.select(sessions.c.id)
     .where(sessions.c.user_id == sa.bindparam("user_id"), living_at(sa.bindparam("now", type_=sa.BigInteger)))

@@ -150,6 +150,15 @@ events = sa.Table(
     sa.Index(None, "user_id", "id"),
 )
 
+revocation_marks = sa.Table(
+    "revocation_marks",
+    metadata,
+    sa.Column("up_to", sa.Uuid, primary_key=True),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("reason", sa.String(32), nullable=False),
+    sa.Column("finished_at", Moment),
+)
+
 service_tokens = sa.Table(
     "service_tokens",
     metadata,

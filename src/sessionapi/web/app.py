@@ -143,6 +143,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(repeat("poll", parts.poll.once, parts.poll.interval, ended)),
         asyncio.create_task(repeat("keys", parts.keys.keep_up, KEYS_INTERVAL, ended)),
         asyncio.create_task(repeat("purge", parts.purge.run, PURGE_INTERVAL, ended)),
+        asyncio.create_task(repeat("marks", parts.marks.tidy, PURGE_INTERVAL, ended)),
     ]
     try:
         yield

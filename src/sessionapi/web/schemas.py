@@ -219,7 +219,14 @@ class RevokedSessionOut(BaseModel):
 
 
 class RevocationsOut(BaseModel):
-    revoked: list[RevokedSessionOut] = Field(description="All sessions that were ended within the window.")
+    revoked: list[RevokedSessionOut] = Field(
+        description="The sessions that were ended one by one within the window."
+    )
+    revoked_up_to: RevokedSessionOut | None = Field(
+        default=None,
+        description="Every session is ended whose id is this one or sorts before it, compared as text. It is "
+        "there after `sessionapi sessions revoke` has ended all sessions, or the older ones.",
+    )
     keys: str = Field(
         description="Version of the key ring: when it changes, fetch the JWKS again.", examples=["5f0c1d2e"]
     )

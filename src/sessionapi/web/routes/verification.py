@@ -8,7 +8,6 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import TypeAdapter
 
 from sessionapi.errors import UnsupportedMediaType
-from sessionapi.revocations import WINDOW
 from sessionapi.web import bodies
 from sessionapi.web.deps import Parts, Service
 from sessionapi.web.openapi import BODY, STORE, answers
@@ -18,7 +17,6 @@ from sessionapi.web.schemas import (
     JwksOut,
     MetadataOut,
     RevocationsOut,
-    RevokedSessionOut,
 )
 from sessionapi.web.sent import media_type
 
@@ -77,22 +75,19 @@ async def revocations(
     parts: Parts,
     response: Response,
     if_none_match: Annotated[str | None, Header(description="The ETag of the answer before.")] = None,
-) -> RevocationsOut | Response:
+) -> Response:
     """Return the whole window each time, so that a verifier never has to catch up.
 
-    Access tokens of these sessions are to be refused, although their signature is good.
+    Access tokens of the sessions in `revoked` are to be refused, although their signature is good, and so are
+    those of every session whose id is that of `revoked_up_to` or sorts before it.
     """
     await parts.poll.fresher_than(time.monotonic() - FRESHNESS)
     etag = f'"{parts.revocations.version}.{parts.ring.version}"'
     response.headers.update({"ETag": etag, "Cache-Control": "no-cache"})
     if if_none_match == etag:
         return Response(status_code=304, headers=response.headers)
-    ended = parts.revocations.all().items()
-    return RevocationsOut(
-        revoked=[RevokedSessionOut(session_id=session_id, reason=reason) for session_id, reason in ended],
-        keys=parts.ring.version,
-        window=int(WINDOW.total_seconds()),
-    )
+    content = parts.revocations.body(parts.ring.version)
+    return Response(content, media_type="application/json", headers=dict(response.headers))
 
 
 @router.post(

@@ -1,0 +1,121 @@
+"""Ending very many sessions at once: one mark first, then their rows in batches.
+
+The mark is one row, committed before anything else. From then on the statements that renew or change a
+session refuse those up to the mark, in every process; access tokens are refused with the next poll. The rows
+follow in batches, each a short transaction, so memory is bounded and others can write in between. If the
+process is killed, any server writes the remaining rows within five minutes.
+
+Which sessions are ended is decided by their ids alone, not by the clocks of hosts. The mark is at least as
+great as the id of every session in the database. A session that is inserted after the mark was committed gets
+an id that is greater (`Tx.insert_session`). So no session from before remains, and a login after it is not
+ended.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from sessionapi import audit, ids
+from sessionapi.clock import Clock
+from sessionapi.model import RevocationMark, RevokeReason
+from sessionapi.revocations import WINDOW, Revocations
+from sessionapi.storage import Store
+from sessionapi.storage.marks import FIRST_KEY, SessionKey
+
+BATCH = 500
+"""Rows of one transaction: some 20 ms."""
+
+Progress = Callable[[int], None]
+"""Called after each batch with the number of sessions that were ended so far."""
+
+
+class Marks:
+    """The marks of one store, and the rows that they end."""
+
+    def __init__(self, store: Store, revocations: Revocations, clock: Clock, batch: int = BATCH) -> None:
+        self._store = store
+        self._revocations = revocations
+        self._clock = clock
+        self._batch = batch
+
+    async def end_all(self, reason: RevokeReason) -> None:
+        """End all sessions that there are; those of logins that begin after this are not among them."""
+        async with self._store.begin() as tx:
+            now = self._clock()
+            newest = await tx.newest_session_id()
+            marks = await tx.revocation_marks()
+            at_least = [ids.last_id_at(max(now, await tx.now() or now))]
+            at_least += [ids.last_id_of_next_millisecond(mark.up_to) for mark in marks[:1]]
+            at_least += [newest] if newest else []
+            mark = RevocationMark(max(at_least), _free_time(now, marks), reason)
+            await tx.insert_mark(mark)
+            tx.after_commit(lambda: self._revocations.add_mark(mark))
+
+    async def end_older(self, created_before: datetime, reason: RevokeReason) -> None:
+        """End all sessions whose id is of a millisecond before a moment."""
+        async with self._store.begin() as tx:
+            up_to = ids.last_id_before(created_before)
+            marks = await tx.revocation_marks()
+            if marks and marks[0].up_to >= up_to:
+                return
+            mark = RevocationMark(up_to, _free_time(self._clock(), marks), reason)
+            await tx.insert_mark(mark)
+            tx.after_commit(lambda: self._revocations.add_mark(mark))
+
+    async def finish(self, progress: Progress | None = None) -> int:
+        """Write into the rows of the greatest mark that they are ended; return how many the mark has ended.
+
+        It is 0 if all of them were written before. Several processes may do this at once. Between two batches
+        it pauses for as long as one took, so that the transactions of requests get half of the time.
+        """
+        async with self._store.read() as tx:
+            marks = await tx.revocation_marks()
+        if not marks or marks[0].finished_at is not None:
+            return 0
+        ended, after = 0, FIRST_KEY
+        while True:
+            began = time.monotonic()
+            keys = await self._end_batch(marks[0], after)
+            if not keys:
+                break
+            ended, after = ended + len(keys), keys[-1]
+            if progress:
+                progress(ended)
+            await asyncio.sleep(time.monotonic() - began)
+        async with self._store.begin() as tx:
+            await tx.finish_marks(marks[0].up_to, self._clock())
+            return await tx.count_marked(marks[0])
+
+    async def tidy(self) -> None:
+        """Write the rows that a killed command has left, and delete old marks that a greater one covers."""
+        await self.finish()
+        async with self._store.read() as tx:
+            marks = await tx.revocation_marks()
+        oldest = self._clock() - 2 * WINDOW
+        if old := [mark for mark in marks[1:] if mark.at < oldest]:
+            async with self._store.begin() as tx:
+                await tx.delete_marks(old)
+
+    async def _end_batch(self, mark: RevocationMark, after: SessionKey) -> list[SessionKey]:
+        """End one batch of rows; the audit log has each of the sessions."""
+        now = self._clock()
+        async with self._store.begin() as tx:
+            keys = await tx.end_marked(mark, now, self._batch, after)
+            details = {"reason": mark.reason}
+            await tx.record(
+                *(
+                    audit.event("session.ended", now, user_id=user_id, session_id=session_id, details=details)
+                    for user_id, session_id in keys
+                )
+            )
+        return keys
+
+
+def _free_time(now: datetime, marks: Sequence[RevocationMark]) -> datetime:
+    """Return a moment that no other mark has, nor a session that ended alone: not a whole millisecond."""
+    taken = {mark.at for mark in marks}
+    at = now.replace(microsecond=now.microsecond // 1000 * 1000 + 1)
+    while at in taken:
+        at += timedelta(microseconds=1)
+    return at

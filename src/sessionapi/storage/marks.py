@@ -1,0 +1,91 @@
+"""Queries about revocation marks: records that end many sessions at once.
+
+A session is ended by a mark as soon as the mark is committed: `storage.sessions.living` and the columns
+`EFFECTIVE` compare its id with the greatest mark in the statement that reads or changes it. The rows follow
+in batches.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sessionapi.model import RevocationMark
+from sessionapi.storage.sessions import unmarked_and_unexpired, without_index
+from sessionapi.storage.tables import revocation_marks, row_of, session_data, sessions
+
+SessionKey = tuple[UUID, UUID]
+"""(user id, session id), the primary key."""
+FIRST_KEY: SessionKey = (UUID(int=0), UUID(int=0))
+
+
+class MarkQueries:
+    """The part of `Tx` that reads and writes `revocation_marks`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def revocation_marks(self) -> list[RevocationMark]:
+        """Return all marks, the one that ends the most sessions first. There are a handful."""
+        statement = sa.select(revocation_marks).order_by(revocation_marks.c.up_to.desc())
+        return [RevocationMark(*row) for row in await self._connection.execute(statement)]
+
+    async def newest_session_id(self) -> UUID | None:
+        """Return the greatest id of all sessions. It reads the whole primary key: for the command line."""
+        statement = sa.select(sessions.c.id).order_by(sessions.c.id.desc()).limit(1)
+        return (await self._connection.execute(statement)).scalar()
+
+    async def insert_mark(self, mark: RevocationMark) -> None:
+        """Insert a mark; the same one from another process stays as it is."""
+        insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
+        await self._connection.execute(insert(revocation_marks).values(row_of(mark)).on_conflict_do_nothing())
+
+    async def end_marked(
+        self, mark: RevocationMark, now: datetime, limit: int, after: SessionKey = FIRST_KEY
+    ) -> list[SessionKey]:
+        """Write into up to `limit` rows that the mark has ended them, and delete their data.
+
+        In the order of the key, from behind one. Return the keys of the sessions.
+        """
+        chosen = (
+            sa.select(sessions.c.user_id, sessions.c.id)
+            .where(
+                sa.tuple_(sessions.c.user_id, sessions.c.id) > sa.tuple_(*map(sa.literal, after)),
+                sessions.c.id <= mark.up_to,
+                without_index(unmarked_and_unexpired(now)),
+            )
+            .order_by(sessions.c.user_id, sessions.c.id)
+            .limit(limit)
+            .with_for_update()
+        )
+        ended = await self._connection.execute(
+            sa.update(sessions)
+            .where(sa.tuple_(sessions.c.user_id, sessions.c.id).in_(chosen))
+            .values(revoked_at=mark.at, revoke_reason=mark.reason)
+            .returning(sessions.c.user_id, sessions.c.id)
+        )
+        keys = sorted((row[0], row[1]) for row in ended)
+        if keys:
+            key = sa.tuple_(session_data.c.user_id, session_data.c.session_id)
+            await self._connection.execute(sa.delete(session_data).where(key.in_(keys)))
+        return keys
+
+    async def count_marked(self, mark: RevocationMark) -> int:
+        """Return how many sessions a mark has ended, as far as their rows are written."""
+        counted = sa.select(sa.func.count()).where(sessions.c.revoked_at == mark.at)
+        return int((await self._connection.execute(counted)).scalar_one())
+
+    async def finish_marks(self, up_to: UUID, now: datetime) -> None:
+        """Note that the rows of a mark, and so those of all smaller ones, are written."""
+        statement = sa.update(revocation_marks).where(
+            revocation_marks.c.up_to <= up_to, revocation_marks.c.finished_at.is_(None)
+        )
+        await self._connection.execute(statement.values(finished_at=now))
+
+    async def delete_marks(self, marks: Sequence[RevocationMark]) -> None:
+        """Delete marks that a greater one has made superfluous."""
+        ids = [mark.up_to for mark in marks]
+        await self._connection.execute(sa.delete(revocation_marks).where(revocation_marks.c.up_to.in_(ids)))
