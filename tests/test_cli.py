@@ -10,7 +10,7 @@ import httpx
 import pytest
 from click.testing import Result
 
-from sessionapi import __version__, ids, settings_table, tokens
+from sessionapi import __version__, ids, sessions, settings_table, tokens
 from sessionapi.cli import terminal
 from sessionapi.cli.parts import missing_database
 from sessionapi.clock import system_clock
@@ -156,7 +156,9 @@ async def test_a_list_longer_than_a_page_is_whole(commands: Commands, beside: Ru
 async def test_nothing_that_a_client_sent_steers_the_terminal(commands: Commands, beside: Running):
     """Falls without `shown` in lists._cell, and in JSON without json.dumps's escapes."""
     await commands.beside("users", "add", "ada", given=TYPED)
-    await beside.log_in(device_name="\x9b31m\u202e[red]:bomb:")
+    user_id, session_id = sessions.owner(beside.parts.checks.genuine((await beside.log_in())["access_token"]))
+    async with beside.parts.store.begin() as tx:  # as versions before the rule for names stored it
+        await tx.name_device(user_id, session_id, "\x9b31m\u202e[red]:bomb:")
     done = await commands.beside("sessions", "list", "--user", "ada")
     assert r"\x9b31m\u202e[red]:bomb:" in done.stdout
     done = await commands.beside("sessions", "list", "--json")

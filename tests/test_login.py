@@ -40,7 +40,7 @@ async def test_the_row_of_a_session_follows_remember_me(service: Running):
         found = (await tx._connection.execute(sa.select(sessions).order_by(sessions.c.id))).all()
     lifetimes = [(row.idle_timeout, row.expires_at - row.created_at, row.device_name) for row in found]
     assert lifetimes == [
-        (7 * 86_400, timedelta(days=30), "Unknown device"),
+        (7 * 86_400, timedelta(days=30), "Python HTTPX"),
         (12 * 3600, timedelta(hours=24), "A kiosk"),
     ]
 

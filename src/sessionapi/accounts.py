@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sessionapi import audit, ids, policy, refresh_token
+from sessionapi import audit, identifiers, ids, policy, refresh_token
 from sessionapi.clock import Clock
 from sessionapi.errors import (
     FieldError,
@@ -28,7 +28,6 @@ from sessionapi.sessions import Sessions
 from sessionapi.storage import Store
 from sessionapi.throttle import Throttle
 from sessionapi.tokens import Claims
-from sessionapi.users import key_of, normalise
 
 ADMIN = "admin"
 RESET_TTL = timedelta(minutes=30)
@@ -79,9 +78,9 @@ class Accounts:
 
     async def find(self, username: str) -> User:
         """Return the account of a name, else NotFound."""
-        _, key = normalise(username)
+        key = identifiers.lookup_key(username)
         async with self._store.read() as tx:
-            return _present(await tx.user_by_name(key))
+            return _present(await tx.user_by_name(key) if key else None)
 
     async def page(self, limit: int, after: UUID | None = None) -> tuple[list[User], UUID | None]:
         """Return accounts, the oldest first, and the id to go on after if there are more."""
@@ -101,7 +100,8 @@ class Accounts:
         self, username: str, email: str | None, *, password: str | None, hashed: str | None
     ) -> User:
         """Create an account from a password, or from a hash of another system, without a session."""
-        name, key = normalise(username)
+        name, key = identifiers.parse_name(username)
+        email = identifiers.strip(email) if email is not None else None
         _refuse_malformed(email, ())
         if password is not None:
             await self._rules.refuse_weak(password, name, email)
@@ -132,7 +132,7 @@ class Accounts:
         async with self._store.begin() as tx:
             user = _present(await tx.locked_user(user_id))
             changes = _changes(user, given)
-            if by_owner and changes.get("username_key", key_of(user.username)) != key_of(user.username):
+            if by_owner and changes.get("username_key", identifiers.lookup_key(user.username)) != identifiers.lookup_key(user.username):
                 self._throttle.count_new_name(user_id, client)
             if changes and await tx.change_user(user_id, **changes) is False:
                 raise UsernameTaken
@@ -258,7 +258,7 @@ def _changes(user: User, given: Mapping[str, Any]) -> dict[str, Any]:
         changes["claims"] = policy.bounded(given["claims"])
     changes = {name: new for name, new in changes.items() if not policy.same_json(new, getattr(user, name))}
     if given.get("username") is not None:
-        name, key = normalise(given["username"])
+        name, key = identifiers.parse_name(given["username"])
         if name != user.username:
             changes |= {"username": name, "username_key": key}
     return changes
@@ -267,6 +267,10 @@ def _changes(user: User, given: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_malformed(email: str | None, roles: Sequence[str]) -> None:
     if email is not None and (len(email) > MAX_EMAIL or not re.fullmatch(EMAIL, email)):
         text = "Use an address as in ada@example.com."
+        raise ValidationFailed(field_errors=[FieldError("email", "invalid_email", text)])
+    sign = identifiers.invisible(email or "")
+    if sign is not None:
+        text = f"Remove the invisible character U+{ord(sign):04X}."
         raise ValidationFailed(field_errors=[FieldError("email", "invalid_email", text)])
     if len(roles) > MAX_ROLES or not all(
         len(role) <= MAX_ROLE and re.fullmatch(ROLE, role) for role in roles

@@ -1,20 +1,53 @@
 """What to call a device that didn't name itself: "Firefox on Linux", from its User-Agent."""
 
+import re
 from functools import lru_cache
 
 import ua_parser
 
+from sessionapi import identifiers
+
 UNKNOWN = "Unknown device"
 _MAX_NAME = 100
+_LIBRARIES = {
+    "dart": "Dart",
+    "deno": "Deno",
+    "java-http-client": "Java",
+    "guzzlehttp": "Guzzle",
+    "node": "Node.js",
+    "node-fetch": "node-fetch",
+    "python-httpx": "Python HTTPX",
+    "python-urllib3": "Python urllib3",
+    "ruby": "Ruby",
+    "undici": "Node.js",
+}
+"""HTTP clients that the database of ua-parser lacks, by the first product of their User-Agent."""
+_PRODUCT = re.compile(r"([\w.-]+)(?:/|$)")
 
 
 @lru_cache(maxsize=1024)
 def name(user_agent: str | None) -> str:
-    """Return a short name for people; it proves nothing, for a client sends what it likes."""
+    """Return a short display name. It proves nothing, because a client sends any User-Agent it likes."""
     if not user_agent:
         return UNKNOWN
-    found = ua_parser.parse(user_agent)
-    browser = found.user_agent.family if found.user_agent else None
-    system = found.os.family if found.os else None
-    parts = [part for part in (browser, system) if part and part != "Other"]
-    return " on ".join(parts)[:_MAX_NAME] or UNKNOWN
+    parts = _browser_and_system(user_agent) or [_library(user_agent)]
+    shown = identifiers.without_invisible(" on ".join(part for part in parts if part))
+    return identifiers.strip(shown[:_MAX_NAME]) or UNKNOWN
+
+
+def _browser_and_system(user_agent: str) -> list[str]:
+    """Return what ua-parser recognises; nothing where it raises.
+
+    It raises ValueError where a rule matches without its group, as with `Mozilla/5.0 (Linux; Android 4;  )`.
+    """
+    try:
+        result = ua_parser.parse(user_agent)
+    except Exception:
+        return []
+    found = (result.user_agent, result.os)
+    return [each.family for each in found if each and each.family != "Other"]
+
+
+def _library(user_agent: str) -> str:
+    product = _PRODUCT.match(user_agent)
+    return _LIBRARIES.get(product[1].lower(), "") if product else ""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from sessionapi import audit, ids, refresh_token
+from sessionapi import audit, identifiers, ids, refresh_token
 from sessionapi.clock import Clock
 from sessionapi.errors import Conflict, FieldError, InvalidToken, NotFound, ValidationFailed
 from sessionapi.model import ServiceToken
@@ -24,7 +24,8 @@ class ServiceTokens:
 
     async def add(self, name: str) -> str:
         """Return a new token for the service of this name: 1 to 100 characters that can be printed."""
-        if not (1 <= len(name) <= MAX_NAME and name.isprintable() and name.strip() == name):
+        printable = name.isprintable() and identifiers.invisible(name) is None
+        if not (1 <= len(name) <= MAX_NAME and printable and name.strip() == name):
             text = f"A service's name has 1 to {MAX_NAME} printable characters, and no space around them."
             raise ValidationFailed(text, [FieldError("name", "not_kept", text)])
         text = PREFIX + self._new_secret(32).hex()

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sessionapi import identifiers
 from sessionapi.errors import StartupError
 
 PREFIX = "SESSIONAPI_"
@@ -206,6 +207,14 @@ class Settings(BaseSettings):
                 or "*" in origin
             ):
                 raise _refusal(f"must list origins as in https://app.example.com, not {origin!r}")
+        return value
+
+    @field_validator("brand_name")
+    @classmethod
+    def _is_visible(cls, value: str) -> str:
+        sign = identifiers.invisible(value)
+        if sign is not None:
+            raise _refusal(f"must not contain the invisible character U+{ord(sign):04X}")
         return value
 
     @model_validator(mode="after")

@@ -1,20 +1,12 @@
 """What a password opens: signing up, logging in, confirming it again, changing it."""
 
-import re
-import unicodedata
 from dataclasses import replace
 from uuid import UUID
 
-from sessionapi import audit, ids
+from sessionapi import audit, identifiers, ids
 from sessionapi.clock import Clock
 from sessionapi.device_token import DeviceTokens
-from sessionapi.errors import (
-    FieldError,
-    InvalidCredentials,
-    SignupClosed,
-    UsernameTaken,
-    ValidationFailed,
-)
+from sessionapi.errors import InvalidCredentials, SignupClosed, UsernameTaken
 from sessionapi.hash_pool import Place
 from sessionapi.issuer import Tokens
 from sessionapi.limits import network
@@ -24,8 +16,6 @@ from sessionapi.passwords import Passwords
 from sessionapi.sessions import Device, Sessions
 from sessionapi.storage import Store
 from sessionapi.throttle import Throttle, Try
-
-_USERNAME = re.compile(r"[\w.@+-]{1,150}")
 
 
 class Users:
@@ -56,7 +46,7 @@ class Users:
         """Create a user and start the first session, both or neither."""
         if not self._signup_open:
             raise SignupClosed
-        name, key = normalise(username)
+        name, key = identifiers.parse_name(username)
         self._rules.refuse_guessable(password, name, email)
         self._throttle.count_signup(device.client)  # before anybody else is asked
         await self._rules.refuse_weak(password, name, email)
@@ -159,7 +149,7 @@ class Users:
 
         Without room for the user nothing is counted: the refusal rolls back.
         """
-        key = key_of(username)
+        key = identifiers.lookup_key(username)
         async with self._store.begin() as tx:
             found = await tx.user_by_name(key) if key else None
             user_id, typed = found.id if found else None, key or username
@@ -173,20 +163,3 @@ class Users:
         if user is None:
             raise InvalidCredentials
         return user
-
-
-def key_of(username: str) -> str | None:
-    """Return the key of a typed name, or None if nobody can have it: it may be no text for the database."""
-    try:
-        return normalise(username)[1]
-    except ValidationFailed:
-        return None
-
-
-def normalise(username: str) -> tuple[str, str]:
-    """Return (name as kept, key that is unique): NFKC, and its casefold (design 4.1)."""
-    name = unicodedata.normalize("NFKC", username)
-    if not _USERNAME.fullmatch(name):
-        text = "Use 1 to 150 letters, digits and @ . + - _"
-        raise ValidationFailed(field_errors=[FieldError("username", "invalid_username", text)])
-    return name, unicodedata.normalize("NFKC", name.casefold())

@@ -42,6 +42,7 @@ LINES = {
     "logs_errors": ("logs, errors", "no secret in anything that is written, by any test of the run"),
     "input": ("input", "hostile bodies are a 4xx problem"),
     "identity": ("identity", "one name in any case, width and composition"),
+    "names": ("names", "UAX 31 identifiers; no invisible character in names, e-mails, device names"),
     "admin": ("admin", "the role is read from the live row"),
     "load": (
         "load",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm
 
 from sessionapi import bearer as bearer_header
-from sessionapi import device_token, ids, refresh_token, users
+from sessionapi import device_token, identifiers, ids, refresh_token
 from sessionapi.errors import AuthenticationError, SessionApiError
 from sessionapi.verifier import Verifier
 from tests.conftest import PASSWORD, Running, Server, bearer, environment, refusal, serving
@@ -121,7 +121,7 @@ def test_input_no_text_breaks_a_parser(text: str):
     with contextlib.suppress(SessionApiError):
         bearer_header.read([(b"authorization", text.encode())])
     with contextlib.suppress(SessionApiError):
-        users.normalise(text)
+        identifiers.parse_name(text)
 
 
 KEY = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)

@@ -131,7 +131,7 @@ async def test_admin_the_role_is_read_from_the_live_row(service: Running):
 
 
 async def test_identity_one_name_in_any_case_and_width_and_composition(service: Running):
-    """Falls without NFKC or casefold in users.normalise, or without the unique index."""
+    """Falls without NFKC or casefold in identifiers.parse_name, or without the unique index."""
     names = ["Alice", "alice", "ALICE", "Ａlice", "ａｌｉｃｅ"]
     answers = await asyncio.gather(
         *(service.client.post("/signup", json={"username": each, "password": PASSWORD}) for each in names)

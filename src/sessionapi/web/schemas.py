@@ -4,9 +4,10 @@ import operator
 from typing import Annotated, Any, Literal
 
 from annotated_types import Predicate
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
-from sessionapi import accounts, ids, members
+from sessionapi import accounts, identifiers, ids, members
 from sessionapi.issuer import Tokens
 from sessionapi.model import Event, Session, User
 
@@ -17,12 +18,29 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _visible(text: str) -> str:
+    sign = identifiers.invisible(text)
+    if sign is not None:
+        raise PydanticCustomError(
+            "invisible_character", "Remove the invisible character U+{code}.", {"code": f"{ord(sign):04X}"}
+        )
+    return text
+
+
 Username = Annotated[
-    str, Field(max_length=600, description="1 to 150 letters, digits and `@.+-_`.", examples=["ada"])
+    str,
+    StringConstraints(strip_whitespace=True),
+    Field(
+        max_length=600,
+        description="1 to 150 letters, with their combining marks, digits and `@.+-_`, in Unicode NFKC.",
+        examples=["ada"],
+    ),
 ]
 Password = Annotated[str, Field(max_length=256, examples=["correct horse battery staple"])]
 Email = Annotated[
     str,
+    StringConstraints(strip_whitespace=True),
+    AfterValidator(_visible),
     Field(
         max_length=accounts.MAX_EMAIL,
         pattern=f"^{accounts.EMAIL}$",
@@ -31,7 +49,10 @@ Email = Annotated[
     ),
 ]
 DeviceName = Annotated[
-    str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["Ada's laptop"])
+    str,
+    StringConstraints(strip_whitespace=True),
+    AfterValidator(_visible),
+    Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["Ada's laptop"]),
 ]
 Transport = Annotated[
     Literal["body", "cookie"],

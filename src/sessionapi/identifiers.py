@@ -1,0 +1,126 @@
+"""Usernames as Unicode identifiers, and text without invisible characters.
+
+A username follows UAX 31: `XID_Continue` characters, as in Python's own identifiers, plus `@ . + - _`,
+without `Default_Ignorable_Code_Point`. Combining marks are parts of the letters before them. Names are stored
+in NFKC and compared after case folding, so that letter case, width and composition do not make a second name.
+
+Names of devices, e-mail addresses and all else that is shown to people may hold any visible characters.
+"""
+
+import re
+import unicodedata
+
+from sessionapi.errors import FieldError, ValidationFailed
+
+MAX_NAME = 150
+"""Characters of a username, in NFKC."""
+IGNORABLE = (
+    (0x00AD, 0x00AD),
+    (0x034F, 0x034F),
+    (0x061C, 0x061C),
+    (0x115F, 0x1160),
+    (0x17B4, 0x17B5),
+    (0x180B, 0x180F),
+    (0x200B, 0x200F),
+    (0x202A, 0x202E),
+    (0x2060, 0x206F),
+    (0x3164, 0x3164),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0),
+    (0xFFF0, 0xFFF8),
+    (0x1BCA0, 0x1BCA3),
+    (0x1D173, 0x1D17A),
+    (0xE0000, 0xE0FFF),
+)
+"""First and last code points with `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt, Unicode 17.0).
+
+Unassigned code points that later versions may use so are in it already. `unicodedata` lacks this property.
+"""
+WHITE_SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""Characters with `White_Space` (PropList.txt). `str.strip` alone would remove U+001C to U+001F too."""
+_INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_IGNORABLE = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in IGNORABLE) + "]")
+_SIGNS = "@.+-_"
+_AS_LETTERS = str.maketrans(_SIGNS, "a" * len(_SIGNS))
+_ASCII_NAME = re.compile(rf"[A-Za-z0-9@.+_-]{{1,{MAX_NAME}}}")
+_EARLIER_NAME = re.compile(rf"[\w@.+-]{{1,{MAX_NAME}}}")
+"""Names that earlier versions accepted: some have numbers and fillers that are not parts of identifiers."""
+
+
+def parse_name(text: str) -> tuple[str, str]:
+    """Return (name as stored, unique key) of a new username, without the white space around it.
+
+    Raises ValidationFailed.
+    """
+    if _ASCII_NAME.fullmatch(text):  # most names; unicodedata and isidentifier would take six times as long
+        return text, text.lower()
+    name = _normalised(text)
+    reason = _reason_to_refuse(name)
+    if reason is not None:
+        raise ValidationFailed(field_errors=[FieldError("username", "invalid_username", reason)])
+    return name, _key(name)
+
+
+def lookup_key(text: str) -> str | None:
+    """Return the unique key of a typed username, or None if no account can have it.
+
+    Names that only earlier versions accepted have a key: their owners sign in, administrators find them.
+    """
+    if _ASCII_NAME.fullmatch(text):
+        return text.lower()
+    name = _normalised(text)
+    known = _EARLIER_NAME.fullmatch(name) or _reason_to_refuse(name) is None
+    return _key(name) if known else None
+
+
+def strip(text: str) -> str:
+    """Return text without the white space around it, as Unicode defines white space."""
+    return text.strip(WHITE_SPACE)
+
+
+def without_invisible(text: str) -> str:
+    """Return text without the characters that `invisible` finds."""
+    return text if invisible(text) is None else "".join(each for each in text if invisible(each) is None)
+
+
+def invisible(text: str) -> str | None:
+    """Return the first character that nothing is drawn for or that steers what is drawn, or None.
+
+    These are controls, format characters, lone surrogates, line and paragraph separators, and characters with
+    `Default_Ignorable_Code_Point`. Spaces are visible.
+    """
+    if text.isascii() and text.isprintable():
+        return None
+    found = (each for each in text if unicodedata.category(each) in _INVISIBLE_CATEGORIES)
+    ignorable = _IGNORABLE.search(text)
+    return next(found, None) or (ignorable.group() if ignorable else None)
+
+
+def _normalised(text: str) -> str:
+    return unicodedata.normalize("NFKC", strip(text))
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFKC", name.casefold())
+
+
+def _reason_to_refuse(name: str) -> str | None:
+    if not 1 <= len(name) <= MAX_NAME:
+        return f"Use 1 to {MAX_NAME} letters, digits and @ . + - _"
+    sign = invisible(name)
+    if sign is not None:
+        return f"Remove the invisible character U+{ord(sign):04X}."
+    # The first letter is ours: a name may begin with a digit, which an identifier may not.
+    if not f"a{name.translate(_AS_LETTERS)}".isidentifier():
+        return f"Use 1 to {MAX_NAME} letters, digits and @ . + - _"
+    if any(before in _SIGNS and _is_mark(each) for before, each in zip("." + name, name, strict=False)):
+        return "A combining mark must follow a letter or a digit."
+    return None
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
