@@ -132,7 +132,8 @@ class Accounts:
         async with self._store.begin() as tx:
             user = _present(await tx.locked_user(user_id))
             changes = _changes(user, given)
-            if by_owner and changes.get("username_key", identifiers.lookup_key(user.username)) != identifiers.lookup_key(user.username):
+            own_key = identifiers.lookup_key(user.username)
+            if by_owner and changes.get("username_key", own_key) != own_key:
                 self._throttle.count_new_name(user_id, client)
             if changes and await tx.change_user(user_id, **changes) is False:
                 raise UsernameTaken
