@@ -4,6 +4,7 @@ import jwt
 import pytest
 
 from sessionapi import ids
+from sessionapi.actors import OPERATOR
 from tests.conftest import PASSWORD, Running, refusal
 
 FORBIDDEN = (403, "forbidden", None)
@@ -18,7 +19,7 @@ async def administrator(service: Running) -> dict:
 
 async def set_roles(service: Running, name: str, roles: list[str]) -> None:
     user = await service.parts.accounts.find(name)
-    await service.parts.accounts.change(user.id, None, {"roles": roles})
+    await service.parts.accounts.change(user.id, OPERATOR, {"roles": roles})
 
 
 def routes(user: str, session: str) -> list[tuple[str, str]]:
@@ -60,7 +61,7 @@ async def test_a_disabled_administrator_is_refused_at_once(service: Running):
     await service.sign_up()
     admin = await administrator(service)
     user = await service.parts.accounts.find("root")
-    await service.parts.accounts.disable(user.id, None)
+    await service.parts.accounts.disable(user.id, OPERATOR)
     await refused_everywhere(service, admin, (401, "session_revoked", "user_disabled"))
 
 

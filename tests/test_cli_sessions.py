@@ -126,7 +126,7 @@ async def test_all_goes_on_behind_a_batch(beside: Running, older_than):
     beside.clock.move(1)
     parts = beside.parts
     everybodys = AllSessions(parts.store, parts.sessions, parts.clock, batch=2)
-    assert await everybodys.revoke("revoked_by_admin", Client(), older_than) == 10
+    assert await everybodys.revoke("revoked_by_admin", older_than) == 10
     assert beside.rows("select count(*) from sessions where revoked_at is null") == [(0,)]
 
 

@@ -19,7 +19,6 @@ from benchmarks import fill as filling
 
 from sessionapi import ids
 from sessionapi.clock import system_clock
-from sessionapi.model import Client
 from sessionapi.settings import Settings
 from sessionapi.storage import tables
 from tests.conftest import (
@@ -50,7 +49,7 @@ async def fleet(make_settings) -> AsyncIterator[tuple[Running, Running]]:
 
 
 async def end_all(service: Running, older_than: timedelta | None = None) -> int:
-    return await service.parts.all_sessions.revoke("revoked_by_admin", Client(), older_than)
+    return await service.parts.all_sessions.revoke("revoked_by_admin", older_than)
 
 
 async def only_mark(service: Running) -> None:

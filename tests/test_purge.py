@@ -5,7 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from sessionapi import ids
-from sessionapi.model import Client
+from sessionapi.actors import OPERATOR
 from sessionapi.purge import Purge, Purged
 from tests.conftest import PASSWORD, Commands, FakeClock, Running, running
 
@@ -153,7 +153,7 @@ async def test_a_deleted_user_leaves_an_emptied_row_until_the_last_session_is_pu
 
 async def test_a_deleted_user_who_never_had_a_session_leaves_nothing_but_the_audit_log(service: Running):
     user = await service.parts.accounts.add("ada", None, password=PASSWORD, hashed=None)
-    await service.parts.accounts.delete(user.id, Client())
+    await service.parts.accounts.delete(user.id, OPERATOR)
     assert service.rows("select count(*) from users") == [(0,)]
     assert service.rows("select kind from events order by id") == [("user.created",), ("user.deleted",)]
 

@@ -10,6 +10,7 @@ import bcrypt
 import pytest
 import sqlalchemy as sa
 
+from sessionapi.actors import OPERATOR
 from sessionapi.storage.tables import users
 from tests.conftest import PASSWORD, Running, running
 
@@ -51,7 +52,7 @@ async def end(service: Running, how: str, tokens: dict) -> object:
     if how == "idle":
         return service.clock.move(8 * 86_400)
     act = {"disable": service.parts.accounts.disable, "delete": service.parts.accounts.delete}[how]
-    return await act(user.id, None)
+    return await act(user.id, OPERATOR)
 
 
 def living(service: Running) -> int:

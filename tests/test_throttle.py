@@ -22,7 +22,7 @@ import pytest
 import sqlalchemy as sa
 
 from sessionapi import ids, windows
-from sessionapi.model import Client
+from sessionapi.actors import OPERATOR
 from sessionapi.settings import Settings
 from sessionapi.storage.tables import password_tries
 from tests.conftest import (
@@ -247,7 +247,7 @@ async def test_an_unknown_and_a_disabled_name_are_throttled_as_a_known_one(
     few = {"login_per_address": 1000, "login_failures": 3, "account_failures": 10}
     async with running(make_settings(throttle=True, **few), clock) as service:
         await service.sign_up()
-        await service.parts.accounts.disable(_id(await service.sign_up("eve")), Client())
+        await service.parts.accounts.disable(_id(await service.sign_up("eve")), OPERATOR)
         stories = []
         for name in ("ada", "nobody", "not a name\x00", "eve"):
             clients = [at(service, f"198.51.100.{number}") for number in range(5) for _ in range(4)]
@@ -326,7 +326,7 @@ async def test_a_reset_unlocks(patient: Running):
 async def test_an_administrator_sees_the_lock_and_unlocks(patient: Running):
     """Falls without `locked` in the route, or `clear_tries_of` in Accounts.unlock."""
     ada, root = await patient.sign_up(), await patient.sign_up("root")
-    await patient.parts.accounts.change(_id(root), Client(), {"roles": ["admin"]})
+    await patient.parts.accounts.change(_id(root), OPERATOR, {"roles": ["admin"]})
     path = f"/admin/users/{ada['user']['id']}"
     assert (await patient.get(path, root)).json()["locked"] is False
     await lock(patient)
@@ -613,7 +613,7 @@ async def test_an_unknown_a_wrong_and_a_disabled_login_take_the_same_time(
     tries = 200
     async with running(settings, clock) as service:
         await service.sign_up()
-        await service.parts.accounts.disable(_id(await service.sign_up("eve")), Client())
+        await service.parts.accounts.disable(_id(await service.sign_up("eve")), OPERATOR)
         seconds: dict[str, list[float]] = {"nobody": [], "ada": [], "eve": []}
         for number in range(tries):
             await _forget_tries(service)

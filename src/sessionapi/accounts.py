@@ -5,31 +5,22 @@ The same operations serve all three, so that disabling ends the sessions whereve
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sessionapi import audit, identifiers, ids, policy, refresh_token
+from sessionapi.actors import OPERATOR, Actor, Actors, Caller
 from sessionapi.clock import Clock
-from sessionapi.errors import (
-    FieldError,
-    Forbidden,
-    NotFound,
-    ReauthenticationRequired,
-    UsernameTaken,
-    ValidationFailed,
-)
+from sessionapi.errors import FieldError, NotFound, UsernameTaken, ValidationFailed
 from sessionapi.limits import network
 from sessionapi.model import Client, Event, User
 from sessionapi.password_rules import PasswordRules
 from sessionapi.passwords import Passwords
-from sessionapi.policy import Policy
 from sessionapi.sessions import Sessions
-from sessionapi.storage import Store
+from sessionapi.storage import Store, Tx
 from sessionapi.throttle import Throttle
-from sessionapi.tokens import Claims
 
-ADMIN = "admin"
 RESET_TTL = timedelta(minutes=30)
 """How long a one-time token for a new password lives (OWASP: short; a person reads mail within it)."""
 EMAIL = r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+"
@@ -57,7 +48,7 @@ class Accounts:
         rules: PasswordRules,
         throttle: Throttle,
         sessions: Sessions,
-        the_policy: Policy,
+        actors: Actors,
         clock: Clock,
         new_secret: Callable[[int], bytes] = ids.new_secret,
     ) -> None:
@@ -66,7 +57,7 @@ class Accounts:
         self._rules = rules
         self._throttle = throttle
         self._sessions = sessions
-        self._policy = the_policy
+        self._actors = actors
         self._clock = clock
         self._new_secret = new_secret
 
@@ -113,89 +104,77 @@ class Accounts:
             )
         now = self._clock()
         user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
-        async with self._store.begin() as tx:
-            if await tx.insert_user(user, key):
+
+        async def work(tx: Tx) -> bool:
+            inserted = await tx.insert_user(user, key)
+            if inserted:
                 await tx.record(audit.event("user.created", now, user_id=user.id))
-                return user
-        raise UsernameTaken
+            return inserted
 
-    async def change(
-        self, user_id: UUID, client: Client, given: Mapping[str, Any], *, by_owner: bool = False
-    ) -> User:
-        """Change the members that are given: username, email, preferences, roles, claims.
+        if not await self._store.run(work):
+            raise UsernameTaken
+        return user
 
-        Preferences are merged (RFC 7396), the rest is replaced; an email of None takes it away. What stays as
-        it is is neither written nor recorded. Names that an owner asks about are limited, as sign-ups are;
-        administrators and the command line can list all names anyway.
+    async def change(self, user_id: UUID, caller: Caller, given: Mapping[str, Any]) -> User:
+        """Change the fields that are given: username, email, preferences, roles, claims, disabled, locked.
+
+        All are changed or none. Preferences are merged (RFC 7396), the rest is replaced; an email of None
+        takes it away. `disabled` also ends all sessions, `locked` can only be False. What stays as it is is
+        neither written nor recorded.
         """
-        now = self._clock()
-        async with self._store.begin() as tx:
-            user = _present(await tx.locked_user(user_id))
-            changes = _changes(user, given)
-            own_key = identifiers.lookup_key(user.username)
-            if by_owner and changes.get("username_key", own_key) != own_key:
-                self._throttle.count_new_name(user_id, client)
-            if changes and await tx.change_user(user_id, **changes) is False:
-                raise UsernameTaken
-            if changes:
-                details = {"members": sorted(changes.keys() - {"username_key"})}
-                changed = audit.event("user.changed", now, user_id=user_id, client=client, details=details)
-                await tx.record(changed)
+
+        async def work(tx: Tx, user: User, now: datetime) -> None:
+            await self._change(tx, user, now, caller, given)
+            if given.get("disabled") is not None:
+                act = self._disable if given["disabled"] else self._enable
+                await act(tx, user, now, caller)
+            if given.get("locked") is False:
+                await self._unlock(tx, user, now, caller)
+
+        await self._actors.run(caller, user_id, work)
         return await self.get(user_id)
 
-    async def disable(self, user_id: UUID, client: Client) -> None:
+    async def disable(self, user_id: UUID, caller: Caller) -> None:
         """Let an account log in no more, and end its sessions."""
-        now = self._clock()
-        async with self._store.begin() as tx:
-            if _present(await tx.locked_user(user_id)).disabled_at is not None:
-                return
-            await tx.renew_credentials(user_id, disabled_at=now)
-            await tx.record(audit.event("user.disabled", now, user_id=user_id, client=client))
-            await self._sessions.end_all(tx, user_id, "user_disabled", now, client)
+        await self._actors.run(caller, user_id, lambda tx, user, now: self._disable(tx, user, now, caller))
 
-    async def enable(self, user_id: UUID, client: Client) -> None:
+    async def enable(self, user_id: UUID, caller: Caller) -> None:
         """Let a disabled account log in again; its sessions stay ended."""
-        now = self._clock()
-        async with self._store.begin() as tx:
-            if _present(await tx.locked_user(user_id)).disabled_at is None:
-                return
-            await tx.renew_credentials(user_id, disabled_at=None)
-            await tx.record(audit.event("user.enabled", now, user_id=user_id, client=client))
+        await self._actors.run(caller, user_id, lambda tx, user, now: self._enable(tx, user, now, caller))
 
-    async def unlock(self, user_id: UUID, client: Client) -> None:
+    async def unlock(self, user_id: UUID, caller: Caller) -> None:
         """Forget the wrong passwords of an account, so that its own is taken everywhere again."""
-        now = self._clock()
-        async with self._store.begin() as tx:
-            _present(await tx.locked_user(user_id))
-            if await tx.clear_tries_of(user_id):
-                await tx.record(audit.event("user.unlocked", now, user_id=user_id, client=client))
+        await self._actors.run(caller, user_id, lambda tx, user, now: self._unlock(tx, user, now, caller))
 
-    async def delete(self, user_id: UUID, client: Client) -> None:
+    async def delete(self, user_id: UUID, caller: Caller) -> None:
         """Empty an account and end its sessions; the name is free again.
 
         The emptied row and the revoked sessions stay until they are purged, so that every process learns of
         them; a row that has no sessions goes at once.
         """
-        now = self._clock()
-        # A colon is in no name that can be given, so the key is nobody's.
-        emptied = {**_EMPTIED, "username_key": f"deleted:{user_id.hex}", "deleted_at": now}
-        async with self._store.begin() as tx:
-            if not await tx.renew_credentials(user_id, **emptied):
-                raise NotFound
-            await tx.clear_tries_of(user_id)
-            await tx.record(audit.event("user.deleted", now, user_id=user_id, client=client))
-            await self._sessions.end_all(tx, user_id, "user_deleted", now, client)
-            await tx.delete_password_reset(user_id)
-            await tx.purge_users([user_id])
+
+        async def work(tx: Tx, user: User, now: datetime) -> None:
+            # A colon is in no name that can be given, so the key is nobody's.
+            emptied = {**_EMPTIED, "username_key": f"deleted:{user.id.hex}", "deleted_at": now}
+            await tx.renew_credentials(user.id, **emptied)
+            await tx.clear_tries_of(user.id)
+            await tx.record(audit.event("user.deleted", now, user_id=user.id, client=caller.client))
+            await self._sessions.end_all(tx, user.id, "user_deleted", now, caller.client)
+            await tx.delete_password_reset(user.id)
+            await tx.purge_users([user.id])
+
+        await self._actors.run(caller, user_id, work)
 
     async def make_reset_token(self, user_id: UUID) -> str:
         """Return a one-time token that sets a new password within 30 minutes; an earlier one is void."""
-        now = self._clock()
         token = f"pr_{self._new_secret(32).hex()}"
-        async with self._store.begin() as tx:
-            _present(await tx.locked_user(user_id))
-            await tx.insert_password_reset(user_id, refresh_token.digest(token.encode()), now + RESET_TTL)
-            await tx.record(audit.event("user.password_reset_token_made", now, user_id=user_id))
+        digest = refresh_token.digest(token.encode())
+
+        async def work(tx: Tx, user: User, now: datetime) -> None:
+            await tx.insert_password_reset(user.id, digest, now + RESET_TTL)
+            await tx.record(audit.event("user.password_reset_token_made", now, user_id=user.id))
+
+        await self._actors.run(OPERATOR, user_id, work)
         return token
 
     async def reset_password(self, token: str, new: str, client: Client) -> None:
@@ -210,33 +189,61 @@ class Accounts:
             user = await tx.user(user_id) if user_id else None
         if user is None:
             raise _no_such_reset()
+        self._rules.refuse_guessable(new, user.username, user.email, "new_password")
+        self._throttle.count_reset(user.id)  # before the look-up of leaked passwords is asked
         await self._rules.refuse_weak(new, user.username, user.email, "new_password")
-        self._throttle.count_reset(user.id)
         with self._passwords.place(network(client.ip)) as place:
             place.assign(user.id)
             hashed = await self._passwords.hash(new, place)
+        if not await self._store.run(lambda tx: self._reset(tx, user.id, digest, hashed, client)):
+            raise _no_such_reset()
+
+    async def _reset(self, tx: Tx, user_id: UUID, digest: bytes, hashed: str, client: Client) -> bool:
+        """Use a one-time token up; False if another request has, or if its time is over."""
+        await tx.lock_users({user_id})
         now = self._clock()
-        async with self._store.begin() as tx:
-            if not await tx.use_password_reset(digest, now):
-                raise _no_such_reset()
-            if not await tx.renew_credentials(user.id, password_hash=hashed):
-                raise _no_such_reset()
-            await tx.clear_tries_of(user.id)
-            await tx.record(audit.event("user.password_reset", now, user_id=user.id, client=client))
-            await self._sessions.end_all(tx, user.id, "password_reset", now, client)
+        if not await tx.use_password_reset(digest, now):
+            return False
+        if not await tx.renew_credentials(user_id, password_hash=hashed):
+            return False
+        await tx.clear_tries_of(user_id)
+        await tx.record(audit.event("user.password_reset", now, user_id=user_id, client=client))
+        await self._sessions.end_all(tx, user_id, "password_reset", now, client)
+        return True
 
-    async def require_admin(self, claims: Claims, user_id: UUID) -> None:
-        """Raise Forbidden unless the live row names the role; the token's word for it is not enough."""
-        async with self._store.read() as tx:
-            user = await tx.user(user_id)
-        if user is None or user.disabled_at or user.deleted_at or ADMIN not in user.roles:
-            raise Forbidden
-        self.require_recent(claims)
+    async def _change(
+        self, tx: Tx, user: User, now: datetime, caller: Caller, given: Mapping[str, Any]
+    ) -> None:
+        """Change columns. Names that an owner asks about are limited, as sign-ups are.
 
-    def require_recent(self, claims: Claims) -> None:
-        """Raise ReauthenticationRequired unless the password was shown lately."""
-        if not policy.is_recent(claims.auth_time, self._clock(), self._policy):
-            raise ReauthenticationRequired
+        Administrators and the command line can list all names anyway.
+        """
+        changes = _changes(user, given)
+        by_owner = isinstance(caller, Actor) and caller.role is None
+        own_key = identifiers.lookup_key(user.username)
+        if by_owner and changes.get("username_key", own_key) != own_key:
+            self._throttle.count_new_name(user.id, caller.client)
+        if changes and await tx.change_user(user.id, **changes) is False:
+            raise UsernameTaken
+        if changes:
+            details = {"members": sorted(changes.keys() - {"username_key"})}
+            changed = audit.event("user.changed", now, user_id=user.id, client=caller.client, details=details)
+            await tx.record(changed)
+
+    async def _disable(self, tx: Tx, user: User, now: datetime, caller: Caller) -> None:
+        if user.disabled_at is None:
+            await tx.renew_credentials(user.id, disabled_at=now)
+            await tx.record(audit.event("user.disabled", now, user_id=user.id, client=caller.client))
+            await self._sessions.end_all(tx, user.id, "user_disabled", now, caller.client)
+
+    async def _enable(self, tx: Tx, user: User, now: datetime, caller: Caller) -> None:
+        if user.disabled_at is not None:
+            await tx.renew_credentials(user.id, disabled_at=None)
+            await tx.record(audit.event("user.enabled", now, user_id=user.id, client=caller.client))
+
+    async def _unlock(self, tx: Tx, user: User, now: datetime, caller: Caller) -> None:
+        if await tx.clear_tries_of(user.id):
+            await tx.record(audit.event("user.unlocked", now, user_id=user.id, client=caller.client))
 
 
 def _present(user: User | None) -> User:

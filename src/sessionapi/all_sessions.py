@@ -3,9 +3,11 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from sessionapi.actors import OPERATOR
 from sessionapi.clock import Clock
+from sessionapi.errors import NotFound
 from sessionapi.marks import Marks, Progress
-from sessionapi.model import Client, RevokeReason, Session
+from sessionapi.model import RevokeReason, Session
 from sessionapi.sessions import Sessions
 from sessionapi.storage import Store
 from sessionapi.storage.marks import FIRST_KEY, SessionKey
@@ -37,7 +39,6 @@ class AllSessions:
     async def revoke(
         self,
         reason: RevokeReason,
-        client: Client,
         older_than: timedelta | None = None,
         progress: Progress | None = None,
     ) -> int:
@@ -52,11 +53,9 @@ class AllSessions:
             return await self._marks.finish(progress)
         await self._marks.end_older(now - older_than, reason)
         ended = await self._marks.finish(progress)
-        return ended + await self._revoke_rest(now, now - older_than, reason, client)
+        return ended + await self._revoke_rest(now, now - older_than, reason)
 
-    async def _revoke_rest(
-        self, now: datetime, created_before: datetime, reason: RevokeReason, client: Client
-    ) -> int:
+    async def _revoke_rest(self, now: datetime, created_before: datetime, reason: RevokeReason) -> int:
         """End, one by one, sessions that began before a moment although their ids are of a later one.
 
         There are few: an id is made a moment after the time at which its session began was taken.
@@ -64,9 +63,15 @@ class AllSessions:
         ended, owners = 0, await self._owners(now, created_before)
         while owners:
             for user_id in owners:
-                ended += await self._sessions.revoke_older(user_id, created_before, reason, client)
+                ended += await self._revoke_of(user_id, created_before, reason)
             owners = await self._owners(now, created_before, owners[-1])
         return ended
+
+    async def _revoke_of(self, user_id: UUID, created_before: datetime, reason: RevokeReason) -> int:
+        try:
+            return await self._sessions.revoke_older(user_id, created_before, reason, OPERATOR)
+        except NotFound:  # deleted meanwhile, with all sessions
+            return 0
 
     async def _owners(
         self, now: datetime, created_before: datetime, after: UUID = FIRST_KEY[0]

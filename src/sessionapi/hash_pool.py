@@ -66,7 +66,12 @@ class HashPool:
             self._metrics.hash_queue.dec()
 
     def assign(self, place: "Place", user: Hashable) -> None:
-        """Give a place to a user, or raise Overloaded if the user has too many."""
+        """Give a place to a user, or raise Overloaded if the user has too many.
+
+        To assign it to the same user again changes nothing: a transaction may be attempted again.
+        """
+        if place.user == user:
+            return
         if self._users[user] >= self._user_room:
             raise Overloaded
         self._users[user] += 1

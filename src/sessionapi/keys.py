@@ -44,9 +44,12 @@ class Keys:
 
     async def ensure_active(self) -> None:
         """Make the first key. Of several processes that try at once the unique index lets one through."""
-        async with self._store.begin() as tx:
+
+        async def work(tx: Tx) -> None:
             if not any(key.state == "active" for key in await tx.signing_keys()):
                 await tx.insert_key(self._make("active"))
+
+        await self._store.run(work)
 
     async def load(self) -> None:
         """Take over the ring from the database; StartupError if our secret doesn't open it."""
@@ -64,10 +67,15 @@ class Keys:
     async def publish(self) -> StoredKey:
         """Return the next key, which is in the JWKS and doesn't sign yet; it is made if there is none."""
         made = self._make("next")
-        async with self._store.begin() as tx:
-            if await tx.insert_key(made):
+
+        async def work(tx: Tx) -> bool:
+            inserted = await tx.insert_key(made)
+            if inserted:
                 await self._tell(tx, "key.published", made)
-                return made
+            return inserted
+
+        if await self._store.run(work):
+            return made
         return next(key for key in await self.all() if key.state == "next")
 
     def due_at(self, key: StoredKey) -> datetime:
@@ -80,13 +88,16 @@ class Keys:
         `early` is for an emergency: verifiers that cache the JWKS then meet a key that they have to fetch.
         """
         now = self._clock()
-        async with self._store.begin() as tx:
+
+        async def work(tx: Tx) -> StoredKey | None:
             ring = await tx.signing_keys(lock=True)
             key = next((key for key in ring if key.state == "next"), None)
             if key is None or (now < self.due_at(key) and not early):
                 return None
             await self._activate(tx, key, now)
-        return key
+            return key
+
+        return await self._store.run(work)
 
     async def rotate_now(self) -> StoredKey | None:
         """Replace the active key at once."""
@@ -99,7 +110,8 @@ class Keys:
         Its private part is wiped. If it was the active one, the next one signs from now on, or a new one.
         """
         key_id, now = ids.parse("key", kid), self._clock()
-        async with self._store.begin() as tx:
+
+        async def work(tx: Tx) -> None:
             ring = await tx.signing_keys(lock=True)
             key = next((key for key in ring if key.id == key_id), None)
             if key is None or not await tx.drop_key(key.id, now):
@@ -112,25 +124,33 @@ class Keys:
                 else:
                     await self._activate(tx, following, now)
 
+        await self._store.run(work)
+
     async def reencrypt(self) -> int:
         """Seal all private keys under the present server secret; return how many there were."""
-        changed = 0
-        async with self._store.begin() as tx:
-            for stored in await tx.signing_keys():
+
+        async def work(tx: Tx) -> int:
+            changed = 0
+            for stored in await tx.signing_keys(lock=True):
                 if stored.state != "dropped":
                     key = self._open(stored)
                     sealed = keyring.seal(self._sealing_keys[0], key.kid, key.private_key)
                     changed += await tx.reseal_key(stored, sealed)
-        return changed
+            return changed
+
+        return await self._store.run(work)
 
     async def abandon(self) -> None:
         """Drop the keys that our secret doesn't open: it is lost, or leaked together with the database."""
         now = self._clock()
-        async with self._store.begin() as tx:
-            for key in await tx.signing_keys():
+
+        async def work(tx: Tx) -> None:
+            for key in await tx.signing_keys(lock=True):
                 if key.state != "dropped" and not self._opens(key):
                     await tx.drop_key(key.id, now)
                     await self._tell(tx, "key.dropped", key)
+
+        await self._store.run(work)
 
     def _opens(self, stored: StoredKey) -> bool:
         try:
@@ -149,8 +169,7 @@ class Keys:
         elif following is not None and now >= self.due_at(following):
             await self.promote()
         if any(key.state == "retired" and key.state_since < now - WINDOW for key in ring):
-            async with self._store.begin() as tx:
-                await tx.delete_retired_keys(now - WINDOW)
+            await self._store.run(lambda tx: tx.delete_retired_keys(now - WINDOW))
 
     async def _activate(self, tx: Tx, key: StoredKey, now: datetime) -> None:
         """Let this next key sign; Conflict, which rolls back, if another process was faster."""

@@ -20,7 +20,7 @@ from sessionapi import audit, ids
 from sessionapi.clock import Clock
 from sessionapi.model import RevocationMark, RevokeReason
 from sessionapi.revocations import WINDOW, Revocations
-from sessionapi.storage import Store
+from sessionapi.storage import Store, Tx
 from sessionapi.storage.marks import FIRST_KEY, SessionKey
 
 BATCH = 500
@@ -41,27 +41,28 @@ class Marks:
 
     async def end_all(self, reason: RevokeReason) -> None:
         """End all sessions that there are; those of logins that begin after this are not among them."""
-        async with self._store.begin() as tx:
+
+        async def work(tx: Tx) -> None:
             now = self._clock()
             newest = await tx.newest_session_id()
             marks = await tx.revocation_marks()
             at_least = [ids.last_id_at(max(now, await tx.now() or now))]
             at_least += [ids.last_id_of_next_millisecond(mark.up_to) for mark in marks[:1]]
             at_least += [newest] if newest else []
-            mark = RevocationMark(max(at_least), _free_time(now, marks), reason)
-            await tx.insert_mark(mark)
-            tx.after_commit(lambda: self._revocations.add_mark(mark))
+            await self._insert(tx, RevocationMark(max(at_least), _free_time(now, marks), reason))
+
+        await self._store.run(work)
 
     async def end_older(self, created_before: datetime, reason: RevokeReason) -> None:
         """End all sessions whose id is of a millisecond before a moment."""
-        async with self._store.begin() as tx:
-            up_to = ids.last_id_before(created_before)
+        up_to = ids.last_id_before(created_before)
+
+        async def work(tx: Tx) -> None:
             marks = await tx.revocation_marks()
-            if marks and marks[0].up_to >= up_to:
-                return
-            mark = RevocationMark(up_to, _free_time(self._clock(), marks), reason)
-            await tx.insert_mark(mark)
-            tx.after_commit(lambda: self._revocations.add_mark(mark))
+            if not marks or marks[0].up_to < up_to:
+                await self._insert(tx, RevocationMark(up_to, _free_time(self._clock(), marks), reason))
+
+        await self._store.run(work)
 
     async def finish(self, progress: Progress | None = None) -> int:
         """Write into the rows of the greatest mark that they are ended; return how many the mark has ended.
@@ -83,9 +84,7 @@ class Marks:
             if progress:
                 progress(ended)
             await asyncio.sleep(time.monotonic() - began)
-        async with self._store.begin() as tx:
-            await tx.finish_marks(marks[0].up_to, self._clock())
-            return await tx.count_marked(marks[0])
+        return await self._store.run(lambda tx: self._finish(tx, marks[0]))
 
     async def tidy(self) -> None:
         """Write the rows that a killed command has left, and delete old marks that a greater one covers."""
@@ -94,13 +93,23 @@ class Marks:
             marks = await tx.revocation_marks()
         oldest = self._clock() - 2 * WINDOW
         if old := [mark for mark in marks[1:] if mark.at < oldest]:
-            async with self._store.begin() as tx:
-                await tx.delete_marks(old)
+            await self._store.run(lambda tx: tx.delete_marks(old))
+
+    async def _insert(self, tx: Tx, mark: RevocationMark) -> None:
+        """Insert a mark when no write of a session that it ends is under way."""
+        await tx.lock_all_users()
+        await tx.insert_mark(mark)
+        tx.after_commit(lambda: self._revocations.add_mark(mark))
+
+    async def _finish(self, tx: Tx, mark: RevocationMark) -> int:
+        await tx.finish_marks(mark.up_to, self._clock())
+        return await tx.count_marked(mark)
 
     async def _end_batch(self, mark: RevocationMark, after: SessionKey) -> list[SessionKey]:
         """End one batch of rows; the audit log has each of the sessions."""
         now = self._clock()
-        async with self._store.begin() as tx:
+
+        async def work(tx: Tx) -> list[SessionKey]:
             keys = await tx.end_marked(mark, now, self._batch, after)
             details = {"reason": mark.reason}
             await tx.record(
@@ -109,7 +118,9 @@ class Marks:
                     for user_id, session_id in keys
                 )
             )
-        return keys
+            return keys
+
+        return await self._store.run(work)
 
 
 def _free_time(now: datetime, marks: Sequence[RevocationMark]) -> datetime:

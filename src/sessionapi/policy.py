@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
-from sessionapi.errors import FieldError, ValidationFailed
+from sessionapi.errors import FieldError, SessionExpired, SessionRevoked, ValidationFailed
 from sessionapi.model import ExpireReason, RevokeReason, Session
 
 
@@ -64,6 +64,16 @@ def ended(session: Session, now: datetime) -> Ended | None:
     if now < ends_at(session):
         return None
     return Ended("expired", "idle" if idle_end(session) <= session.expires_at else "absolute")
+
+
+def require_living(session: Session | None, now: datetime) -> Session:
+    """Return an active session; SessionRevoked or SessionExpired, with the reason, for one that ended."""
+    if session is None:
+        raise SessionRevoked("revoked_by_admin")  # purged: it ended so long ago that its row is gone
+    end = ended(session, now)
+    if end is not None:
+        raise (SessionRevoked if end.how == "revoked" else SessionExpired)(end.reason)
+    return session
 
 
 def access_token_expiry(end: datetime, now: datetime, policy: Policy) -> datetime:

@@ -40,8 +40,7 @@ class Purge:
     async def run(self) -> Purged:
         """Delete all that is due, and return what it was."""
         now = self._clock()
-        async with self._store.begin() as tx:
-            resets = await tx.purge_password_resets(now)
+        resets = await self._store.run(lambda tx: tx.purge_password_resets(now))
         while await self._purge_tries(now):
             pass
         sessions = users = 0
@@ -49,16 +48,16 @@ class Purge:
             sessions += len(owners)
             # After the commit, and not with it: of two purges that each delete one of a user's last two
             # sessions, neither sees before that there are none.
-            async with self._store.begin() as tx:
-                users += await tx.purge_users(owners)
+            users += await self._purge_users(owners)
         if sessions:
             log.info("purged", sessions=sessions, users=users)
         return Purged(sessions, users, resets)
 
     async def _purge_tries(self, now: datetime) -> int:
-        async with self._store.begin() as tx:
-            return await tx.purge_tries(now, self._batch)
+        return await self._store.run(lambda tx: tx.purge_tries(now, self._batch))
+
+    async def _purge_users(self, owners: list[UUID]) -> int:
+        return await self._store.run(lambda tx: tx.purge_users(owners))
 
     async def _delete_batch(self, now: datetime) -> list[UUID]:
-        async with self._store.begin() as tx:
-            return await tx.purge_sessions(now - self._kept, self._batch)
+        return await self._store.run(lambda tx: tx.purge_sessions(now - self._kept, self._batch))

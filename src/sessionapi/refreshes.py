@@ -11,13 +11,13 @@ from datetime import datetime
 from sessionapi import audit, ids, policy, refresh_token
 from sessionapi.batches import Batches
 from sessionapi.clock import Clock
-from sessionapi.errors import Conflict, InvalidRefreshToken, RefreshTokenReused, Unavailable
+from sessionapi.errors import Conflict, InvalidRefreshToken, RefreshTokenReused
 from sessionapi.issuer import Issuer, Tokens
 from sessionapi.metrics import Metrics
 from sessionapi.model import Client, Session, Transport, User
-from sessionapi.policy import Attempt, Decision, Policy
+from sessionapi.policy import Attempt, Decision, Policy, require_living
 from sessionapi.refresh_token import RefreshToken
-from sessionapi.sessions import Sessions, require_living
+from sessionapi.sessions import Sessions
 from sessionapi.storage import Store, Tx
 from sessionapi.storage.batched import Rotation, SessionKey
 from sessionapi.windows import MemoryLimits
@@ -183,20 +183,16 @@ class Refreshes:
         return self._done(step.request, session, step.user, step.decision)
 
     async def _rotate_first(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
-        """Rotate, one entry for each session; what a deadlock has undone is tried again."""
-        for _ in range(TRIES - 1):
-            try:
-                return await self._rotate_once(rotations)
-            except Unavailable as problem:
-                if not problem.contended:
-                    raise
-        return await self._rotate_once(rotations)
+        """Rotate, one entry for each session.
 
-    async def _rotate_once(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
-        """Rotate in one commit, which waits for no disk: a lost rotation logs nobody out (design 4.3)."""
-        async with self._store.begin() as tx:
+        The commit waits for no disk: a lost rotation logs nobody out (design 4.3).
+        """
+
+        async def work(tx: Tx) -> dict[SessionKey, datetime]:
             await tx.need_no_disk()
             return await tx.rotate_all(rotations)
+
+        return await self._store.run(work)
 
     def _rotation(self, request: _Request) -> Rotation:
         return Rotation(
@@ -220,24 +216,27 @@ class Refreshes:
         return _Request(token, Attempt(token.generation, digest, presented.active), presented, now)
 
     async def _write(self, request: _Request) -> _Step:
-        """Decide again in a transaction that writes, and carry it out in one guarded statement.
+        """Decide again in a transaction that writes, and carry it out."""
+        return await self._store.run(lambda tx: self._decide_and_write(tx, request))
 
-        If the row changed between the read and the statement, the statement finds no row: then it is read
+    async def _decide_and_write(self, tx: Tx, request: _Request) -> _Step:
+        """Decide and carry it out in one guarded statement, under the lock of the user's row.
+
+        If the session changed between the read and the statement, the statement finds no row: then it is read
         and decided again.
         """
-        async with self._store.begin() as tx:
-            for _ in range(TRIES):
-                session, user = self._living(await tx.session_and_user(*request.key), request)
-                decision = policy.decide(session, request.attempt, request.now, self._policy)
-                written = await self._carry_out(tx, session, decision, request)
-                if written is not None:
-                    await self._tell(tx, session, decision, request)
-                    break
-            else:
-                raise Conflict
-        if decision.outcome == "reuse":
-            return _Step(request, written, user, decision)
-        return self._done(request, written, user, decision)
+        await tx.lock_users({request.token.user_id})
+        for _ in range(TRIES):
+            session, user = self._living(await tx.session_and_user(*request.key), request)
+            decision = policy.decide(session, request.attempt, request.now, self._policy)
+            written = await self._carry_out(tx, session, decision, request)
+            if written is None:
+                continue
+            await self._tell(tx, session, decision, request)
+            if decision.outcome == "reuse":
+                return _Step(request, written, user, decision)
+            return self._done(request, written, user, decision)
+        raise Conflict
 
     async def _carry_out(
         self, tx: Tx, session: Session, decision: Decision, request: _Request

@@ -6,7 +6,7 @@ from sessionapi import audit, identifiers, ids, refresh_token
 from sessionapi.clock import Clock
 from sessionapi.errors import Conflict, FieldError, InvalidToken, NotFound, ValidationFailed
 from sessionapi.model import ServiceToken
-from sessionapi.storage import Store
+from sessionapi.storage import Store, Tx
 
 PREFIX = "st_"
 MAX_NAME = 100
@@ -30,10 +30,13 @@ class ServiceTokens:
             raise ValidationFailed(text, [FieldError("name", "not_kept", text)])
         text = PREFIX + self._new_secret(32).hex()
         token = ServiceToken(ids.new_id(), name, refresh_token.digest(text.encode()), self._clock())
-        async with self._store.begin() as tx:
+
+        async def work(tx: Tx) -> None:
             if not await tx.insert_service_token(token):
                 raise Conflict(f"There is a living service token named {name!r}. Revoke it first.")
             await tx.record(audit.event("service_token.added", token.created_at, details={"name": name}))
+
+        await self._store.run(work)
         return text
 
     async def all(self) -> list[ServiceToken]:
@@ -44,10 +47,13 @@ class ServiceTokens:
     async def revoke(self, name: str) -> None:
         """Refuse the token of this name from now on; NotFound if no living one has it."""
         now = self._clock()
-        async with self._store.begin() as tx:
+
+        async def work(tx: Tx) -> None:
             if not await tx.revoke_service_token(name, now):
                 raise NotFound(f"There is no living service token named {name!r}.")
             await tx.record(audit.event("service_token.revoked", now, details={"name": name}))
+
+        await self._store.run(work)
 
     async def check(self, text: str) -> ServiceToken:
         """Return the token that a service presents; InvalidToken if it isn't a living one."""

@@ -1,26 +1,18 @@
 """The life of a session but for its refreshes: start, check, list, end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sessionapi import audit, devices, ids, policy, refresh_token
-from sessionapi.checks import Checks
+from sessionapi.actors import Actor, Actors, Caller, owner
 from sessionapi.clock import Clock
-from sessionapi.errors import (
-    AuthenticationError,
-    Conflict,
-    InvalidToken,
-    NotFound,
-    SessionApiError,
-    SessionExpired,
-    SessionRevoked,
-)
+from sessionapi.errors import AuthenticationError, Conflict, NotFound, SessionApiError
 from sessionapi.issuer import Issuer, Tokens
 from sessionapi.model import Client, RevokeReason, Session, Transport, User
-from sessionapi.policy import Policy
+from sessionapi.policy import Policy, require_living
 from sessionapi.revocations import Revocations
 from sessionapi.storage import Store, Tx
 from sessionapi.tokens import Claims
@@ -48,7 +40,7 @@ class Sessions:
         self,
         store: Store,
         issuer: Issuer,
-        checks: Checks,
+        actors: Actors,
         the_policy: Policy,
         revocations: Revocations,
         clock: Clock,
@@ -56,7 +48,7 @@ class Sessions:
     ) -> None:
         self._store = store
         self._issuer = issuer
-        self._checks = checks
+        self._actors = actors
         self._policy = the_policy
         self.revocations = revocations
         self._clock = clock
@@ -66,10 +58,18 @@ class Sessions:
         """Insert a new session of a user whose row is locked, and return its tokens.
 
         A login always starts a session of its own and never adopts one that was sent along (ASVS 7.2.4);
-        the one whose cookie it replaces ends, and so does the least recently seen one over the limit.
+        the one whose cookie it replaces ends, and so does the least recently seen one over the limit. The row
+        of the user whose session is replaced is locked too, see `replaced_users`.
         """
-        await self._end_replaced(tx, device, now)
-        over = await tx.least_recently_seen(user.id, now, keep=self._policy.sessions_per_user - 1)
+        replaced = await self._replaced(tx, device)
+        over = await tx.least_recently_seen(
+            user.id, now, self._policy.sessions_per_user - 1, replaced[1] if replaced else None
+        )
+        await self._lock_in_order(
+            tx, {*([replaced] if replaced else []), *((user.id, each) for each in over)}
+        )
+        if replaced:
+            await self.end(tx, replaced[0], [replaced[1]], "replaced", now, device.client)
         await self.end(tx, user.id, over, "session_limit", now, device.client)
         secret = self._new_secret()
         session = await tx.insert_session(self._new_session(user.id, secret, device, now))
@@ -78,21 +78,32 @@ class Sessions:
         )
         return self._issuer.issue(session, user, now, secret)
 
-    async def log_out(self, text: str, client: Client) -> None:
-        """End the session of a refresh token, of any generation; one that is unknown or ended is no error."""
-        token = self._issuer.read(text)
-        if token is None:
-            return
-        now = self._clock()
-        async with self._store.begin() as tx:
-            if await tx.holds_secret(token):
-                await self.end(tx, token.user_id, [token.session_id], "logout", now, client)
+    def replaced_users(self, device: Device) -> set[UUID]:
+        """Return whose session a login replaces: their row is locked before it starts."""
+        token = self._issuer.read(device.replaces) if device.replaces else None
+        return {token.user_id} if token else set()
 
-    async def log_out_bearer(self, access_token: str, client: Client) -> None:
-        """End the session of an access token, which may have died meanwhile."""
-        user_id, session_id = owner(self._checks.genuine(access_token))
-        async with self._store.begin() as tx:
-            await self.end(tx, user_id, [session_id], "logout", self._clock(), client)
+    async def log_out(self, shown: Sequence[str], claims: Claims | None, client: Client) -> bool:
+        """End the session of every good credential: refresh tokens of any generation, an access token.
+
+        Return whether one was good. The session of a good one may have ended before, which is no error.
+        """
+        tokens = [token for token in map(self._issuer.read, shown) if token is not None]
+        keys = {owner(claims)} if claims else set()
+        if not tokens and not keys:
+            return False
+
+        async def work(tx: Tx) -> bool:
+            await tx.lock_users({user_id for user_id, _ in keys} | {token.user_id for token in tokens})
+            now = self._clock()
+            good = keys | {
+                (token.user_id, token.session_id) for token in tokens if await tx.holds_secret(token)
+            }
+            for user_id, session_id in sorted(good):
+                await self.end(tx, user_id, [session_id], "logout", now, client)
+            return bool(good)
+
+        return await self._store.run(work)
 
     async def devices(
         self, user_id: UUID, limit: int, before: UUID | None
@@ -103,39 +114,42 @@ class Sessions:
             found = await tx.living_sessions(user_id, now, limit + 1, before)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
-    async def revoke(self, user_id: UUID, session_id: UUID, reason: RevokeReason, client: Client) -> None:
-        """End one living session of this user; NotFound for anything else, which tells nobody's secrets."""
-        now = self._clock()
-        async with self._store.begin() as tx:
-            ended = await self.end(tx, user_id, [session_id], reason, now, client)
-        if not ended:
+    async def revoke(self, user_id: UUID, session_id: UUID, reason: RevokeReason, caller: Caller) -> None:
+        """End one active session of this user; NotFound for anything else, which reveals nothing."""
+
+        async def work(tx: Tx, user: User, now: datetime) -> Sequence[UUID]:
+            return await self.end(tx, user.id, [session_id], reason, now, caller.client)
+
+        if not await self._actors.run(caller, user_id, work):
             raise NotFound
 
     async def revoke_all(
-        self, user_id: UUID, reason: RevokeReason, client: Client, keep: UUID | None = None
+        self, user_id: UUID, reason: RevokeReason, caller: Caller, keep: UUID | None = None
     ) -> int:
-        """End all living sessions of a user, or all but one; return how many there were."""
-        now = self._clock()
-        async with self._store.begin() as tx:
-            await tx.renew_credentials(user_id)
-            return len(await self.end_all(tx, user_id, reason, now, client, keep))
+        """End all active sessions of a user, or all but one; return how many there were."""
+
+        async def work(tx: Tx, user: User, now: datetime) -> Sequence[UUID]:
+            await tx.renew_credentials(user.id)
+            return await self.end_all(tx, user.id, reason, now, caller.client, keep)
+
+        return len(await self._actors.run(caller, user_id, work))
 
     async def revoke_older(
-        self, user_id: UUID, created_before: datetime, reason: RevokeReason, client: Client
+        self, user_id: UUID, created_before: datetime, reason: RevokeReason, caller: Caller
     ) -> int:
-        """End a user's living sessions that began before a moment; return how many there were.
+        """End a user's active sessions that began before a time; return how many there were.
 
         A login that is under way is younger, so the credentials stay as they are.
         """
-        now = self._clock()
-        async with self._store.begin() as tx:
-            await tx.locked_user(user_id)
-            older = await tx.living_ids(user_id, now, created_before)
-            return len(await self.end(tx, user_id, older, reason, now, client))
 
-    async def current(self, claims: Claims) -> tuple[Session, dict[str, Any]]:
-        """Return the session of an access token and its data."""
-        user_id, session_id = owner(claims)
+        async def work(tx: Tx, user: User, now: datetime) -> Sequence[UUID]:
+            older = await tx.living_ids(user.id, now, created_before)
+            return await self.end(tx, user.id, older, reason, now, caller.client)
+
+        return len(await self._actors.run(caller, user_id, work))
+
+    async def current(self, user_id: UUID, session_id: UUID) -> tuple[Session, dict[str, Any]]:
+        """Return an active session and its data."""
         now = self._clock()
         async with self._store.read() as tx:
             session = await tx.session(user_id, session_id)
@@ -143,31 +157,31 @@ class Sessions:
         return require_living(session, now), data
 
     async def update(
-        self, claims: Claims, patch: dict[str, Any] | None, name: str | None
+        self, actor: Actor, patch: dict[str, Any] | None, name: str | None
     ) -> tuple[Session, dict[str, Any]]:
-        """Merge into the session's data (RFC 7396) and name its device; two patches at once lose nothing."""
-        user_id, session_id = owner(claims)
-        now = self._clock()
-        async with self._store.begin() as tx:
-            session = require_living(await tx.session(user_id, session_id, lock=True), now)
+        """Merge into the data of the caller's session (RFC 7396) and name its device.
+
+        Two patches at the same time lose nothing.
+        """
+        key = (actor.user_id, actor.session_id)
+
+        async def work(tx: Tx, _user: User, _now: datetime) -> None:
             if patch is not None:
-                data = await tx.session_data(user_id, session_id)
+                data = await tx.session_data(*key)
                 merged = policy.bounded(policy.merge(data, patch))
                 if not policy.same_json(data, merged):
-                    await tx.put_session_data(user_id, session_id, merged)
-            if name is not None and name != session.device_name:
-                await tx.name_device(user_id, session_id, name)
-        return await self.current(claims)
+                    await tx.put_session_data(*key, merged)
+            if name is not None:
+                await tx.name_device(*key, name)
 
-    async def reauthenticated(self, tx: Tx, user: User, session_id: UUID, now: datetime) -> Tokens:
-        """Move `auth_time` of a living session whose user has just shown the password again."""
-        session = await tx.move_auth_time(user.id, session_id, now)
-        if session is None:
-            raise await self._why_dead(tx, user.id, session_id, now)
-        return self._issuer.issue(session, user, now, None)
+        await self._actors.run(actor, actor.user_id, work)
+        return await self.current(*key)
 
     async def renew_secret(self, tx: Tx, user: User, session_id: UUID, now: datetime) -> Tokens:
-        """Give a living session a new secret, so that every refresh token made before is dead."""
+        """Give an active session a new secret and `auth_time`, and return its tokens.
+
+        No refresh token made before renews it, or gains the new `auth_time` (ASVS 7.2.4).
+        """
         secret = self._new_secret()
         session = await tx.replace_secret(user.id, session_id, refresh_token.digest(secret), now)
         if session is None:
@@ -183,7 +197,7 @@ class Sessions:
         client: Client,
         keep: UUID | None = None,
     ) -> Sequence[UUID]:
-        """End the living sessions of a user whose row this transaction has updated first (design 4.4)."""
+        """End the active sessions of a user whose row this transaction has locked (design 4.4)."""
         living = [each for each in await tx.living_ids(user_id, now) if each != keep]
         return await self.end(tx, user_id, living, reason, now, client)
 
@@ -196,9 +210,10 @@ class Sessions:
         now: datetime,
         client: Client,
     ) -> Sequence[UUID]:
-        """End those of the sessions that are alive, with their data; the audit log has each of them.
+        """End those of the sessions that are active, with their data; the audit log has each of them.
 
-        Once committed, their access tokens are refused in this process.
+        The transaction has locked the row of their user, on which `Actors` relies. Once committed, their
+        access tokens are refused in this process.
         """
         ended = await tx.revoke(user_id, session_ids, reason, now) if session_ids else []
         told: dict[str, Any] = {"user_id": user_id, "client": client, "details": {"reason": reason}}
@@ -213,10 +228,16 @@ class Sessions:
             return ended
         return Conflict()
 
-    async def _end_replaced(self, tx: Tx, device: Device, now: datetime) -> None:
+    async def _lock_in_order(self, tx: Tx, keys: Collection[tuple[UUID, UUID]]) -> None:
+        """Lock sessions in the order of their keys; one alone is locked by its own UPDATE."""
+        for user_id, session_id in sorted(keys) if len(keys) > 1 else ():
+            await tx.session(user_id, session_id, lock=True)
+
+    async def _replaced(self, tx: Tx, device: Device) -> tuple[UUID, UUID] | None:
+        """Return the key of the session that a login replaces, if its cookie is good."""
         token = self._issuer.read(device.replaces) if device.replaces else None
-        if token is not None and await tx.holds_secret(token):
-            await self.end(tx, token.user_id, [token.session_id], "replaced", now, device.client)
+        good = token is not None and await tx.holds_secret(token)
+        return (token.user_id, token.session_id) if token is not None and good else None
 
     def _new_session(self, user_id: UUID, secret: bytes, device: Device, now: datetime) -> Session:
         idle_timeout, lifetime = self._policy.lifetimes(remember=device.remember)
@@ -242,21 +263,3 @@ class Sessions:
             transport=device.transport,
             remember=device.remember,
         )
-
-
-def owner(claims: Claims) -> tuple[UUID, UUID]:
-    """Return (user id, session id) of a verified token: we made both."""
-    user_id, session_id = ids.parse("user", claims.user_id), ids.parse("sess", claims.session_id)
-    if user_id is None or session_id is None:
-        raise InvalidToken
-    return user_id, session_id
-
-
-def require_living(session: Session | None, now: datetime) -> Session:
-    """Return a session that lives; SessionRevoked or SessionExpired, with the reason, for one that ended."""
-    if session is None:
-        raise SessionRevoked("revoked_by_admin")  # purged: ended so long ago that its row is gone
-    end = policy.ended(session, now)
-    if end is not None:
-        raise (SessionRevoked if end.how == "revoked" else SessionExpired)(end.reason)
-    return session

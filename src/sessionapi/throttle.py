@@ -104,15 +104,17 @@ class Throttle:
 
         About nobody the counts are written again as they are, for that takes as long (ASVS 6.3.8; measured).
         """
+        await self._store.run(lambda tx: self._note_failure(tx, tried, client))
+
+    async def _note_failure(self, tx: Tx, tried: Try, client: Client) -> None:
         now = self._clock()
-        async with self._store.begin() as tx:
-            if tried.user_id is None:
-                await tx.touch_tries(tried.buckets)
-                return
-            details = {"on": tried.buckets.on}
-            kinds: tuple[audit.Kind, ...] = ("user.login_failed", "user.locked_out")
-            for kind in kinds if tried.ends_the_row else kinds[:1]:
-                await tx.record(audit.event(kind, now, user_id=tried.user_id, client=client, details=details))
+        if tried.user_id is None:
+            await tx.touch_tries(tried.buckets)
+            return
+        details = {"on": tried.buckets.on}
+        kinds: tuple[audit.Kind, ...] = ("user.login_failed", "user.locked_out")
+        for kind in kinds if tried.ends_the_row else kinds[:1]:
+            await tx.record(audit.event(kind, now, user_id=tried.user_id, client=client, details=details))
 
     async def succeeded(self, tx: Tx, tried: Try) -> None:
         """Clear what the try was counted under, in the transaction of what the password opened."""

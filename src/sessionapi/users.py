@@ -1,12 +1,14 @@
 """What a password opens: signing up, logging in, confirming it again, changing it."""
 
 from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
 from sessionapi import audit, identifiers, ids
+from sessionapi.actors import Actor, Actors
 from sessionapi.clock import Clock
 from sessionapi.device_token import DeviceTokens
-from sessionapi.errors import InvalidCredentials, SignupClosed, UsernameTaken
+from sessionapi.errors import InvalidCredentials, SignupClosed, UsernameTaken, WeakPassword
 from sessionapi.hash_pool import Place
 from sessionapi.issuer import Tokens
 from sessionapi.limits import network
@@ -14,7 +16,7 @@ from sessionapi.model import Client, User
 from sessionapi.password_rules import PasswordRules
 from sessionapi.passwords import Passwords
 from sessionapi.sessions import Device, Sessions
-from sessionapi.storage import Store
+from sessionapi.storage import Store, Tx
 from sessionapi.throttle import Throttle, Try
 
 
@@ -29,6 +31,7 @@ class Users:
         throttle: Throttle,
         device_tokens: DeviceTokens,
         sessions: Sessions,
+        actors: Actors,
         clock: Clock,
         *,
         signup_open: bool,
@@ -39,6 +42,7 @@ class Users:
         self._throttle = throttle
         self._device_tokens = device_tokens
         self._sessions = sessions
+        self._actors = actors
         self._clock = clock
         self._signup_open = signup_open
 
@@ -55,11 +59,19 @@ class Users:
             hashed = await self._passwords.hash(password, place)
         now = self._clock()
         user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
-        async with self._store.begin() as tx:
-            if await tx.insert_user(user, key):
-                await tx.record(audit.event("user.created", now, user_id=user.id, client=device.client))
-                return self._known(await self._sessions.start(tx, user, device, now), device)
-        raise UsernameTaken
+
+        async def work(tx: Tx) -> Tokens | None:
+            if replaced := self._sessions.replaced_users(device):
+                await tx.lock_users(replaced)
+            if not await tx.insert_user(user, key):
+                return None
+            await tx.record(audit.event("user.created", now, user_id=user.id, client=device.client))
+            return await self._sessions.start(tx, user, device, now)
+
+        tokens = await self._store.run(work)
+        if tokens is None:
+            raise UsernameTaken
+        return self._known(tokens, device)
 
     async def log_in(self, username: str, password: str, device: Device) -> Tokens:
         """Verify the password, then start a session, unless the credentials changed in between.
@@ -72,55 +84,77 @@ class Users:
             found, tried = await self._reserve(username, device, place)
             user = await self._authenticate(found, password, tried, device.client, place)
         now = self._clock()
-        async with self._store.begin() as tx:
-            if await tx.lock_user(user.id, user.credential_version):
-                await self._throttle.succeeded(tx, tried)
-                return self._known(await self._sessions.start(tx, user, device, now), device)
-        raise InvalidCredentials
+        tokens = await self._store.run(lambda tx: self._start(tx, user, tried, device, now))
+        return self._known(_still(tokens), device)
 
-    async def reauthenticate(self, user_id: UUID, session_id: UUID, password: str, client: Client) -> Tokens:
-        """Confirm the password in a living session, which moves its `auth_time`."""
-        user = await self._get(user_id)
-        with self._passwords.place(user_id) as place:
-            tried = await self._verify_in_session(user, session_id, password, client, place)
-        now = self._clock()
-        async with self._store.begin() as tx:
-            if await tx.lock_user(user.id, user.credential_version):
-                await self._throttle.succeeded(tx, tried)
-                return await self._sessions.reauthenticated(tx, user, session_id, now)
-        raise InvalidCredentials
+    async def _start(
+        self, tx: Tx, verified: User, tried: Try, device: Device, now: datetime
+    ) -> Tokens | None:
+        """Start a session of a user whose password was verified; None if it was changed since then."""
+        if others := self._sessions.replaced_users(device) - {verified.id}:
+            await tx.lock_users({verified.id, *others})
+        user = await tx.lock_user(verified.id, verified.credential_version)
+        if user is None:
+            return None
+        await self._throttle.succeeded(tx, tried)
+        return await self._sessions.start(tx, user, device, now)
 
-    async def change_password(
-        self, user_id: UUID, session_id: UUID, current: str, new: str, client: Client
-    ) -> Tokens:
+    async def reauthenticate(self, actor: Actor, password: str) -> Tokens:
+        """Confirm the password in the caller's session, which moves its `auth_time` and renews its secret."""
+        with self._passwords.place(actor.user_id) as place:
+            place.assign(actor.user_id)
+            verified, tried = await self._verify_in_session(actor, password, place)
+
+        async def work(tx: Tx, user: User, now: datetime) -> Tokens | None:
+            if user.credential_version != verified.credential_version:
+                return None
+            await self._throttle.succeeded(tx, tried)
+            return await self._sessions.renew_secret(tx, user, actor.session_id, now)
+
+        return _still(await self._actors.run(actor, actor.user_id, work))
+
+    async def change_password(self, actor: Actor, current: str, new: str) -> Tokens:
         """Set a new password: the other sessions end, and the present one is given a new secret.
 
-        All in one transaction, which also asks whether the password that was verified is still the one.
+        All in one transaction, which also checks that the password that was verified is still the one. The
+        leaked passwords are looked up last, after the attempt has been counted and the password verified.
         """
-        user = await self._get(user_id)
-        await self._rules.refuse_weak(new, user.username, user.email, "new_password")
-        with self._passwords.place(user_id) as place:
-            await self._verify_in_session(user, session_id, current, client, place)
+        user = await self._get(actor.user_id)
+        self._rules.refuse_guessable(new, user.username, user.email, "new_password")
+        with self._passwords.place(actor.user_id) as place:
+            place.assign(actor.user_id)
+            verified, tried = await self._verify_in_session(actor, current, place)
+            await self._refuse_weak(new, verified, tried)
             hashed = await self._passwords.hash(new, place)
-        now = self._clock()
-        async with self._store.begin() as tx:
-            if await tx.lock_user(user.id, user.credential_version):
-                await tx.renew_credentials(user.id, password_hash=hashed)
-                await tx.clear_tries_of(user.id)
-                await tx.record(audit.event("user.password_changed", now, user_id=user.id, client=client))
-                await self._sessions.end_all(tx, user.id, "password_changed", now, client, keep=session_id)
-                return await self._sessions.renew_secret(tx, user, session_id, now)
-        raise InvalidCredentials
+        client, keep = actor.client, actor.session_id
 
-    async def _verify_in_session(
-        self, user: User, session_id: UUID, password: str, client: Client, place: Place
-    ) -> Try:
+        async def work(tx: Tx, user: User, now: datetime) -> Tokens | None:
+            if user.credential_version != verified.credential_version:
+                return None
+            await tx.renew_credentials(user.id, password_hash=hashed)
+            await tx.clear_tries_of(user.id)
+            await tx.record(audit.event("user.password_changed", now, user_id=user.id, client=client))
+            await self._sessions.end_all(tx, user.id, "password_changed", now, client, keep)
+            return await self._sessions.renew_secret(tx, user, keep, now)
+
+        return _still(await self._actors.run(actor, actor.user_id, work))
+
+    async def _refuse_weak(self, new: str, user: User, tried: Try) -> None:
+        """Raise WeakPassword; the right password gives its attempt back all the same."""
+        try:
+            await self._rules.refuse_weak(new, user.username, user.email, "new_password")
+        except WeakPassword:
+            await self._store.run(lambda tx: self._throttle.succeeded(tx, tried))
+            raise
+
+    async def _verify_in_session(self, actor: Actor, password: str, place: Place) -> tuple[User, Try]:
         """Verify a password that is sent again in an active session, which has attempts of its own."""
-        async with self._store.begin() as tx:
-            tried = await self._throttle.reserve_in_session(tx, user.id, session_id, client)
-            place.assign(user.id)
-        await self._authenticate(user, password, tried, client, place)
-        return tried
+
+        async def work(tx: Tx, user: User, _now: datetime) -> tuple[User, Try]:
+            return user, await self._throttle.reserve_in_session(tx, user.id, actor.session_id, actor.client)
+
+        user, tried = await self._actors.run(actor, actor.user_id, work)
+        return await self._authenticate(user, password, tried, actor.client, place), tried
 
     async def _authenticate(
         self, user: User | None, password: str, tried: Try, client: Client, place: Place
@@ -136,9 +170,11 @@ class Users:
             await self._throttle.failed(tried, client)
             raise InvalidCredentials
         if upgraded is not None:
-            async with self._store.begin() as tx:
-                await tx.upgrade_hash(user.id, verified=hashed, upgraded=upgraded)
+            await self._upgrade(user, hashed, upgraded)
         return user
+
+    async def _upgrade(self, user: User, verified: str, upgraded: str) -> None:
+        await self._store.run(lambda tx: tx.upgrade_hash(user.id, verified, upgraded))
 
     def _known(self, tokens: Tokens, device: Device) -> Tokens:
         """Add the token by which the user will be known on this device."""
@@ -150,12 +186,15 @@ class Users:
         Without room for the user nothing is counted: the refusal rolls back.
         """
         key = identifiers.lookup_key(username)
-        async with self._store.begin() as tx:
+
+        async def work(tx: Tx) -> tuple[User | None, Try]:
             found = await tx.user_by_name(key) if key else None
             user_id, typed = found.id if found else None, key or username
             tried = await self._throttle.reserve_login(tx, user_id, typed, device.token, device.client)
             place.assign(user_id or typed)
-        return found, tried
+            return found, tried
+
+        return await self._store.run(work)
 
     async def _get(self, user_id: UUID) -> User:
         async with self._store.read() as tx:
@@ -163,3 +202,10 @@ class Users:
         if user is None:
             raise InvalidCredentials
         return user
+
+
+def _still(tokens: Tokens | None) -> Tokens:
+    """Return the tokens, or refuse: the password was changed after it was verified."""
+    if tokens is None:
+        raise InvalidCredentials
+    return tokens

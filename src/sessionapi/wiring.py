@@ -10,6 +10,7 @@ from threading import Event
 
 from sessionapi import database_copy, ids, secret
 from sessionapi.accounts import Accounts
+from sessionapi.actors import Actors
 from sessionapi.all_sessions import AllSessions
 from sessionapi.checks import Checks
 from sessionapi.clock import Clock, system_clock
@@ -54,6 +55,7 @@ class App:
     marks: Marks
     poll: Poll
     checks: Checks
+    actors: Actors
     service_tokens: ServiceTokens
     passwords: Passwords
     sessions: Sessions
@@ -108,7 +110,8 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
     revocations = Revocations(clock)
     poll = Poll(store, keys, revocations, clock, settings.revocation_poll)
     checks = Checks(store, ring, rules, revocations, poll, clock)
-    sessions = Sessions(store, issuer, checks, policy, revocations, clock)
+    actors = Actors(store, policy, clock)
+    sessions = Sessions(store, issuer, actors, policy, revocations, clock)
     memory = MemoryLimits(limits_of(settings), clock, metrics, enabled=settings.throttle)
     devices = DeviceTokens(server_secret.derive("device"))
     buckets = BucketKeys(server_secret.derive("throttle")[0], limits_of(settings))
@@ -126,13 +129,16 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         marks=Marks(store, revocations, clock),
         poll=poll,
         checks=checks,
+        actors=actors,
         service_tokens=ServiceTokens(store, clock),
         passwords=passwords,
         sessions=sessions,
         all_sessions=AllSessions(store, sessions, clock),
         throttle=throttle,
-        users=Users(store, passwords, strength, throttle, devices, sessions, clock, signup_open=signup_open),
-        accounts=Accounts(store, passwords, strength, throttle, sessions, policy, clock),
+        users=Users(
+            store, passwords, strength, throttle, devices, sessions, actors, clock, signup_open=signup_open
+        ),
+        accounts=Accounts(store, passwords, strength, throttle, sessions, actors, clock),
         refreshes=Refreshes(store, issuer, sessions, policy, memory, clock, metrics),
         purge=Purge(store, clock, timedelta(seconds=settings.keep_ended)),
         leaving=Event(),

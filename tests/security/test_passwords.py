@@ -12,7 +12,7 @@ from argon2 import extract_parameters
 from passlib.hash import bcrypt
 
 from sessionapi import ids
-from sessionapi.model import Client
+from sessionapi.actors import OPERATOR
 from sessionapi.settings import Settings
 from tests.conftest import PASSWORD, FakeClock, Running, refusal, running
 
@@ -193,7 +193,7 @@ async def test_asvs_6_3_8_unknown_wrong_and_disabled_look_alike_and_cost_one_has
     await service.sign_up()
     disabled = await service.sign_up("bob")
     bob = ids.parse("user", disabled["user"]["id"])
-    await service.parts.accounts.disable(bob, Client(None, None))
+    await service.parts.accounts.disable(bob, OPERATOR)
     told = []
     for name, password in (("nobody", WRONG), ("ada", WRONG), ("bob", PASSWORD)):
         before = hashes(service)

@@ -5,7 +5,7 @@ from base64 import urlsafe_b64decode
 
 import pytest
 
-from sessionapi.model import Client
+from sessionapi.actors import OPERATOR
 from tests.conftest import PASSWORD, Running, refusal
 from tests.test_admin import administrator, set_roles
 
@@ -126,7 +126,7 @@ async def test_admin_the_role_is_read_from_the_live_row(service: Running):
     await set_roles(service, "root", [])
     assert refusal(await service.get("/admin/users", root))[:2] == (403, "forbidden")
     user = await service.parts.accounts.find("root")
-    await service.parts.accounts.disable(user.id, Client(None, None))
+    await service.parts.accounts.disable(user.id, OPERATOR)
     assert refusal(await service.get("/admin/users", root))[0] == 401
 
 

@@ -10,12 +10,9 @@ from typing import TypeVar
 from sessionapi import ids, logs, settings, wiring
 from sessionapi.cli.terminal import say
 from sessionapi.errors import NotFound
-from sessionapi.model import Client, User
+from sessionapi.model import User
 from sessionapi.storage import addresses
 from sessionapi.wiring import App
-
-NOBODY = Client()
-"""Where a command comes from, for the audit log: no address, no user agent."""
 
 PATIENCE = 60.0
 """Seconds that a statement may take here: nobody waits for the answer of a request."""

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from sessionapi import ids, members
+from sessionapi.actors import OPERATOR
 from sessionapi.cli import lists
-from sessionapi.cli.parts import NOBODY, find, run
+from sessionapi.cli.parts import find, run
 from sessionapi.cli.terminal import say
 from sessionapi.errors import NotFound, ValidationFailed
 from sessionapi.members import Members
@@ -68,16 +69,16 @@ async def _list(parts: App, name: str | None, limit: int) -> tuple[list[Session]
 
 async def _revoke(parts: App, session: str | None, name: str | None, span: timedelta | None) -> int:
     if name is None:
-        return await parts.all_sessions.revoke("revoked_by_admin", NOBODY, span, _Progress())
+        return await parts.all_sessions.revoke("revoked_by_admin", span, _Progress())
     user = await find(parts, name)
     if session is None:
-        return await parts.sessions.revoke_all(user.id, "revoked_by_admin", NOBODY)
+        return await parts.sessions.revoke_all(user.id, "revoked_by_admin", OPERATOR)
     none_such = NotFound(f"{user.username} has no living session {session}.")
     session_id = ids.parse("sess", session)
     if session_id is None:
         raise none_such
     try:
-        await parts.sessions.revoke(user.id, session_id, "revoked_by_admin", NOBODY)
+        await parts.sessions.revoke(user.id, session_id, "revoked_by_admin", OPERATOR)
     except NotFound:
         raise none_such from None
     return 1

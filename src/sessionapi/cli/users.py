@@ -9,11 +9,12 @@ import typer
 
 from sessionapi import ids, logs, members
 from sessionapi.accounts import RESET_TTL, Accounts
+from sessionapi.actors import OPERATOR, Caller
 from sessionapi.cli import lists, terminal
-from sessionapi.cli.parts import NOBODY, find, run
+from sessionapi.cli.parts import find, run
 from sessionapi.errors import ValidationFailed
 from sessionapi.members import Members
-from sessionapi.model import Client, User
+from sessionapi.model import User
 from sessionapi.wiring import App
 
 COLUMNS = ("id", "username", "email", "roles", "disabled_at", "locked", "created_at")
@@ -127,14 +128,14 @@ async def _shown(parts: App, name: str) -> Members:
     return members.administered(user, locked=bool(await parts.throttle.locked([user.id])))
 
 
-async def _do(parts: App, name: str, what: Callable[[Accounts, UUID, Client], Awaitable[None]]) -> User:
+async def _do(parts: App, name: str, what: Callable[[Accounts, UUID, Caller], Awaitable[None]]) -> User:
     user = await find(parts, name)
-    await what(parts.accounts, user.id, NOBODY)
+    await what(parts.accounts, user.id, OPERATOR)
     return user
 
 
 async def _change(parts: App, name: str, **given: Any) -> User:
-    return await parts.accounts.change((await find(parts, name)).id, NOBODY, given)
+    return await parts.accounts.change((await find(parts, name)).id, OPERATOR, given)
 
 
 async def _reset(parts: App, name: str) -> tuple[str, str]:

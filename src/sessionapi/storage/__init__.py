@@ -1,14 +1,19 @@
-"""The store: `begin()` for a transaction that writes, `read()` for one that only reads.
+"""The store: `run()` for a transaction that writes, `read()` for one that only reads.
 
 Whatever the driver raises leaves here as an error of the tree. A refusal is raised by the operation after
 its transaction has ended, so that it never rolls back the change that it reports.
+
+Lock order of all transactions: rows of `users` in the order of their ids, then counters of wrong passwords in
+the order of their keys, then rows of `sessions` in the order of their keys, then everything else.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from sessionapi.errors import Unavailable
 from sessionapi.storage import addresses, engines
 from sessionapi.storage.addresses import Options
 from sessionapi.storage.all_sessions import AllSessionQueries
@@ -23,6 +28,10 @@ from sessionapi.storage.service_tokens import ServiceTokenQueries
 from sessionapi.storage.sessions import SessionQueries
 from sessionapi.storage.tries import TryQueries
 from sessionapi.storage.users import UserQueries
+
+ATTEMPTS = 4
+"""How often a transaction is attempted that others undo: each time one of the others has gone on."""
+T = TypeVar("T")
 
 
 class Tx(
@@ -57,9 +66,30 @@ class Store:
         self._seconds = None if addresses.is_sqlite(url) else options.timeout
         self._outage = Outage()
 
+    async def run(self, work: Callable[[Tx], Awaitable[T]]) -> T:
+        """Do some work in a transaction that writes, and return its result.
+
+        What a deadlock or a serialization failure has undone is attempted again. So `work` changes nothing
+        outside of its transaction, except by `Tx.after_commit`.
+        """
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._attempt(work)
+            except Unavailable as problem:
+                if not problem.contended:
+                    raise
+        return await self._attempt(work)
+
+    async def _attempt(self, work: Callable[[Tx], Awaitable[T]]) -> T:
+        async with self.begin() as tx:
+            return await work(tx)
+
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Tx]:
-        """Open a transaction that writes; it commits at the end, durably, and rolls back on an error."""
+        """Open a transaction that writes; it commits at the end, durably, and rolls back on an error.
+
+        It is attempted once: operations use `run`.
+        """
         with self._outage.watched() as watch:
             async with self._connected(self._writer) as connection, connection.begin():
                 tx = Tx(connection)

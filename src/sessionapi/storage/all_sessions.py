@@ -56,6 +56,7 @@ class AllSessionQueries:
                 .where(column < ended_before)
                 .order_by(column)
                 .limit(limit)
+                .with_for_update(skip_locked=True)  # another purge deletes it, or a late refresh reads it
             )
             statement = sa.delete(sessions).where(sa.tuple_(sessions.c.user_id, sessions.c.id).in_(chosen))
             deleted = await self._connection.execute(statement.returning(sessions.c.user_id))

@@ -86,8 +86,10 @@ class KeyQueries:
 
     async def delete_retired_keys(self, before: datetime) -> None:
         """Delete keys that were retired before a moment: none of their tokens is alive."""
-        await self._connection.execute(
-            sa.delete(signing_keys).where(
-                signing_keys.c.state == "retired", signing_keys.c.state_since < before
-            )
+        chosen = (
+            sa.select(signing_keys.c.id)
+            .where(signing_keys.c.state == "retired", signing_keys.c.state_since < before)
+            .order_by(signing_keys.c.id)
+            .with_for_update()
         )
+        await self._connection.execute(sa.delete(signing_keys).where(signing_keys.c.id.in_(chosen)))

@@ -12,8 +12,10 @@ UNCONFIRMED = "The database did not confirm this in time. Look whether it was do
 _OF_THE_DATABASE = ("08", "25006", "40", "53", "55P03", "57", "58")
 """SQLSTATEs, or their first digits, of a server's condition; any other is a defect of ours."""
 
-_CONTENDED = "40"
-"""Deadlocks and serialisation failures: nothing was done, and the same may be tried again."""
+_CONTENDED = ("40P01", "40001")
+"""Deadlocks and serialization failures: nothing was done, and the same may be attempted again."""
+_CONTENDED_SQLITE = ("SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY")
+"""The same on SQLite. A plain SQLITE_BUSY has waited for `busy_timeout`; another attempt would wait again."""
 
 
 class Watch:
@@ -76,8 +78,13 @@ def _state(problem: Exception) -> str:
     return getattr(getattr(problem, "orig", None), "sqlstate", None) or ""
 
 
+def _is_contended(problem: Exception) -> bool:
+    on_sqlite = getattr(getattr(problem, "orig", None), "sqlite_errorname", None) in _CONTENDED_SQLITE
+    return on_sqlite or _state(problem) in _CONTENDED
+
+
 def _refusal(problem: Exception, watch: Watch) -> Unavailable:
     refusal = Unavailable(UNCONFIRMED if watch.commits and _is_away(problem) else None)
-    refusal.contended = _state(problem).startswith(_CONTENDED)
+    refusal.contended = _is_contended(problem)
     refusal.cause = (str(problem.__cause__ or problem) or type(problem).__name__).splitlines()[0]
     return refusal

@@ -109,11 +109,6 @@ class SessionQueries:
         )
         return await self._changed(statement.values(changes))
 
-    async def move_auth_time(self, user_id: UUID, session_id: UUID, now: datetime) -> Session | None:
-        """Note that the user of a living session has just shown the password."""
-        statement = sa.update(sessions).where(_is(user_id, session_id), living(now))
-        return await self._changed(statement.values(auth_time=now))
-
     async def replace_secret(
         self, user_id: UUID, session_id: UUID, digest: bytes, now: datetime
     ) -> Session | None:
@@ -134,10 +129,11 @@ class SessionQueries:
         return await self._changed(statement)
 
     async def name_device(self, user_id: UUID, session_id: UUID, name: str) -> None:
-        """Name the device of a session that this transaction has locked."""
-        await self._connection.execute(
-            sa.update(sessions).where(_is(user_id, session_id)).values(device_name=name)
+        """Name the device of a session, unless that is its name already."""
+        statement = sa.update(sessions).where(
+            _is(user_id, session_id), sessions.c.device_name.is_distinct_from(name)
         )
+        await self._connection.execute(statement.values(device_name=name))
 
     async def living_sessions(
         self, user_id: UUID, now: datetime, limit: int, before: UUID | None = None
@@ -165,9 +161,14 @@ class SessionQueries:
         )
         return list((await self._connection.execute(statement)).scalars())
 
-    async def least_recently_seen(self, user_id: UUID, now: datetime, keep: int) -> list[UUID]:
-        """Return the ids of a user's living sessions but for the `keep` that were seen last."""
-        asked = {"user_id": user_id, "now": to_microseconds(now), "keep": keep}
+    async def least_recently_seen(
+        self, user_id: UUID, now: datetime, keep: int, ending: UUID | None = None
+    ) -> list[UUID]:
+        """Return the ids of a user's living sessions except for the `keep` that were seen last.
+
+        The session `ending` is not counted.
+        """
+        asked = {"user_id": user_id, "now": to_microseconds(now), "keep": keep, "ending": ending or _NO_ID}
         return sorted((await self._connection.execute(_LEAST_RECENTLY_SEEN, asked)).scalars())
 
     async def revoke(
@@ -217,7 +218,7 @@ class SessionQueries:
         return data or {}
 
     async def put_session_data(self, user_id: UUID, session_id: UUID, data: Mapping[str, Any]) -> None:
-        """Keep the JSON object of a session that this transaction has locked."""
+        """Keep the JSON object of a session whose user's row this transaction has locked."""
         changed = await self._connection.execute(
             sa.update(session_data).where(_data_of(user_id, session_id)).values(data=dict(data))
         )
@@ -300,12 +301,17 @@ def session_and_user_of(row: Sequence[Any]) -> tuple[Session, User]:
 
 
 _SESSION_SIZE = len(sessions.c)
+_NO_ID = UUID(int=0)
 
 # Made once, for each login needs them.
 _INSERT = sa.insert(sessions).returning(sa.select(_GREATEST.c.up_to).scalar_subquery())
 _LEAST_RECENTLY_SEEN = (
     sa.select(sessions.c.id)
-    .where(sessions.c.user_id == sa.bindparam("user_id"), living_at(sa.bindparam("now", type_=sa.BigInteger)))
+    .where(
+        sessions.c.user_id == sa.bindparam("user_id"),
+        sessions.c.id != sa.bindparam("ending"),
+        living_at(sa.bindparam("now", type_=sa.BigInteger)),
+    )
     .order_by(sessions.c.last_seen_at.desc(), sessions.c.id.desc())
     .offset(sa.bindparam("keep", type_=sa.Integer))
 )

@@ -1,6 +1,6 @@
 """Questions about users."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -50,10 +50,33 @@ class UserQueries:
         """Return a user, disabled and deleted ones too."""
         return await self._one(_BY_ID, user_id)
 
-    async def lock_user(self, user_id: UUID, credential_version: int) -> bool:
-        """Lock the row of a user who is enabled and whose credentials are still those that were verified."""
+    async def lock_user(self, user_id: UUID, credential_version: int) -> User | None:
+        """Lock and return a user who is enabled and whose credentials are still those that were verified."""
         verified = {"key": user_id, "version": credential_version}
-        return (await self._connection.execute(_LOCK, verified)).first() is not None
+        row = (await self._connection.execute(_LOCK, verified)).first()
+        return None if row is None else user_of(row)
+
+    async def lock_users(self, user_ids: Collection[UUID]) -> dict[UUID, User]:
+        """Lock the rows of users, in the order of their ids; return those that exist, also deleted ones.
+
+        This is the first statement of a transaction: it comes before any lock of a session.
+        """
+        statement = (
+            sa.select(*_COLUMNS)
+            .where(users.c.id.in_(sorted(user_ids)))
+            .order_by(users.c.id)
+            .with_for_update()
+        )
+        found = [user_of(row) for row in await self._connection.execute(statement)]
+        return {user.id: user for user in found}
+
+    async def lock_all_users(self) -> None:
+        """Wait until no other transaction has locked a user's row, and keep others from doing so.
+
+        SQLite has one writer, and needs nothing.
+        """
+        if self._connection.dialect.name == "postgresql":
+            await self._connection.execute(_LOCK_ALL)
 
     async def renew_credentials(self, user_id: UUID, **changes: Any) -> bool:
         """Change a living user's row and move its `credential_version`; False if there is none.
@@ -79,13 +102,6 @@ class UserQueries:
         except IntegrityError:
             return False
         return True if changed.rowcount == 1 else None
-
-    async def locked_user(self, user_id: UUID) -> User | None:
-        """Return a living user, locked until the transaction ends."""
-        condition = sa.and_(users.c.id == user_id, users.c.deleted_at.is_(None))
-        row = await self._connection.execute(sa.select(*_COLUMNS).where(condition).with_for_update())
-        found = row.first()
-        return None if found is None else user_of(found)
 
     async def all_users(self, limit: int, after: UUID | None = None) -> list[User]:
         """Return users who were not deleted, the oldest first, from behind an id."""
@@ -126,15 +142,24 @@ class UserQueries:
 
     async def purge_password_resets(self, now: datetime) -> int:
         """Delete one-time tokens whose time is over."""
-        statement = sa.delete(password_resets).where(password_resets.c.expires_at <= now)
+        chosen = (
+            sa.select(password_resets.c.token_digest)
+            .where(password_resets.c.expires_at <= now)
+            .with_for_update(skip_locked=True)  # another purge, or a newer token, deletes it already
+        )
+        statement = sa.delete(password_resets).where(password_resets.c.token_digest.in_(chosen))
         return (await self._connection.execute(statement)).rowcount
 
     async def purge_users(self, user_ids: Iterable[UUID]) -> int:
         """Delete those of these emptied rows that no session refers to any more."""
+        emptied = (
+            sa.select(users.c.id)
+            .where(users.c.id.in_(sorted(set(user_ids))), users.c.deleted_at.is_not(None))
+            .order_by(users.c.id)
+            .with_for_update()
+        )
         statement = sa.delete(users).where(
-            users.c.id.in_(set(user_ids)),
-            users.c.deleted_at.is_not(None),
-            ~sa.exists().where(sessions.c.user_id == users.c.id),
+            users.c.id.in_(emptied), ~sa.exists().where(sessions.c.user_id == users.c.id)
         )
         return (await self._connection.execute(statement)).rowcount
 
@@ -143,11 +168,13 @@ class UserQueries:
         return None if row is None else user_of(row)
 
 
+_LOCK_ALL = sa.text("LOCK TABLE users IN EXCLUSIVE MODE")
+
 # Made once, for each login needs them.
 _BY_NAME = sa.select(*_COLUMNS).where(users.c.username_key == sa.bindparam("key"))
 _BY_ID = sa.select(*_COLUMNS).where(users.c.id == sa.bindparam("key"))
 _LOCK = (
-    sa.select(users.c.id)
+    sa.select(*_COLUMNS)
     .where(
         users.c.id == sa.bindparam("key"),
         users.c.credential_version == sa.bindparam("version"),

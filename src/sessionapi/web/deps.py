@@ -8,9 +8,9 @@ from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
 from sessionapi import bearer, ids, limits
+from sessionapi.actors import Actor, actor_of
 from sessionapi.errors import FieldError, NotFound, ValidationFailed
 from sessionapi.model import Client, ServiceToken
-from sessionapi.sessions import owner
 from sessionapi.tokens import Claims
 from sessionapi.web import csrf
 from sessionapi.web.sent import header
@@ -92,11 +92,19 @@ async def access(request: Request) -> Claims:
     return await app_of(request).checks.check(bearer.read(request.scope["headers"]))
 
 
-async def admin_of(request: Request, claims: Annotated[Claims, Security(AccessToken())]) -> Claims:
-    """Return the claims of an administrator, by the live row, with a recent login."""
-    user_id, _ = owner(claims)
-    await app_of(request).accounts.require_admin(claims, user_id)
-    return claims
+async def caller_of(request: Request, claims: Annotated[Claims, Security(AccessToken())]) -> Actor:
+    """Return the caller of a route that writes: the operation checks it again in its transaction."""
+    return actor_of(claims, client_of(request))
+
+
+async def admin_of(request: Request, claims: Annotated[Claims, Security(AccessToken())]) -> Actor:
+    """Return a caller who is an administrator, by the live row, with a recent login.
+
+    An operation that writes checks that again in its transaction.
+    """
+    actor = actor_of(claims, client_of(request)).as_admin()
+    await app_of(request).actors.check(actor)
+    return actor
 
 
 def id_in_path(kind: ids.Kind, text: str) -> UUID:
@@ -120,6 +128,7 @@ Parts = Annotated[App, Depends(parts_of)]
 From = Annotated[Client, Depends(sender_of)]
 Bearer = Annotated[Claims, Security(AccessToken())]
 Service = Annotated[ServiceToken, Security(ServiceCredential())]
-Admin = Annotated[Claims, Depends(admin_of)]
+Writer = Annotated[Actor, Depends(caller_of)]
+Admin = Annotated[Actor, Depends(admin_of)]
 Limit = Annotated[int, Query(ge=1, le=100, description="How many items at most.")]
 Cursor = Annotated[str | None, Query(description="The `next_cursor` of the page before.", max_length=64)]

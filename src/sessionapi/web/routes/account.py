@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Request, Response
 
-from sessionapi.sessions import owner
+from sessionapi.actors import owner
 from sessionapi.web.bodies import Answer
-from sessionapi.web.deps import AccessToken, Bearer, From, Parts, access
+from sessionapi.web.deps import AccessToken, Bearer, From, Parts, Writer, access
 from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, WRITES, answers
 from sessionapi.web.routes.login import hand_out
 from sessionapi.web.schemas import (
@@ -47,12 +47,12 @@ async def me(claims: Bearer, parts: Parts, response: Response) -> MeOut:
     summary="Change my name, e-mail or preferences",
     responses=answers(*WRITES, "reauthentication_required", "username_taken", "not_found", *BODY, *STORE),
 )
-async def update_me(body: MeIn, claims: Bearer, parts: Parts, client: From) -> MeOut:
+async def update_me(body: MeIn, caller: Writer, parts: Parts) -> MeOut:
     """Change what is given. A new name or e-mail needs a login in the last five minutes."""
     given = body.model_dump(exclude_unset=True)
     if given.keys() & {"username", "email"}:
-        parts.accounts.require_recent(claims)
-    return me_out(await parts.accounts.change(owner(claims)[0], client, given, by_owner=True))
+        caller = caller.with_recent_login()
+    return me_out(await parts.accounts.change(caller.user_id, caller, given))
 
 
 @router.delete(
@@ -62,10 +62,9 @@ async def update_me(body: MeIn, claims: Bearer, parts: Parts, client: From) -> M
     summary="Delete my account",
     responses=answers(*WRITES, "reauthentication_required", "not_found", *STORE),
 )
-async def delete_me(claims: Bearer, parts: Parts, client: From) -> None:
+async def delete_me(caller: Writer, parts: Parts) -> None:
     """Empty the account and end its sessions. It needs a login in the last five minutes."""
-    parts.accounts.require_recent(claims)
-    await parts.accounts.delete(owner(claims)[0], client)
+    await parts.accounts.delete(caller.user_id, caller.with_recent_login())
 
 
 @router.post(
@@ -83,11 +82,9 @@ async def delete_me(claims: Bearer, parts: Parts, client: From) -> None:
         *STORE,
     ),
 )
-async def change_password(body: PasswordIn, claims: Bearer, parts: Parts, client: From) -> Response:
+async def change_password(body: PasswordIn, caller: Writer, parts: Parts) -> Response:
     """Set a new password. The other sessions end; this one goes on with new tokens."""
-    tokens = await parts.users.change_password(
-        *owner(claims), body.current_password, body.new_password, client
-    )
+    tokens = await parts.users.change_password(caller, body.current_password, body.new_password)
     return hand_out(tokens, parts)
 
 

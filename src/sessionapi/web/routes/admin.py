@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from sessionapi import ids
-from sessionapi.web.deps import Admin, Cursor, From, Limit, Parts, cursor, id_in_path
+from sessionapi.web.deps import Admin, Cursor, Limit, Parts, cursor, id_in_path
 from sessionapi.web.openapi import BEARER, BODY, STORE, answers
 from sessionapi.web.schemas import (
     AdminUserIn,
@@ -62,19 +62,10 @@ async def get_user(user_id: str, admin: Admin, parts: Parts, response: Response)
     summary="Disable, enable, unlock, set roles or claims",
     responses=answers("rate_limited", *REFUSED, "not_found", *BODY),
 )
-async def update_user(
-    user_id: str, body: AdminUserIn, admin: Admin, parts: Parts, client: From
-) -> AdminUserOut:
-    """Change what is given. Disabling ends all sessions of the user at once."""
+async def update_user(user_id: str, body: AdminUserIn, admin: Admin, parts: Parts) -> AdminUserOut:
+    """Change what is given, all or nothing. Disabling ends all sessions of the user at once."""
     target = id_in_path("user", user_id)
-    given = body.model_dump(exclude_unset=True)
-    disabled, locked = given.pop("disabled", None), given.pop("locked", None)
-    if given:
-        await parts.accounts.change(target, client, given)
-    if disabled is not None:
-        await (parts.accounts.disable if disabled else parts.accounts.enable)(target, client)
-    if locked is False:
-        await parts.accounts.unlock(target, client)
+    await parts.accounts.change(target, admin, body.model_dump(exclude_unset=True))
     return await _shown(parts, target)
 
 
@@ -85,9 +76,9 @@ async def update_user(
     summary="Delete a user",
     responses=answers("rate_limited", *REFUSED, "not_found"),
 )
-async def delete_user(user_id: str, admin: Admin, parts: Parts, client: From) -> None:
+async def delete_user(user_id: str, admin: Admin, parts: Parts) -> None:
     """Empty the account and end its sessions."""
-    await parts.accounts.delete(id_in_path("user", user_id), client)
+    await parts.accounts.delete(id_in_path("user", user_id), admin)
 
 
 @router.get(
@@ -108,8 +99,9 @@ async def list_sessions(
     response.headers["Cache-Control"] = "no-store"
     user = await parts.accounts.get(id_in_path("user", user_id))
     found, following = await parts.sessions.devices(user.id, limit, cursor("sess", cursor_text))
+    current = ids.public("sess", admin.session_id)
     return SessionsOut(
-        items=[session_out(each, admin.session_id) for each in found],
+        items=[session_out(each, current) for each in found],
         next_cursor=ids.public("sess", following) if following else None,
     )
 
@@ -120,10 +112,10 @@ async def list_sessions(
     summary="End all sessions of a user",
     responses=answers("rate_limited", *REFUSED, "not_found"),
 )
-async def revoke_sessions(user_id: str, admin: Admin, parts: Parts, client: From) -> RevokedOut:
+async def revoke_sessions(user_id: str, admin: Admin, parts: Parts) -> RevokedOut:
     """End them and answer how many there were."""
-    user = await parts.accounts.get(id_in_path("user", user_id))
-    return RevokedOut(revoked=await parts.sessions.revoke_all(user.id, "revoked_by_admin", client))
+    target = id_in_path("user", user_id)
+    return RevokedOut(revoked=await parts.sessions.revoke_all(target, "revoked_by_admin", admin))
 
 
 @router.delete(
@@ -133,10 +125,10 @@ async def revoke_sessions(user_id: str, admin: Admin, parts: Parts, client: From
     summary="End one session of a user",
     responses=answers("rate_limited", *REFUSED, "not_found"),
 )
-async def revoke_session(user_id: str, session_id: str, admin: Admin, parts: Parts, client: From) -> None:
+async def revoke_session(user_id: str, session_id: str, admin: Admin, parts: Parts) -> None:
     """End a living session."""
     await parts.sessions.revoke(
-        id_in_path("user", user_id), id_in_path("sess", session_id), "revoked_by_admin", client
+        id_in_path("user", user_id), id_in_path("sess", session_id), "revoked_by_admin", admin
     )
 
 

@@ -6,17 +6,25 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, TypeAdapter
 
 from sessionapi import bearer, ids
-from sessionapi.errors import FieldError, InvalidRefreshToken, ValidationFailed
+from sessionapi.actors import owner
+from sessionapi.errors import (
+    AuthenticationError,
+    FieldError,
+    InvalidRefreshToken,
+    MissingToken,
+    ValidationFailed,
+)
 from sessionapi.model import Transport
 from sessionapi.refreshes import Presented
-from sessionapi.sessions import owner
-from sessionapi.web import bodies, cookies
+from sessionapi.tokens import Claims
+from sessionapi.web import bodies, cookies, problems
 from sessionapi.web.deps import (
     Bearer,
     Cursor,
     From,
     Limit,
     Parts,
+    Writer,
     app_of,
     client_of,
     cursor,
@@ -98,21 +106,31 @@ async def refresh(request: Request) -> Response:
     summary="End this session",
     responses=answers(*BEARER, "csrf_rejected", *BODY, *STORE),
 )
-async def logout(
-    request: Request, response: Response, parts: Parts, client: From, body: LogoutIn | None = None
-) -> None:
-    """End the session of the refresh token in the body, else of the cookie, else of the access token.
+async def logout(request: Request, parts: Parts, client: From, body: LogoutIn | None = None) -> Response:
+    """End the session of each good credential: refresh token in the body, in the cookie, access token.
 
-    One that has ended or is unknown is no error. The cookie is cleared.
+    A session that has ended is no error, and neither is an unknown refresh token. An access token that isn't
+    ours is an error, unless a refresh token next to it is good. The cookie is cleared.
     """
-    given = body.refresh_token if body else None
-    cookie = _cookie(request, parts, given)
-    if given or cookie:
-        await parts.sessions.log_out(given or cookie or "", client)
-    else:
-        await parts.sessions.log_out_bearer(bearer.read(request.scope["headers"]), client)
+    cookie = cookies.read(request, parts.settings)
+    shown = [text for text in (body.refresh_token if body else None, cookie) if text]
+    claims, refused = _genuine(request, parts)
+    good = await parts.sessions.log_out(shown, claims, client)
+    silent = shown and isinstance(refused, MissingToken)
+    response = Response(status_code=204)
+    if refused and not good and not silent:
+        response = problems.response(refused, request)
     if cookie:
         cookies.clear_session(response, parts.settings)
+    return response
+
+
+def _genuine(request: Request, parts: App) -> tuple[Claims | None, AuthenticationError | None]:
+    """Return the claims of the access token, whether or not it has expired, or what is wrong with it."""
+    try:
+        return parts.checks.genuine(bearer.read(request.scope["headers"])), None
+    except AuthenticationError as problem:
+        return None, problem
 
 
 @router.get(
@@ -145,15 +163,14 @@ async def list_sessions(
     responses=answers(*WRITES, "validation_failed", *STORE),
 )
 async def revoke_sessions(
-    claims: Bearer,
+    caller: Writer,
     parts: Parts,
-    client: From,
     keep_current: Annotated[bool, Query(description="Keep the session that asks.")] = False,  # noqa: FBT002
 ) -> RevokedOut:
     """End my sessions everywhere and answer how many there were."""
-    user_id, session_id = owner(claims)
-    keep = session_id if keep_current else None
-    return RevokedOut(revoked=await parts.sessions.revoke_all(user_id, "revoked_by_user", client, keep))
+    keep = caller.session_id if keep_current else None
+    ended = await parts.sessions.revoke_all(caller.user_id, "revoked_by_user", caller, keep)
+    return RevokedOut(revoked=ended)
 
 
 @router.get(
@@ -165,7 +182,7 @@ async def revoke_sessions(
 async def current_session(claims: Bearer, parts: Parts, response: Response) -> CurrentOut:
     """Return the session of the access token."""
     response.headers["Cache-Control"] = "no-store"
-    return current_out(*await parts.sessions.current(claims))
+    return current_out(*await parts.sessions.current(*owner(claims)))
 
 
 @router.patch(
@@ -174,9 +191,9 @@ async def current_session(claims: Bearer, parts: Parts, response: Response) -> C
     summary="Merge into this session's data, name this device",
     responses=answers(*WRITES, *BODY, *STORE),
 )
-async def update_current_session(body: CurrentIn, claims: Bearer, parts: Parts) -> CurrentOut:
+async def update_current_session(body: CurrentIn, caller: Writer, parts: Parts) -> CurrentOut:
     """Merge `data` by RFC 7396; at most 4 KiB are kept. Two patches at once lose nothing."""
-    return current_out(*await parts.sessions.update(claims, body.data, body.device_name))
+    return current_out(*await parts.sessions.update(caller, body.data, body.device_name))
 
 
 @router.post(
@@ -186,9 +203,12 @@ async def update_current_session(body: CurrentIn, claims: Bearer, parts: Parts) 
     response_model=TokensOut,
     responses=answers(*BEARER, "invalid_credentials", "csrf_rejected", *BUSY, *BODY, *STORE),
 )
-async def reauthenticate(body: ReauthenticateIn, claims: Bearer, parts: Parts, client: From) -> Response:
-    """Move `auth_time`, which sensitive changes ask for, and answer a new access token."""
-    return hand_out(await parts.users.reauthenticate(*owner(claims), body.password, client), parts)
+async def reauthenticate(body: ReauthenticateIn, caller: Writer, parts: Parts) -> Response:
+    """Move `auth_time`, which sensitive changes require, and answer new tokens.
+
+    The refresh token from before renews nothing any more.
+    """
+    return hand_out(await parts.users.reauthenticate(caller, body.password), parts)
 
 
 @router.delete(
@@ -198,10 +218,12 @@ async def reauthenticate(body: ReauthenticateIn, claims: Bearer, parts: Parts, c
     summary="End one of my sessions",
     responses=answers(*WRITES, "not_found", "validation_failed", *STORE),
 )
-async def revoke_session(session_id: str, claims: Bearer, parts: Parts, client: From) -> None:
-    """End a living session of mine; whatever else the id is, it is not found."""
-    user_id, _ = owner(claims)
-    await parts.sessions.revoke(user_id, id_in_path("sess", session_id), "revoked_by_user", client)
+async def revoke_session(session_id: str, caller: Writer, parts: Parts) -> None:
+    """End an active session of mine; any other id is not found.
+
+    It needs no recent login: it only takes access away, and a user under attack has to be quick.
+    """
+    await parts.sessions.revoke(caller.user_id, id_in_path("sess", session_id), "revoked_by_user", caller)
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -5,6 +5,7 @@
 const TRY_MS = 5000; // a try is given up after this
 const LOCK_MS = 1300; // so long a tab that holds the lock may say nothing
 const ASK_MS = 50; // so long another tab may take to hand over its token
+const RENEWED_MS = 300; // so long another tab may take to adopt a session's new secret
 const ENDED = /^(session_(revoked|expired)|invalid_refresh_token|refresh_token_reused)$/;
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -151,8 +152,14 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
       answer = await post("/refresh", { active: there }, { "Idempotency-Key": known.key });
     } catch (error) {
       if (!ENDED.test(error.code)) throw error;
-      // Somebody may have signed in anew meanwhile: then this answer is about a session of the past.
-      if (stored("try").session !== known.session) return refresh(active);
+      // Another tab may have signed in meanwhile, or renewed the secret: then this is about a token of the past.
+      const outdated = () => {
+        const { session, generation } = stored("try");
+        return session !== known.session || generation > known.generation;
+      };
+      // Without the lock, the other tab may be about to receive its response.
+      if (user && error.code === "invalid_refresh_token" && !outdated()) await pause(RENEWED_MS);
+      if (outdated()) return refresh(active);
       const why = user || error.reason ? (error.reason ?? error.code) : null;
       if (changes === before) end(why, known.session, !user);
       return;
@@ -258,7 +265,12 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     await alone(async () => adopt(await post(path, { ...body, transport: "cookie" }), true));
     return user;
   };
-  const bearer = async () => ({ Authorization: `Bearer ${await getToken()}` });
+  // The response replaces the cookie, and the one from before renews nothing any more. So no refresh may be under
+  // way: hence the lock.
+  const renewSecret = (path) => async (body) => {
+    const headers = { Authorization: `Bearer ${await getToken()}` };
+    await alone(async () => adopt(await post(path, body, headers), true));
+  };
 
   const wake = (event) => {
     const missed = event.persisted; // out of the back/forward cache, where no message arrives
@@ -289,17 +301,8 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
       await post("/logout", null, headers).catch((error) => error.status !== 401 && Promise.reject(error));
       end("logout", session);
     }),
-    reauthenticate: async (body) => {
-      const { tokens, began } = await post("/sessions/current/reauthenticate", body, await bearer());
-      if (token?.session_id !== tokens.session_id) return;
-      // Its generation is that of the row, the cookie may be older: the key stays.
-      take({ ...tokens, generation: token.generation }, (performance.now() - began) / 1000);
-      share();
-    },
-    changePassword: async (body) => {
-      const headers = await bearer();
-      await alone(async () => adopt(await post("/me/password", body, headers), true));
-    },
+    reauthenticate: renewSecret("/sessions/current/reauthenticate"),
+    changePassword: renewSecret("/me/password"),
     stay: async () => {
       await renewing?.catch(() => {});
       await renew(true, true);
