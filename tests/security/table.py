@@ -27,7 +27,10 @@ LINES = {
     "asvs_6_3_8": ("ASVS 6.3.8", "unknown, wrong and disabled look and cost the same"),
     "owasp_password_storage": ("OWASP Password Storage", "Argon2id of 19 MiB; weaker hashes are upgraded"),
     "asvs_7_2_3": ("ASVS 7.2.3", "refresh tokens of 128 unguessable bits"),
-    "asvs_7_2_4": ("ASVS 7.2.4", "a login starts anew and ends what it replaces; a confirmed password renews the secret"),
+    "asvs_7_2_4": (
+        "ASVS 7.2.4",
+        "a login starts anew and ends what it replaces; a confirmed password renews the secret",
+    ),
     "asvs_7_3_1": ("ASVS 7.3.1, .2", "idle and absolute timeouts, exact to the second"),
     "asvs_7_4_1": ("ASVS 7.4.1, .2, .5", "every ending ends at once"),
     "asvs_7_4_2": ("ASVS 7.4.2", "no write of a disabled or deleted account that is under way lands"),
