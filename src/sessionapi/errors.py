@@ -19,6 +19,7 @@ SessionApiError
 │   └── SignupClosed
 ├── BadInput
 │   ├── MalformedBody, ValidationFailed, WeakPassword, PayloadTooLarge, UnsupportedMediaType
+│   ├── MalformedRequest
 │   ├── NotFound, MethodNotAllowed
 │   └── UsernameTaken, Conflict
 ├── TryLater                      carries `retry_after` in seconds
@@ -148,6 +149,11 @@ class BadInput(SessionApiError):
 class MalformedBody(BadInput):
     code = "malformed_body"
     default_detail = "The body is not valid JSON in UTF-8."
+
+
+class MalformedRequest(BadInput):
+    code = "malformed_request"
+    default_detail = "This is not a valid HTTP/1.1 request."
 
 
 class ValidationFailed(BadInput):

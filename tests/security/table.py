@@ -46,6 +46,7 @@ LINES = {
     "headers": ("headers", "no-store, nosniff, the policy, HSTS, no frames"),
     "logs_errors": ("logs, errors", "no secret in anything that is written, by any test of the run"),
     "input": ("input", "hostile bodies are a 4xx problem"),
+    "cwe_407": ("CWE-407", "no header or cookie takes quadratic time"),
     "identity": ("identity", "one name in any case, width and composition"),
     "names": ("names", "UAX 31 identifiers; no invisible character in names, e-mails, device names"),
     "admin": ("admin", "the role is read from the live row"),

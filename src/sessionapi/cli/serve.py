@@ -10,7 +10,7 @@ import structlog
 import typer
 import uvicorn
 
-from sessionapi import limits, logs, wiring
+from sessionapi import logs, wiring
 from sessionapi import settings as settings_module
 from sessionapi.cli import workers as workers_module
 from sessionapi.doubts import doubts
@@ -41,7 +41,7 @@ def serve(
     listener = _listen(host, port)
     asyncio.run(wiring.prepare(settings))
     _announce(settings, listener)
-    config = _uvicorn_config(settings, workers)
+    config = _uvicorn_config(workers)
     if workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
     else:
@@ -77,7 +77,7 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
         log.info("PUBLIC_URL has another port: right behind a proxy", public_url=settings.public_url)
 
 
-def _uvicorn_config(settings: Settings, workers: int) -> uvicorn.Config:
+def _uvicorn_config(workers: int) -> uvicorn.Config:
     return uvicorn.Config(
         "sessionapi.web.app:from_environment",
         factory=True,
@@ -86,8 +86,7 @@ def _uvicorn_config(settings: Settings, workers: int) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=limits.trusted_peers(settings.trusted_proxies),
+        proxy_headers=False,  # TRUSTED_PROXIES is read by the app itself
         timeout_graceful_shutdown=DRAIN_SECONDS,
         timeout_worker_healthcheck=WORKER_PATIENCE,
         lifespan="on",

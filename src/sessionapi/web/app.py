@@ -16,10 +16,11 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from sessionapi import __version__, logs, settings, wiring
 from sessionapi.background import repeat
 from sessionapi.errors import SessionApiError
-from sessionapi.web import openapi, problems, stopping
+from sessionapi.web import cookies, openapi, problems, proxies, stopping
 from sessionapi.web.express import Express, Stop
 from sessionapi.web.guard import MAX_BODY, Guard
 from sessionapi.web.headers import Edge
+from sessionapi.web.request_headers import RequestHeaders
 from sessionapi.web.routes import account, admin, client, docs, login, pages, service, sessions, verification
 
 KEYS_INTERVAL = 60
@@ -54,12 +55,14 @@ class Service(FastAPI):
     def wrap(self, parts: wiring.App) -> None:
         """Put the outermost layers around the framework's app, from the inside out."""
         hot = {("GET", "/protected"): account.protected, ("POST", "/refresh"): sessions.refresh}
-        stops = {at: Stop(at[1], endpoint, parts.settings) for at, endpoint in hot.items()}
+        stops = {at: Stop(at[1], endpoint) for at, endpoint in hot.items()}
         layers: ASGIApp = Express(super().__call__, stops)
         if parts.settings.allowed_origins:
             layers = Cors(layers, **_cors(parts.settings))
         https = parts.settings.public_url.startswith("https:")
-        self.layers = Edge(layers, parts.metrics, https=https)
+        forwarded = proxies.behind(parts.settings.trusted_proxies, layers)
+        headers = RequestHeaders(cookies.names(parts.settings))
+        self.layers = Edge(layers, forwarded, headers, parts.metrics, https=https)
 
 
 def create(parts: wiring.App, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
@@ -82,7 +85,7 @@ def create(parts: wiring.App, lifespan: Lifespan[FastAPI] | None = None) -> Fast
     app.add_exception_handler(SessionApiError, problems.on_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
-    app.add_middleware(Guard, settings=parts.settings)
+    app.add_middleware(Guard)
     app.wrap(parts)
     _finish_openapi(app)
     return app

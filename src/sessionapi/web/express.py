@@ -13,7 +13,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sessionapi.errors import SessionApiError
-from sessionapi.settings import Settings
 from sessionapi.web import guard, problems
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -35,10 +34,9 @@ class Express:
 class Stop:
     """One such route: what the guard in front of the others does, and the errors as answers."""
 
-    def __init__(self, path: str, endpoint: Endpoint, settings: Settings) -> None:
+    def __init__(self, path: str, endpoint: Endpoint) -> None:
         self._path = path
         self._endpoint = endpoint
-        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -48,7 +46,7 @@ class Stop:
 
     async def _answer(self, request: Request) -> Response:
         try:
-            refused = guard.refusal(request.scope, self._settings)
+            refused = guard.refusal(request.scope)
             if refused is not None:
                 return problems.response(refused, request)
             return await self._endpoint(request)

@@ -8,8 +8,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sessionapi.errors import CsrfRejected, PayloadTooLarge, SessionApiError
-from sessionapi.settings import Settings
-from sessionapi.web import cookies, problems
+from sessionapi.web import problems
 from sessionapi.web.deps import may_use_cookie
 
 MAX_BODY = 64 * 1024
@@ -19,16 +18,15 @@ MAX_BODY = 64 * 1024
 class Guard:
     """ASGI middleware in front of the routes."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refused = refusal(scope, self._settings)
+        refused = refusal(scope)
         if refused is not None:
             await problems.response(refused, Request(scope))(scope, receive, send)
             return
@@ -47,14 +45,21 @@ class Guard:
                 await answer(scope, receive, send)
 
 
-def refusal(scope: Scope, settings: Settings) -> SessionApiError | None:
+def refusal(scope: Scope) -> SessionApiError | None:
     """Return why a request is refused before anything of it is read, if it is."""
-    names = dict(scope["headers"])
-    length = names.get(b"content-length", b"0")
-    if length.isdigit() and int(length) > MAX_BODY:
+    state = scope["state"]
+    if state["refused"]:
+        refused: SessionApiError = state["refused"]
+        return refused
+    length = state["headers"].get(b"content-length", b"0")
+    if _is_over(length, MAX_BODY):
         return PayloadTooLarge()
-    if scope["method"] != "POST" or b"cookie" not in names:
+    if scope["method"] != "POST" or not state["cookies"]:
         return None
-    request = Request(scope)
-    with_cookie = cookies.any_of_ours(request, settings)
-    return CsrfRejected() if with_cookie and not may_use_cookie(request) else None
+    return None if may_use_cookie(Request(scope)) else CsrfRejected()
+
+
+def _is_over(length: bytes, most: int) -> bool:
+    """Return whether a Content-Length is over a bound; it may have more digits than `int` takes."""
+    digits = length.lstrip(b"0")
+    return digits.isdigit() and (len(digits) > len(str(most)) or int(digits) > most)

@@ -1,4 +1,4 @@
-"""The outermost layer, in plain ASGI: request id, security headers, one log line and the counters."""
+"""The outermost layer, in plain ASGI: the rules of HTTP, security headers, one log line and the counters."""
 
 import re
 import time
@@ -8,13 +8,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sessionapi import ids, logs
 from sessionapi.metrics import Metrics
-from sessionapi.web.proxies import ProxyWarning
+from sessionapi.web.request_headers import RequestHeaders
 
 log = structlog.get_logger()
 
 API_CSP = b"default-src 'none'; frame-ancestors 'none'"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Labels of a metric are closed: a stranger's method must not make a series of its own."""
+FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto"})
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -30,14 +31,21 @@ def security_headers(*, https: bool) -> list[tuple[bytes, bytes]]:
     return headers
 
 
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that monitoring requests every few seconds; a successful response is logged at debug."""
+
+
 class Edge:
     """ASGI middleware around everything."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, *, https: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, forwarded: ASGIApp, headers: RequestHeaders, metrics: Metrics, *, https: bool
+    ) -> None:
         self._app = app
+        self._forwarded = forwarded
+        self._request_headers = headers
         self._metrics = metrics
         self._headers = security_headers(https=https)
-        self._proxy_warning = ProxyWarning()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. It is a task of its own, so what is bound to its log lines ends with it."""
@@ -45,11 +53,9 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        sent = dict(scope["headers"])
-        if b"x-forwarded-for" in sent:
-            self._proxy_warning.look(scope)
+        sent = self._request_headers.read(scope)
         request_id = _request_id(sent.get(b"x-request-id", b""))
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope["state"]["request_id"] = request_id
         logs.request_id.set(request_id)
         status = 0
 
@@ -60,8 +66,14 @@ class Edge:
                 self._add_headers(message, request_id)
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
-        self._tell(scope, status, time.perf_counter() - began)
+        app = self._forwarded if sent.keys() & FORWARDED else self._app
+        method = scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server reads its own scope when it sends the response
+            await app(scope, receive, without_body(send_with_headers))
+        else:
+            await app(scope, receive, send_with_headers)
+        self._record(scope, method, status, time.perf_counter() - began)
 
     def _add_headers(self, message: Message, request_id: str) -> None:
         given = message["headers"]
@@ -69,19 +81,37 @@ class Edge:
         ours = [header for header in self._headers if header[0] not in said]
         message["headers"] = [*given, *ours, (b"x-request-id", request_id.encode())]
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
-        """Log and count; the query string stays out, for it may hold what is nobody's business."""
-        log.info(
+    def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
+        """Log and count one request, without its query string, which may hold personal data."""
+        refusal = {"code": scope["state"]["code"]} if "code" in scope["state"] else {}
+        write = log.debug if status == 200 and scope["path"] in PROBES else log.info
+        write(
             "request",
-            method=scope["method"],
+            method=method,
             path=scope["path"],
             status=status,
+            **refusal,
             ms=round(seconds * 1000, 1),
             client=(scope.get("client") or ("unknown",))[0],
         )
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = method if method in _METHODS else "other"
         route = scope.get("route_path") or getattr(scope.get("route"), "path", "none")
         self._metrics.count_request(method, str(route), status, seconds)
+
+
+def without_body(send: Send) -> Send:
+    """Return a `send` for the response to HEAD: the headers of the response to GET, and no content."""
+
+    async def send_headers_only(message: Message) -> None:
+        if message["type"] != "http.response.start":
+            message = {
+                "type": "http.response.body",
+                "body": b"",
+                "more_body": message.get("more_body", False),
+            }
+        await send(message)
+
+    return send_headers_only
 
 
 def _request_id(given: bytes) -> str:

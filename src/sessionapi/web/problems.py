@@ -7,8 +7,8 @@ import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Match
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Mount
 
 from sessionapi import bearer
 from sessionapi.errors import (
@@ -45,6 +45,7 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "reauthentication_required": (403, "Recent login required"),
     "signup_closed": (403, "Sign-up closed"),
     "malformed_body": (400, "Body malformed"),
+    "malformed_request": (400, "Request malformed"),
     "not_found": (404, "Not found"),
     "method_not_allowed": (405, "Method not allowed"),
     "username_taken": (409, "Username taken"),
@@ -64,6 +65,7 @@ def response(error: SessionApiError, request: Request) -> JSONResponse:
     """Return the problem that tells an error."""
     status, title = STATUS[error.code]
     state = request.scope["state"]
+    state["code"] = error.code
     body: dict[str, Any] = {
         "type": f"{request.app.state.sessionapi.settings.public_url}/errors/{error.code}",
         "title": title,
@@ -123,14 +125,19 @@ async def on_validation_error(request: Request, problem: Exception) -> JSONRespo
     return response(ValidationFailed(field_errors=[_field_error(error) for error in errors]), request)
 
 
-async def on_http_exception(request: Request, problem: Exception) -> JSONResponse:
-    """Answer what the framework itself refuses, in our form and with its headers (`Allow`)."""
+async def on_http_exception(request: Request, problem: Exception) -> Response:
+    """Answer what the framework itself refuses, in our form and with its headers.
+
+    OPTIONS is refused by every route and answered here, for an existing path with what it allows.
+    """
     by_status = {400: MalformedBody, 404: NotFound, 405: MethodNotAllowed, 413: PayloadTooLarge}
     status = problem.status_code if isinstance(problem, HTTPException) else 500
+    if status == 405 and request.method == "OPTIONS":
+        return Response(status_code=204, headers={"Allow": _allow(request)})
     answer = response(by_status.get(status, InternalError)(), request)
     answer.headers.update(getattr(problem, "headers", None) or {})
     if status == 405:
-        answer.headers["Allow"] = ", ".join(_allowed(request))
+        answer.headers["Allow"] = _allow(request)
     return answer
 
 
@@ -140,18 +147,38 @@ def unexpected(request: Request, problem: Exception) -> JSONResponse:
     return response(InternalError(), request)
 
 
-def _allowed(request: Request) -> list[str]:
-    """Return all methods of an address; the framework names only those of the first route that it met.
+def _allow(request: Request) -> str:
+    """Return the `Allow` of a path: all its methods; the framework names those of the first route only.
 
-    A fixed path is only itself, though one with an id matches it too (/sessions/current).
+    HEAD works wherever GET does, and OPTIONS everywhere.
     """
-    methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-    fixed = request.app.openapi()["paths"].get(request.url.path)
-    if fixed:
-        return [method for method in methods if method.lower() in fixed]
-    scopes = ({**request.scope, "method": method} for method in methods)
-    routes = request.app.routes
-    return [it["method"] for it in scopes if any(each.matches(it)[0] is Match.FULL for each in routes)]
+    methods = _routed(request)
+    derived = ["HEAD"] if "GET" in methods else []
+    order = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    return ", ".join(each for each in order if each in {*methods, *derived, "OPTIONS"})
+
+
+def _routed(request: Request) -> set[str]:
+    """Return the methods that routes of a path take.
+
+    A fixed path is only itself, though one with an id matches it too (/sessions/current). A folder of files
+    matches every method, and takes GET.
+    """
+    documented = request.app.openapi()["paths"].get(request.scope["path"])
+    if documented:
+        return {method.upper() for method in documented}
+    whole = {
+        **request.scope,
+        "root_path": request.scope.get("app_root_path", ""),
+    }  # a folder shortens the path
+    scopes = ({**whole, "method": method} for method in ("GET", "POST", "PUT", "PATCH", "DELETE"))
+    return {
+        scope["method"]
+        for scope in scopes
+        for route in request.app.routes
+        if route.matches(scope)[0] is Match.FULL
+        and (scope["method"] == "GET" or not isinstance(route, Mount))
+    }
 
 
 def _is_json(request: Request) -> bool:

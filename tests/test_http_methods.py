@@ -1,0 +1,149 @@
+"""HEAD wherever GET is, OPTIONS and 405 with what is allowed, and the code of a refusal in the log."""
+
+import json
+
+import httpx
+import pytest
+
+from tests.conftest import Running, Server, bearer, refusal, running, serving
+
+pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
+
+ALL = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+OTHERS = [
+    *("/", "/account", "/sign-in", "/sign-up", "/reset-password", "/theme.css", "/mark.svg", "/docs"),
+    *("/openapi.json", "/session-client.js", "/session-client.d.ts", "/.well-known/change-password"),
+    *("/static/pages/session.js", "/static/swagger/swagger-ui.css", "/nowhere", "/static/nowhere"),
+]
+CHANGES = {"date", "x-request-id"}
+
+
+@pytest.fixture
+async def service_with_metrics(make_settings, clock):
+    async with running(make_settings(metrics=True), clock) as service:
+        yield service
+
+
+def paths(service: Running) -> list[str]:
+    """Every path of the OpenAPI document, with ids that exist nowhere, and all others that answer a GET."""
+    documented = service.client._transport.app.openapi()["paths"]
+    ids = {"{user_id}": "user_01h455vb4pex5vsknk084sn02q", "{session_id}": "sess_01h45ytscbebyvny4gc8cr8ma2"}
+    for name, value in ids.items():
+        documented = [path.replace(name, value) for path in documented]
+    others = [
+        "/",
+        "/account",
+        "/sign-in",
+        "/sign-up",
+        "/reset-password",
+        "/theme.css",
+        "/mark.svg",
+        "/docs",
+        "/openapi.json",
+        "/session-client.js",
+        "/session-client.d.ts",
+        "/.well-known/change-password",
+        "/static/pages/session.js",
+        "/static/swagger/swagger-ui.css",
+        "/nowhere",
+        "/static/nowhere",
+    ]
+    return [*documented, *others]
+
+
+def compared(answer: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name not in CHANGES}
+
+
+async def test_head_answers_as_get_does_without_a_body(service_with_metrics: Running):
+    """Fails without the HEAD branch of Edge: 405 wherever the framework declares GET alone."""
+    service = service_with_metrics
+    tokens = await service.sign_up()
+    for path in paths(service):
+        for headers in ({}, bearer(tokens)):
+            got = await service.client.get(path, headers=headers)
+            answer = await service.client.head(path, headers=headers)
+            assert answer.status_code == got.status_code, path
+            assert answer.content == b""
+            if path not in ("/metrics", "/openapi.json"):  # whose length the requests themselves change
+                assert compared(answer) == compared(got), path
+            assert answer.headers.get("content-type") == got.headers.get("content-type"), path
+
+
+async def test_options_and_405_name_the_methods_that_an_address_takes(service_with_metrics: Running):
+    """Fails without `_allowed` and the 204 of `on_http_exception`. Each method that is named is not a 405."""
+    service = service_with_metrics
+    for path in paths(service):
+        answer = await service.client.options(path)
+        if "nowhere" in path and "static" not in path:
+            assert answer.status_code == 404
+            continue
+        assert (answer.status_code, answer.content) == (204, b""), path
+        allowed = set(answer.headers["allow"].split(", "))
+        assert "OPTIONS" in allowed
+        assert ("GET" in allowed) == ("HEAD" in allowed)
+        for method in sorted(ALL - {"OPTIONS"}):
+            answer = await service.client.request(method, path)
+            if (method, path) == ("DELETE", "/sessions/current"):  # /sessions/{session_id} takes it
+                continue
+            assert (answer.status_code == 405) == (method not in allowed), f"{method} {path}"
+            if answer.status_code == 405:
+                assert set(answer.headers["allow"].split(", ")) == allowed
+                assert method == "HEAD" or refusal(answer)[1] == "method_not_allowed"
+
+
+async def test_unknown_methods_are_405(service: Running):
+    for method in ("TRACE", "PROPFIND", "BREW"):
+        answer = await service.client.request(method, "/protected")
+        assert refusal(answer)[:2] == (405, "method_not_allowed")
+        assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+def requests_logged(server: Server) -> list[dict]:
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    return [line for line in lines if line["event"] == "request"]
+
+
+@pytest.mark.server
+def test_a_refusal_in_the_request_log_has_its_code_and_successful_probes_are_not_logged(tmp_path):
+    """Fails without `code` in the state that problems.response leaves, or without PROBES."""
+    with serving(tmp_path / "var", metrics="on") as server, httpx.Client(base_url=server.url) as client:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert client.get(path).status_code == 200
+            assert client.head(path).status_code == 200
+        tokens = server.sign_up()
+        wrong = bearer(tokens["access_token"][:-2] + "AA")
+        refusals = [
+            client.get("/protected"),
+            client.get("/protected", headers=wrong),
+            client.get("/me", headers=wrong),
+            client.get("/admin/users", headers=bearer(tokens)),
+            client.get("/protected", headers=[("Authorization", "Bearer a"), ("Authorization", "Bearer b")]),
+            client.post("/refresh", json={"refresh_token": "sr_x"}),
+            client.post("/login", json={"username": "ada"}),
+            client.post("/login", content=b"{", headers={"Content-Type": "application/json"}),
+            client.post("/login", content=b"{}"),
+            client.post("/login", content=b"x" * 70_000),
+            client.get("/nowhere"),
+            client.put("/protected"),
+            client.get("/healthz", headers={"Host": "a b"}),
+            client.post("/refresh", headers={"Cookie": "__Host-session=x", "Origin": "https://evil.example"}),
+        ]
+        client.head("/protected")
+        client.get("/protected", headers=bearer(tokens))
+        server.stop()
+    logged = requests_logged(server)[1:]
+    expected = [(refused.status_code, refused.json()["code"]) for refused in refusals]
+    assert [(line["status"], line.get("code")) for line in logged[: len(refusals)]] == expected
+    rest = [(line["method"], line["status"], line.get("code")) for line in logged[len(refusals) :]]
+    assert rest == [("HEAD", 401, "missing_token"), ("GET", 200, None)]
+
+
+@pytest.mark.server
+def test_successful_probes_are_logged_at_debug(tmp_path):
+    with serving(tmp_path / "var", log_level="debug") as server:
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        assert httpx.get(f"{server.url}/metrics").status_code == 404
+        server.stop()
+    lines = [(line["path"], line["level"]) for line in requests_logged(server)]
+    assert lines == [("/healthz", "debug"), ("/metrics", "info")]
