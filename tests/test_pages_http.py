@@ -79,9 +79,10 @@ async def site(make_settings, clock):
 async def sign_up(service: Running) -> None:
     """From now on the client's jar holds the cookie of a living session."""
     body = {"username": "ada", "password": PASSWORD, "email": "ada@example.com", "transport": "cookie"}
-    service.client.cookies["__Host-session"] = (await service.client.post("/signup", json=body)).cookies[
-        "__Host-session"
-    ]
+    service.client.cookies.clear()
+    cookie = (await service.client.post("/signup", json=body)).cookies["__Host-session"]
+    service.client.cookies.clear()
+    service.client.cookies["__Host-session"] = cookie
 
 
 async def landing(service: Running, path: str) -> tuple[str, dict[str, str]]:
