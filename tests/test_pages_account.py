@@ -135,7 +135,7 @@ def test_one_device_is_signed_out_and_then_all_others(page: Page, server: Server
     said(page, "Lost phone is signed out.")
     expect(page.locator("#device-count")).to_have_text("3")
     assert httpx.get(f"{server.url}/me", headers=bearer(lost)).json()["reason"] == "revoked_by_user"
-    expect(page.get_by_role("button", name="Sign out Unknown device, active just now")).to_be_focused()
+    expect(page.get_by_role("button", name="Sign out Python HTTPX, active just now")).to_be_focused()
     page.get_by_role("button", name="Sign out all others").click()
     dialog = page.get_by_role("dialog", name="Sign out 2 other devices?")
     dialog.get_by_role("button", name="Cancel").click()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 
 import httpx
@@ -263,3 +264,50 @@ def test_without_javascript_a_sentence_says_so(chromium: Browser, server: Server
         page.goto(path)
         assert "These pages need JavaScript" in page.locator("noscript").inner_text()
         expect(page.locator("form")).to_be_hidden()
+
+
+def test_fields_cut_nothing_and_count_as_the_server_does(chromium: Browser, server: Server):
+    """Fails with `maxlength` in fields.html: it counts UTF-16 units, and a paste was cut without a word."""
+    emoji, decomposed = "🐎" * 256, unicodedata.normalize("NFD", "ż" * 256)
+    with visitor(chromium, server) as page:
+        page.goto("/sign-up")
+        fill(page, username="  हिन्दी\u3000", password=emoji)
+        page.get_by_role("button", name="Create account").click()
+        signed_in(page, "हिन्दी")
+    assert server.post("/login", username="हिन्दी", password=emoji).status_code == 200
+    with visitor(chromium, server) as page:
+        sign_in(page, " हिन्दी ", emoji)
+        signed_in(page, "हिन्दी")
+    for number, (name, password, label, says) in enumerate(
+        [
+            ("long", emoji + "x", "Password", "Use at most 256 characters. This has 257."),
+            ("long", decomposed + "x", "Password", "Use at most 256 characters. This has 257."),
+            ("x" * 151, PASSWORD, "Username", "Use at most 150 characters. This has 151."),
+            (" \u3000 ", PASSWORD, "Username", "Enter your username."),
+            ("a\u200bda", PASSWORD, "Username", "Remove the invisible character U+200B."),
+            ("\u0301ada", PASSWORD, "Username", "A combining mark must follow a letter or a digit."),
+            ("ada lovelace", PASSWORD, "Username", "Use 1 to 150 letters, digits and @ . + - _"),
+        ]
+    ):
+        with visitor(chromium, server) as page:
+            page.goto("/sign-up")
+            fill(page, username=name, password=password)
+            page.get_by_role("button", name="Create account").click()
+            assert wrong(page, label) == says, number
+            assert page.get_by_label(label, exact=True).input_value() in (name, password)
+    with visitor(chromium, server) as page:
+        page.goto("/sign-up")
+        fill(page, username="composed", password=decomposed)
+        page.get_by_role("button", name="Create account").click()
+        signed_in(page, "composed")
+    with visitor(chromium, server) as page:
+        sign_in(page, "composed", "ż" * 256)
+        signed_in(page, "composed")
+
+
+def test_the_meter_counts_a_letter_with_its_mark_once(chromium: Browser, server: Server):
+    """Fails without NFC in `length` of forms.js."""
+    with visitor(chromium, server) as page:
+        page.goto("/sign-up")
+        fill(page, password=unicodedata.normalize("NFD", "żóćę"))
+        expect(page.locator("#password-strength")).to_have_text("Too short: at least 8 characters")

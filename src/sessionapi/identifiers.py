@@ -82,6 +82,20 @@ def strip(text: str) -> str:
     return text.strip(WHITE_SPACE)
 
 
+def spellings(text: str) -> tuple[str, ...]:
+    """Return text as received, in NFC and in NFD, each once: systems type one accented letter in two ways."""
+    if text.isascii():
+        return (text,)
+    return tuple(
+        dict.fromkeys((text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)))
+    )
+
+
+def length(text: str) -> int:
+    """Return the number of characters, counting a letter with a mark once, however it was typed."""
+    return len(text) if text.isascii() else min(len(text), len(unicodedata.normalize("NFC", text)))
+
+
 def without_invisible(text: str) -> str:
     """Return text without the characters that `invisible` finds."""
     return text if invisible(text) is None else "".join(each for each in text if invisible(each) is None)

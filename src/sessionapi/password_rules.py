@@ -1,15 +1,17 @@
 """Which new passwords are refused, and what each refusal says (ASVS 6.2, NIST SP 800-63B-4 section 3.1.1).
 
 Length and guessability count; there is no rule about kinds of letters. A password is compared without regard
-to case and width, but hashed exactly as received.
+to case, width and composition, but hashed exactly as received.
 """
 
+import asyncio
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from sessionapi import identifiers
 from sessionapi.errors import FieldError, WeakPassword
 
 MIN_LENGTH, MAX_LENGTH = 8, 256
@@ -54,7 +56,7 @@ class PasswordRules:
     ) -> None:
         """Raise WeakPassword, with each rule that is broken; the look-up comes only when none is."""
         self.refuse_guessable(password, username, email, field)
-        if await self._is_breached(password):
+        if any(await asyncio.gather(*map(self._is_breached, identifiers.spellings(password)))):
             raise _weak(field, [("breached", "It has leaked. Choose one that you use nowhere else.")])
 
     def refuse_guessable(
@@ -67,12 +69,12 @@ class PasswordRules:
 
     def _broken(self, password: str, username: str, email: str) -> Iterator[tuple[str, str]]:
         folded = _fold(password)
-        if len(password) < MIN_LENGTH:
+        if identifiers.length(password) < MIN_LENGTH:
             yield (
                 "too_short",
                 f"Use at least {MIN_LENGTH} characters.",
             )
-        if len(password) > MAX_LENGTH:
+        if identifiers.length(password) > MAX_LENGTH:
             yield "too_long", f"Use at most {MAX_LENGTH} characters."
         if folded in COMMON:
             yield "too_common", "It is among the most common passwords. Use four random words instead."
@@ -98,4 +100,4 @@ def _holds(folded: str, part: str) -> bool:
 
 
 def _fold(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

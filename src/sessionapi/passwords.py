@@ -6,6 +6,7 @@ Such a thread must not hold the GIL for long: it may have to wait for its core, 
 a hash of ours is verified by one call, without passlib, which knows the hashes of others.
 """
 
+import functools
 from collections.abc import Hashable
 from contextlib import AbstractContextManager
 
@@ -13,7 +14,7 @@ from argon2.exceptions import VerificationError
 from argon2.low_level import Type, verify_secret
 from passlib.context import CryptContext
 
-from sessionapi import ids
+from sessionapi import identifiers, ids
 from sessionapi.hash_pool import HashPool, Place
 from sessionapi.metrics import Metrics
 
@@ -66,12 +67,17 @@ class Passwords:
     async def verify(self, password: str, hashed: str | None, place: Place) -> tuple[bool, str | None]:
         """Return (right, new hash if the stored one is of an old scheme or weaker parameters).
 
-        Without a stored hash the time of one is spent and the answer is (False, None).
+        A password is verified as received, then in NFC, then in NFD (NIST SP 800-63B-4), as another system
+        may type accents in another form. Each form that differs costs a hash. Without a stored hash as many
+        are computed, and the result is (False, None).
         """
         known = hashed or self._dummy
         verify = _verify_current if self._is_current(known) else self._verify
-        right, upgraded = await place.run(lambda: verify(password, known))
-        return (right, upgraded) if hashed is not None else (False, None)
+        for spelling in identifiers.spellings(password):
+            right, upgraded = await place.run(functools.partial(verify, spelling, known))
+            if right and hashed is not None:
+                return True, upgraded
+        return False, None
 
     def knows(self, hashed: str) -> bool:
         """Return whether a hash of another system is whole and can be verified here."""

@@ -161,12 +161,13 @@ class Users:
     ) -> User:
         """Return the enabled user whose password this is.
 
-        An unknown user, one without a password, a disabled one and a wrong password cost one hash each and
-        look alike (ASVS 6.3.8).
+        An unknown user, one without a password, a disabled one and a wrong password cost the same number of
+        hashes and look alike (ASVS 6.3.8). So the right password of a disabled user is not verified: it could
+        cost fewer.
         """
-        hashed = user.password_hash if user else None
+        hashed = user.password_hash if user and user.disabled_at is None else None
         right, upgraded = await self._passwords.verify(password, hashed, place)
-        if user is None or hashed is None or not right or user.disabled_at is not None:
+        if user is None or hashed is None or not right:
             await self._throttle.failed(tried, client)
             raise InvalidCredentials
         if upgraded is not None:

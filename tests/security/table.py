@@ -20,7 +20,10 @@ LINES = {
         "passwords of 8 to 256 characters; a body that is too long costs no hash",
     ),
     "asvs_6_2_4": ("ASVS 6.2.4, .11", "none of the most common, nor the user's or the product's name"),
-    "asvs_6_2_5": ("ASVS 6.2.5, .8", "any characters, verified exactly as received"),
+    "asvs_6_2_5": (
+        "ASVS 6.2.5, .8",
+        "any characters, hashed as received, verified as received, in NFC and in NFD",
+    ),
     "asvs_6_2_2": ("ASVS 6.2.2, .3, 7.4.3", "a change needs the current password and ends the others"),
     "asvs_6_3_1": ("ASVS 6.3.1, NIST SP 800-63B-4", "guessing is throttled, to the try"),
     "owasp_device_cookies": ("OWASP, device cookies", "a stranger locks nobody out of a known device"),

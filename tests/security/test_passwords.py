@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
@@ -111,6 +112,48 @@ async def test_asvs_6_2_5_an_imported_bcrypt_hash_knows_80_letters_from_79(servi
     assert (await guess(service.client, "x" * 79, "old")).status_code == 401
 
 
+NFC, NFD = "Zażółć gęślą jaźń", unicodedata.normalize("NFD", "Zażółć gęślą jaźń")
+MIXED = NFC[:8] + unicodedata.normalize("NFD", NFC[8:])
+
+
+@pytest.mark.parametrize("received", [NFC, NFD, MIXED], ids=["NFC", "NFD", "mixed"])
+async def test_asvs_6_2_5_a_password_is_verified_as_received_then_in_nfc_then_in_nfd(
+    service: Running, received: str
+):
+    """Fails without `spellings` in Passwords.verify: macOS and Linux type one accent in two ways."""
+    tokens = (await sign_up(service, received)).json()
+    also = [] if received == MIXED else [NFC, NFD, MIXED]
+    for typed in (received, *also):
+        before = hashes(service)
+        assert (await guess(service.client, typed, "countess")).status_code == 200
+        assert hashes(service) - before <= 3
+        body = {"password": typed}
+        again = await service.send("POST", "/sessions/current/reauthenticate", tokens, body)
+        assert again.status_code == 200
+        tokens = {**tokens, **again.json()}
+    for other in (NFC.swapcase(), NFC + " ", NFC[:-1], unicodedata.normalize("NFKD", NFC + "ﬁ")):
+        assert refusal(await guess(service.client, other, "countess"))[1] == "invalid_credentials"
+
+
+async def test_asvs_6_2_1_a_letter_with_a_mark_counts_once(service: Running):
+    """Fails without `identifiers.length`: four letters in NFD passed, 256 letters in NFD were refused."""
+    four, long = unicodedata.normalize("NFD", "żóćę"), "ż" * 256
+    assert rules(await sign_up(service, four)) == {"too_short"}
+    assert (await sign_up(service, long)).status_code == 201
+    decomposed = unicodedata.normalize("NFD", long)
+    assert (await guess(service.client, decomposed, "countess")).status_code == 200
+    assert refusal(await guess(service.client, "ż" * 257, "countess"))[:2] == (422, "validation_failed")
+    assert refusal(await guess(service.client, "\u0301" * 30_000, "countess"))[0] == 422
+
+
+async def test_asvs_6_2_4_a_name_is_found_in_any_composition(service: Running):
+    """Fails without NFKC in password_rules._fold."""
+    for name, password in (("błędów", "no błędów here"), ("żółćże", "my ŻÓŁĆŻE horse")):
+        for form in ("NFC", "NFD", "NFKD"):
+            answer = await sign_up(service, unicodedata.normalize(form, password), name)
+            assert rules(answer) == {"contains_username"}
+
+
 async def test_asvs_6_2_2_a_change_needs_the_password_and_ends_the_others(service: Running):
     """Falls without `verify` or `revoke_all` in Users.change_password."""
     tokens, other = await service.sign_up(), await service.log_in()
@@ -202,6 +245,33 @@ async def test_asvs_6_3_8_unknown_wrong_and_disabled_look_alike_and_cost_one_has
         body = {member: value for member, value in answer.json().items() if member != "request_id"}
         told.append((answer.status_code, body, sorted(answer.headers)))
     assert told[0] == told[1] == told[2]
+
+
+@pytest.mark.parametrize("password", [NFC, NFD, MIXED, PASSWORD], ids=["NFC", "NFD", "mixed", "ASCII"])
+async def test_asvs_6_3_8_a_password_in_several_forms_costs_the_same_whoever_it_is_tried_for(
+    service: Running, password: str
+):
+    """Fails without the dummy hash for each form, or if the right password of a disabled user is verified."""
+    for name in ("disabled", "other"):
+        await service.sign_up(name, password if name == "disabled" else WRONG)
+    await service.parts.accounts.disable(
+        (await service.parts.accounts.find("disabled")).id, Client(None, None)
+    )
+    costs = []
+    for name in ("nobody", "other", "disabled"):
+        before = hashes(service)
+        assert refusal(await guess(service.client, password, name))[:2] == (401, "invalid_credentials")
+        costs.append(hashes(service) - before)
+    forms = {password, *(unicodedata.normalize(form, password) for form in ("NFC", "NFD"))}
+    assert costs == [len(forms)] * 3
+
+
+async def test_asvs_6_3_1_a_password_in_several_forms_is_one_attempt(make_settings, clock):
+    """Fails if a form that differs is reserved as an attempt of its own."""
+    async with under_attack(make_settings, clock) as (service, strangers):
+        await service.sign_up("ada", NFC)
+        answers = [await guess(strangers[0], MIXED + "!") for _ in range(11)]
+        assert Counter(answer.status_code for answer in answers) == {401: 10, 429: 1}
 
 
 async def test_owasp_password_storage_argon2id_and_weaker_hashes_are_upgraded(

@@ -101,7 +101,7 @@ async def test_asvs_7_5_1_sensitive_changes_need_a_recent_login_or_the_password(
 async def test_asvs_7_5_2_a_user_sees_and_ends_sessions(service: Running):
     tokens, other = await service.sign_up(), await service.log_in(device_name="a phone")
     listed = (await service.get("/sessions", tokens)).json()["items"]
-    assert [each["device_name"] for each in listed] == ["a phone", "Unknown device"]
+    assert [each["device_name"] for each in listed] == ["a phone", "Python HTTPX"]
     assert [each["current"] for each in listed] == [False, True]
     assert (await service.send("DELETE", f"/sessions/{other['session_id']}", tokens)).status_code == 204
     assert refusal(await service.get("/protected", other))[1:] == ("session_revoked", "revoked_by_user")

@@ -7,7 +7,7 @@ from annotated_types import Predicate
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from sessionapi import accounts, identifiers, ids, members
+from sessionapi import accounts, identifiers, ids, members, password_rules
 from sessionapi.issuer import Tokens
 from sessionapi.model import Event, Session, User
 
@@ -36,7 +36,25 @@ Username = Annotated[
         examples=["ada"],
     ),
 ]
-Password = Annotated[str, Field(max_length=256, examples=["correct horse battery staple"])]
+
+
+def _not_too_long(password: str) -> str:
+    longest = password_rules.MAX_LENGTH
+    # A letter decomposes into four code points at most. The first bound also limits the time to normalise.
+    if len(password) > 4 * longest or identifiers.length(password) > longest:
+        raise PydanticCustomError(
+            "string_too_long", "String should have at most {max_length} characters", {"max_length": longest}
+        )
+    return password
+
+
+Password = Annotated[
+    str,
+    AfterValidator(_not_too_long),
+    Field(
+        json_schema_extra={"maxLength": password_rules.MAX_LENGTH}, examples=["correct horse battery staple"]
+    ),
+]
 Email = Annotated[
     str,
     StringConstraints(strip_whitespace=True),

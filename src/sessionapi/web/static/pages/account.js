@@ -44,10 +44,13 @@ async function change(members) {
   let user;
   const done = await withPassword(async () => (user = await call("/me", "PATCH", members)));
   if (done) show(user);
-  return done;
+  return done && user;
 }
 
-editor("username-form", async ({ username }) => (await change({ username })) && `You are ${username} now.`, {
+editor("username-form", async ({ username }) => {
+  const user = await change({ username });
+  return user && `You are ${user.username} now.`; // as the server stores it, without spaces around it
+}, {
   places: { username_taken: "username" },
 });
 editor("email-form", async ({ email }) => (await change({ email: email || null })) && "Your e-mail is saved.");

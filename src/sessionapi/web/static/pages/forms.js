@@ -66,11 +66,29 @@ function values(form) {
   return Object.fromEntries(inputs.map((input) => [input.name, input.type === "checkbox" ? input.checked : input.value]));
 }
 
+/** Mark what the server would refuse: empty fields, and texts that are too long. */
 function complete(form) {
-  const empty = [...form.elements].filter((input) => input.required && !input.value);
-  for (const input of empty) mark(input, EMPTY[input.name] ?? WORDS.missing);
-  empty[0]?.focus();
-  return empty.length === 0;
+  const wrong = [...form.elements].filter((input) => {
+    const text = whyRefused(input);
+    if (text) mark(input, text);
+    return text;
+  });
+  wrong[0]?.focus();
+  return wrong.length === 0;
+}
+
+function whyRefused(input) {
+  const isPassword = input.parentElement.className === "secret";
+  const value = isPassword ? input.value : (input.value ?? "").trim();
+  if (input.required && !value) return EMPTY[input.name] ?? WORDS.missing;
+  const longest = Number(input.dataset.longest || Infinity);
+  const count = isPassword ? length(value) : [...value.normalize("NFKC")].length;
+  return count > longest ? `Use at most ${longest} characters. This has ${count}.` : "";
+}
+
+/** Count the characters of a password as the server does: code points, and a letter with its accent once. */
+export function length(password) {
+  return Math.min([...password].length, [...password.normalize("NFC")].length);
 }
 
 /** A problem names its fields; `places` has the field of a code that names none, `words` what to say instead. */

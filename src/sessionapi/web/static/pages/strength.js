@@ -1,5 +1,7 @@
 // A guess at how hard a password is to guess. The server decides; this only says early what it would say.
 
+import { length } from "./forms.js";
+
 const LEAST = 8;
 const WORDS = ["Too short: at least 8 characters", "Weak: add words", "Fair: another word makes it good", "Good", "Strong"];
 const ROWS = ["abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm"];
@@ -17,10 +19,11 @@ function bits(password) {
 
 /** Return a score of 0 to 4 and what it means in words; `known` are names that don't belong in a password. */
 export function strength(password, known = []) {
-  const folded = password.toLowerCase();
-  const held = known.flatMap((name) => [name, name.split("@")[0]]).map((name) => name.toLowerCase());
-  if ([...password].length < LEAST) return { score: 0, text: WORDS[0] };
-  if (held.some((name) => name.length >= 4 && folded.includes(name))) return { score: 1, text: "Your name is in it: use unrelated words" };
+  const fold = (text) => text.normalize("NFKC").toLowerCase();
+  const folded = fold(password);
+  const held = known.flatMap((name) => [name, name.split("@")[0]]).map((name) => fold(name.trim()));
+  if (length(password) < LEAST) return { score: 0, text: WORDS[0] };
+  if (held.some((name) => [...name].length >= 4 && folded.includes(name))) return { score: 1, text: "Your name is in it: use unrelated words" };
   const score = 1 + [28, 42, 60].filter((least) => bits(password) >= least).length;
   return { score, text: WORDS[score] };
 }
