@@ -254,9 +254,7 @@ async def test_asvs_6_3_8_a_password_in_several_forms_costs_the_same_whoever_it_
     """Fails without the dummy hash for each form, or if the right password of a disabled user is verified."""
     for name in ("disabled", "other"):
         await service.sign_up(name, password if name == "disabled" else WRONG)
-    await service.parts.accounts.disable(
-        (await service.parts.accounts.find("disabled")).id, Client(None, None)
-    )
+    await service.parts.accounts.disable((await service.parts.accounts.find("disabled")).id, OPERATOR)
     costs = []
     for name in ("nobody", "other", "disabled"):
         before = hashes(service)
