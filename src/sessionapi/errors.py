@@ -19,7 +19,7 @@ SessionApiError
 │   └── SignupClosed
 ├── BadInput
 │   ├── MalformedBody, ValidationFailed, WeakPassword, PayloadTooLarge, UnsupportedMediaType
-│   ├── MalformedRequest
+│   ├── MalformedRequest, RequestTimedOut
 │   ├── NotFound, MethodNotAllowed
 │   └── UsernameTaken, Conflict
 ├── TryLater                      carries `retry_after` in seconds
@@ -154,6 +154,11 @@ class MalformedBody(BadInput):
 class MalformedRequest(BadInput):
     code = "malformed_request"
     default_detail = "This is not a valid HTTP/1.1 request."
+
+
+class RequestTimedOut(BadInput):
+    code = "request_timed_out"
+    default_detail = "The request did not arrive in time. Send it again."
 
 
 class ValidationFailed(BadInput):

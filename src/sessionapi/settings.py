@@ -150,6 +150,30 @@ class Settings(BaseSettings):
     after_sign_in_url: str = Field("/", description="Where the pages lead after signing in.")
     after_sign_up_url: str = Field("/", description="Where the pages lead after signing up.")
     after_sign_out_url: str = Field("/sign-in", description="Where the pages lead after signing out.")
+    head_timeout: float = Field(
+        10, ge=1, le=3600, description="How long a client may take to send the headers of a request."
+    )
+    body_timeout: float = Field(
+        30, ge=1, le=3600, description="How long it may take to send the body, or to read its response."
+    )
+    keep_alive_timeout: float = Field(
+        75,
+        ge=1,
+        le=3600,
+        description="How long an idle connection is kept: longer than the balancer in front keeps its own.",
+    )
+    connections: int = Field(
+        4000,
+        ge=1,
+        le=1_000_000,
+        description="Open connections of a process; at the limit, slow and idle ones give way to new ones.",
+    )
+    connections_per_address: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Those of one address (IPv6: /64); TRUSTED_PROXIES have no such limit.",
+    )
     stop_delay: float = Field(
         3, ge=0, le=300, description="From SIGTERM, `/readyz` is 503 for so long before the server stops."
     )

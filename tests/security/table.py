@@ -15,6 +15,9 @@ HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "security.md"
 BEGIN, END = "<!-- made by python -m tests.security.table -->", "<!-- end of the table -->"
 LINES = {
+    "asvs_4_2_1": ("ASVS 4.2.1, RFC 9112", "one request is one message, read in one way or refused"),
+    "asvs_4_1_3": ("ASVS 4.1.3, RFC 9110 6.5.1", "fields after the body change nothing"),
+    "cwe_400": ("CWE-400", "every wait for a client ends, and no client takes every place"),
     "asvs_6_2_1": (
         "ASVS 6.2.1, .9",
         "passwords of 8 to 256 characters; a body that is too long costs no hash",

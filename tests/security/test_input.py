@@ -95,7 +95,7 @@ async def test_input_what_is_kept_can_be_read_again(service: Running, value: byt
     ],
 )
 def test_input_a_head_and_trailers_are_bounded(listening: Server, begin: bytes, part: bytes):
-    """Falls without `connections.Connection`: all was kept, one client could fill the memory."""
+    """Falls without `_overhead` in HttpProtocol: all was kept, one client could fill the memory."""
     host, port = listening.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 30) as client:
         client.sendall(begin)

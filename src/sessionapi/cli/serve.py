@@ -1,6 +1,7 @@
 """`sessionapi serve`: one process, or several on one socket."""
 
 import asyncio
+import resource
 import socket
 import sys
 from typing import Annotated
@@ -38,6 +39,7 @@ def serve(
     logs.configure(log_format=settings.log_format, level=settings.log_level)
     for text in doubts(settings):
         log.warning(text)
+    _raise_open_files_limit()
     listener = _listen(host, port)
     asyncio.run(wiring.prepare(settings))
     _announce(settings, listener)
@@ -77,11 +79,21 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
         log.info("PUBLIC_URL has another port: right behind a proxy", public_url=settings.public_url)
 
 
+def _raise_open_files_limit() -> None:
+    """Raise the limit of open files to the hard limit: many systems start a process with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as problem:  # macOS has no hard limit, and takes none as a soft one
+        log.warning("the limit of open files could not be raised", limit=soft, error=str(problem))
+
+
 def _uvicorn_config(workers: int) -> uvicorn.Config:
     return uvicorn.Config(
         "sessionapi.web.app:from_environment",
         factory=True,
-        http="sessionapi.web.connections:Connection",
+        http="sessionapi.web.http_protocol:HttpProtocol",
+        ws="none",
         workers=workers,
         log_config=None,
         access_log=False,

@@ -17,6 +17,7 @@ from sessionapi import __version__, logs, settings, wiring
 from sessionapi.background import repeat
 from sessionapi.errors import SessionApiError
 from sessionapi.web import cookies, openapi, problems, proxies, stopping
+from sessionapi.web.connection_limits import STATE, Connections
 from sessionapi.web.express import Express, Stop
 from sessionapi.web.guard import MAX_BODY, Guard
 from sessionapi.web.headers import Edge
@@ -157,13 +158,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _in_a_process(app: FastAPI) -> AsyncIterator[None]:
+async def _in_a_process(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """The same in a process of its own, which is told by signals when to stop."""
     parts: wiring.App = app.state.sessionapi
     _spare_the_collector()
     with stopping.watched(parts.leaving, parts.settings.stop_delay):
         async with _lifespan(app):
-            yield
+            yield {STATE: Connections(parts.settings)}
 
 
 def _spare_the_collector() -> None:

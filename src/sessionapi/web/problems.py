@@ -46,6 +46,7 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "signup_closed": (403, "Sign-up closed"),
     "malformed_body": (400, "Body malformed"),
     "malformed_request": (400, "Request malformed"),
+    "request_timed_out": (408, "Request timed out"),
     "not_found": (404, "Not found"),
     "method_not_allowed": (405, "Method not allowed"),
     "username_taken": (409, "Username taken"),
@@ -63,16 +64,23 @@ STATUS: Mapping[str, tuple[int, str]] = {
 
 def response(error: SessionApiError, request: Request) -> JSONResponse:
     """Return the problem that tells an error."""
+    public_url = request.app.state.sessionapi.settings.public_url
+    body = members(error, public_url, request.scope["state"]["request_id"])
+    status = body["status"]
+    request.scope["state"]["code"] = error.code
+    return JSONResponse(body, status, headers=_headers(error, status, request), media_type=MEDIA_TYPE)
+
+
+def members(error: SessionApiError, public_url: str, request_id: str) -> dict[str, Any]:
+    """Return the fields of the problem that describes an error."""
     status, title = STATUS[error.code]
-    state = request.scope["state"]
-    state["code"] = error.code
     body: dict[str, Any] = {
-        "type": f"{request.app.state.sessionapi.settings.public_url}/errors/{error.code}",
+        "type": f"{public_url}/errors/{error.code}",
         "title": title,
         "status": status,
         "detail": error.detail,
         "code": error.code,
-        "request_id": state["request_id"],
+        "request_id": request_id,
     }
     if error.reason:
         body["reason"] = error.reason
@@ -80,7 +88,7 @@ def response(error: SessionApiError, request: Request) -> JSONResponse:
         body["errors"] = [
             {"field": item.field, "code": item.code, "message": item.message} for item in error.field_errors
         ]
-    return JSONResponse(body, status, headers=_headers(error, status, request), media_type=MEDIA_TYPE)
+    return body
 
 
 def _headers(error: SessionApiError, status: int, request: Request) -> dict[str, str]:

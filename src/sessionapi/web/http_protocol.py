@@ -1,0 +1,328 @@
+"""HTTP/1.1 as this service reads it from a connection: one request is one message."""
+
+from typing import Any
+
+import httptools
+import structlog
+from pydantic_core import to_json
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from sessionapi import ids
+from sessionapi.errors import MalformedRequest, Overloaded, RequestTimedOut, SessionApiError
+from sessionapi.web import problems
+from sessionapi.web.connection_limits import STATE, Connections, Waiting
+from sessionapi.web.headers import security_headers
+
+log = structlog.get_logger()
+
+MAX_HEAD = 64 * 1024
+"""Bytes of a request line with its header fields: eight times what browsers and proxies send."""
+MAX_FIELDS = 200
+"""Header fields of a request; browsers send about 20. A field of four bytes takes 150 bytes of memory."""
+MAX_OVERHEAD = 64 * 1024
+"""Bytes of a chunked body that are not data: chunk sizes, extensions and trailers."""
+FREE_OVERHEAD = 16
+"""Bytes of a chunk that are not counted as overhead."""
+MAX_QUEUED = 8
+"""Requests of a connection that wait for the response to an earlier one. Browsers and proxies send none."""
+MAX_DROPPED = 2 * 1024 * 1024
+"""Bytes that are read and dropped after a refusal. The client can read it when it has sent them."""
+CHUNKED = b"transfer-encoding: chunked\r\n"
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """A connection of uvicorn with stricter rules.
+
+    - An upgrade is never taken, so it is ignored (RFC 9110 section 7.8): the body is read by its length or
+      its chunks, as it would be without the upgrade. CONNECT is refused.
+    - Fields after the head are dropped, and change nothing (RFC 9110 section 6.5.1).
+    - The head has at most MAX_HEAD bytes and MAX_FIELDS fields, a chunked body at most MAX_OVERHEAD bytes
+      that are not data, and at most MAX_QUEUED requests wait for earlier ones.
+    - HTTP/1.1 has exactly one Host, HTTP/1.0 at most one; there is no other version. The only transfer coding
+      is `chunked`, and not in HTTP/1.0 (RFC 9112 sections 3.2 and 6.1). The target is a path, or names the
+      same host as Host.
+    - Whatever breaks a rule is refused with a problem, after the responses to earlier requests, and the
+      connection is closed. Nothing that follows is read.
+    - A client that is slow is refused or closed by `Connections`. Idle connections are kept longer than
+      balancers keep theirs.
+    """
+
+    cycle: RequestResponseCycle | None  # type: ignore[assignment]
+
+    address = ""
+    waiting: Waiting | None = Waiting.FOR_HEAD
+    since = 0.0
+    """When the present wait began, by the clock of the event loop."""
+    stalled_since = 0.0
+    """When the client stopped reading its response."""
+    _wait = _timed_wait = 0
+    """Numbers of the present wait and of the one that `since` belongs to: a packet reads the clock once."""
+    _packet = 0
+    """Bytes that came together with those that are being parsed."""
+    _overhead = 0
+    """Bytes that are not data, of the present head or body; not those that came with an earlier message."""
+    _uncounted = 0
+    """Bytes of the packet in which the present head began."""
+    _framing = b""
+    """The field that says where the body of the present message ends; empty if there is no body."""
+    _restating = False
+    _ended = False
+    """Whether the last message of this connection has been read, or refused."""
+    _refusal: SessionApiError | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Take a place, or refuse the connection."""
+        super().connection_made(transport)
+        self._places: Connections = self.app_state[STATE]
+        self.headers = []
+        self.since = self.loop.time()
+        if not self._places.admit(self):
+            self._ended = True
+            self._write_problem(Overloaded("Too many connections. Try again shortly."))
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Free the place."""
+        self._places.remove(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, or refuse what was sent."""
+        if self._ended:
+            self._drop(data)
+            return
+        self._packet = len(data)
+        self._overhead += self._packet
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as problem:
+            self._refuse(_reason(problem))
+            return
+        if self._overhead > MAX_OVERHEAD or len(self.headers) > MAX_FIELDS:
+            self._refuse(
+                MalformedRequest("The request has too many header fields, or its body too many chunks.")
+            )
+        elif self._wait != self._timed_wait:
+            self._timed_wait = self._wait
+            self.since = self.loop.time()
+
+    def _drop(self, data: bytes) -> None:
+        """Drop what follows the last message, so that the client can read its response."""
+        self._overhead += len(data)
+        if self.waiting is not Waiting.TO_CLOSE:
+            self.flow.pause_reading()
+        elif self._overhead > MAX_DROPPED:
+            self.transport.abort()
+
+    def _parse(self, data: bytes) -> None:
+        while data and not self._ended:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._ignore_upgrade()
+            else:
+                return
+
+    def _ignore_upgrade(self) -> None:
+        """Go on behind the head, where the parser expects another protocol, and has skipped the body.
+
+        A new parser gets the framing of the message as a head of its own: the length as a number, or that
+        there are chunks. So the same code reads the body and all that follows as without the upgrade.
+        """
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn: ignore it
+        if self._framing:
+            self._restating = True
+            persistence = b"" if self.cycle and self.cycle.keep_alive else b"connection: close\r\n"
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + self._framing + persistence + b"\r\n")
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        super().on_message_begin()
+        self._uncounted = self._packet
+        self.waiting = Waiting.FOR_HEAD
+        self._wait += 1
+
+    def on_headers_complete(self) -> None:
+        """Start the request if its head keeps the rules."""
+        if self._restating:
+            self._restating = False
+        else:
+            self._check_head()
+            super().on_headers_complete()
+        self.headers = []  # fields after the head go nowhere
+        self._overhead = 0
+        self.waiting = Waiting.FOR_BODY
+        self._wait += 1
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body; what was sent around it counts if it is more than a usual chunk has."""
+        self._overhead = max(0, self._overhead - 3 * len(body) - FREE_OVERHEAD)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the message; a field after the head that ends the connection for the parser ends it for all."""
+        if self._framing and self.parser.should_upgrade():
+            return  # the body is still to come
+        super().on_message_complete()
+        self._overhead = 0
+        self._wait += 1
+        cycle = self.cycle
+        assert cycle is not None  # noqa: S101 - a message begins with its head
+        if self._framing is CHUNKED and not self.parser.should_keep_alive():
+            cycle.keep_alive = False
+        self._ended = not cycle.keep_alive
+        self.waiting = Waiting.FOR_REQUEST if cycle.response_complete else None
+        if self._ended and cycle.response_complete:
+            self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """Start the next request, send the refusal that waits, or wait for a request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._refusal is not None:
+            self._send_refusal(self._refusal)
+        elif self.waiting is None:
+            self.waiting, self.since = Waiting.FOR_REQUEST, self.loop.time()
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    def pause_writing(self) -> None:
+        """Note when the client stopped reading."""
+        super().pause_writing()
+        self.stalled_since = self.loop.time()
+
+    def time_out(self, now: float) -> None:
+        """End a wait that took too long. A connection that sent nothing is closed without a response."""
+        if self.waiting is Waiting.TO_CLOSE:
+            self.transport.abort()
+        elif self.flow.read_paused:
+            self.since = now  # the client waits for this service
+        elif self.waiting is Waiting.FOR_REQUEST or self._wait == 0:
+            self.transport.close()
+        else:
+            self._refuse(RequestTimedOut())
+
+    def give_way(self) -> None:
+        """Make room for another connection."""
+        self._ended = True
+        self.transport.abort()
+
+    def _check_head(self) -> None:
+        version = self.parser.get_http_version()
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if version not in ("1.1", "1.0"):
+            raise MalformedRequest("Use HTTP/1.1.")
+        if len(hosts) > 1 or (not hosts and version == "1.1"):
+            raise MalformedRequest("Send one Host header.")
+        if len(self.pipeline) >= MAX_QUEUED:
+            raise MalformedRequest(
+                f"At most {MAX_QUEUED} requests may wait for earlier ones on a connection."
+            )
+        self._check_size()
+        self._check_target(hosts)
+        self._framing = self._framing_field(version)
+
+    def _check_size(self) -> None:
+        """Measure the head exactly if it may be too long."""
+        size = self._overhead + self._uncounted
+        if size > MAX_HEAD:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEAD or len(self.headers) > MAX_FIELDS:
+            raise MalformedRequest(
+                f"A request line with its headers may have {MAX_HEAD} bytes and {MAX_FIELDS} headers."
+            )
+
+    def _check_target(self, hosts: list[bytes]) -> None:
+        if b"#" in self.url or (self.parser.should_upgrade() and self.parser.get_method() == b"CONNECT"):
+            raise MalformedRequest("The request target is not a path of this service.")
+        if not self.url.startswith(b"/"):
+            scheme, _, rest = self.url.lower().partition(b"://")
+            if scheme not in (b"http", b"https") or rest.partition(b"/")[0] not in map(bytes.lower, hosts):
+                raise MalformedRequest("The request target is not a path of this service.")
+
+    def _framing_field(self, version: str) -> bytes:
+        """Return the one field that says where the body ends. The parser refuses lengths that are not one."""
+        codings = []
+        length = 0
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                codings.append(value.strip().lower())
+        if codings:
+            if codings != [b"chunked"] or version == "1.0":
+                raise MalformedRequest("The only transfer coding is chunked, once, in HTTP/1.1.")
+            return CHUNKED
+        return b"content-length: %d\r\n" % length if length else b""
+
+    def _refuse(self, error: SessionApiError) -> None:
+        """Read no further; answer when all earlier requests are answered."""
+        self._ended = True
+        log.info("request refused", code=error.code, reason=error.detail, client=self.address or "proxy")
+        cycle = self.cycle
+        under_way = cycle is not None and not cycle.response_complete
+        if cycle is not None and self.waiting is Waiting.FOR_BODY:  # its own message is refused
+            if self.pipeline and self.pipeline[0][0] is cycle:
+                self.pipeline.popleft()
+            elif cycle.response_started:
+                self._hang_up()
+                return
+            else:
+                self._abandon(cycle)
+                under_way = False
+        if under_way:
+            self._refusal, self.waiting = error, None
+        else:
+            self._send_refusal(error)
+
+    def _abandon(self, cycle: RequestResponseCycle) -> None:
+        """Tell the app that the client of a request is gone; nothing that it sends is sent."""
+        cycle.disconnected, cycle.waiting_for_100_continue = True, False
+        cycle.message_event.set()
+
+    def _send_refusal(self, error: SessionApiError) -> None:
+        self._write_problem(error)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Send nothing more, and drop what still comes, until the client closes or its time is over."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._abandon(self.cycle)
+        self.waiting, self.since, self._overhead = Waiting.TO_CLOSE, self.loop.time(), 0
+        self.flow.resume_reading()
+        self.transport.write_eof()
+
+    def _write_problem(self, error: SessionApiError) -> None:
+        request_id = ids.new_id().hex
+        status = problems.STATUS[error.code][0]
+        body = to_json(problems.members(error, self._places.public_url, request_id))
+        https = self._places.public_url.startswith("https:")
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", problems.MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            (b"connection", b"close"),
+            *security_headers(https=https),
+            (b"x-request-id", request_id.encode()),
+        ]
+        if error.retry_after is not None:
+            headers.append((b"retry-after", b"%d" % error.retry_after))
+        head = b"".join(b"%s: %s\r\n" % header for header in headers)
+        has_body = self.parser.get_method() != b"HEAD"
+        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[status], head, body if has_body else b""))
+
+
+def _reason(problem: httptools.HttpParserError) -> SessionApiError:
+    """Return why the parser stopped: a rule of ours, or what the parser itself refuses."""
+    cause = problem.__context__
+    if isinstance(cause, SessionApiError):
+        return cause
+    if cause is not None and not isinstance(cause, httptools.HttpParserError):
+        log.error("unexpected error in the HTTP parser", exc_info=cause)
+    return MalformedRequest(f"This is not a valid HTTP/1.1 request: {problem}." if not cause else None)
