@@ -1,5 +1,6 @@
 """Logging out by refresh token, cookie or access token, whatever state they are in."""
 
+import httpx
 import pytest
 
 from tests.conftest import PASSWORD, Running, bearer, refusal
@@ -108,3 +109,50 @@ async def test_a_login_that_is_not_remembered_sets_a_cookie_of_the_browser_sessi
     answer = await service.client.post("/signup", json={**COOKIE, "remember": False})
     assert "Max-Age" not in answer.headers["set-cookie"]
     assert "expires" not in answer.headers["set-cookie"].lower()
+
+
+async def log_out(service: Running, *, access: str = "", body: str = "", cookie: str = "") -> httpx.Response:
+    headers = {
+        **(bearer(access) if access else {}),
+        **({"Cookie": f"__Host-session={cookie}"} if cookie else {}),
+    }
+    return await service.client.post(
+        "/logout", headers=headers, json={"refresh_token": body} if body else None
+    )
+
+
+async def test_a_good_access_token_logs_out_next_to_a_bad_refresh_token(service: Running):
+    """Falls if the first credential that is found stands for all: 204, and the session stayed active."""
+    for number in range(2):
+        tokens = await (service.log_in() if number else service.sign_up())
+        bad = {"body": "sr_garbage"} if number else {"cookie": "garbage"}
+        assert (await log_out(service, access=tokens["access_token"], **bad)).status_code == 204
+        assert reasons(service) == ["logout"] * (number + 1)
+
+
+async def test_logout_ends_the_session_of_every_good_credential(service: Running):
+    """Three users' credentials in one request: falls if one of them is left out."""
+    access = (await service.sign_up())["access_token"]
+    body = (await service.sign_up("bob"))["refresh_token"]
+    signed_up = await service.client.post("/signup", json={**COOKIE, "username": "eve"})
+    service.client.cookies.clear()
+    other = await service.log_in("eve")
+    answer = await log_out(service, access=access, body=body, cookie=signed_up.cookies["__Host-session"])
+    assert answer.status_code == 204
+    assert "Max-Age=0" in answer.headers["set-cookie"]
+    assert reasons(service) == ["logout", "logout", "logout", None]
+    assert (await service.get("/protected", other)).status_code == 200
+
+
+async def test_logout_is_refused_only_if_no_credential_is_good(service: Running):
+    """An unknown refresh token alone is no error (RFC 7009); a bad access token next to it is one."""
+    tokens = await service.sign_up()
+    invalid = (401, "invalid_token", None)
+    assert refusal(await log_out(service, access="garbage", body="sr_garbage")) == invalid
+    answer = await log_out(service, access="garbage", cookie="garbage")
+    assert refusal(answer) == invalid
+    assert "Max-Age=0" in answer.headers["set-cookie"]
+    assert reasons(service) == [None]
+    assert (await log_out(service, access="garbage", body=tokens["refresh_token"])).status_code == 204
+    assert reasons(service) == ["logout"]
+    assert (await log_out(service, access="garbage", body=tokens["refresh_token"])).status_code == 204

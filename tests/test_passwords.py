@@ -252,6 +252,55 @@ async def test_a_leaked_password_is_refused_and_only_five_letters_of_its_hash_ar
     assert all(len(path) == len("/range/") + 5 for path, _ in leaks.asked)
 
 
+async def test_a_new_password_is_looked_up_only_after_the_present_one_was_counted_and_verified(
+    make_settings: Callable[..., Settings], clock: FakeClock
+):
+    """Falls if refuse_weak comes before the attempt in Users.change_password."""
+    with leaks_served() as leaks:
+        settings = make_settings(breached_passwords=True, breached_passwords_url=leaks.url, throttle=True)
+        async with running(settings, clock) as service:
+            leaks.leak("leaked horse battery")
+            tokens = (await sign_up(service, PASSWORD)).json()
+            leaks.asked.clear()
+
+            async def change(current: str) -> httpx.Response:
+                body = {"current_password": current, "new_password": "leaked horse battery"}
+                return await service.client.post("/me/password", json=body, headers=bearer(tokens))
+
+            assert [(await change("wrong horse battery")).status_code for _ in range(11)] == [401] * 10 + [
+                429
+            ]
+            assert leaks.asked == []
+            clock.move(601)
+            tokens = (await service.refresh(tokens)).json()
+            assert told(await change(PASSWORD)) == ["breached"]
+            assert len(leaks.asked) == 1
+            assert service.rows("select count(*) from password_tries") == [(0,)], "a right one clears them"
+
+
+async def test_a_reset_is_counted_before_its_password_is_looked_up(
+    make_settings: Callable[..., Settings], clock: FakeClock
+):
+    """Falls if refuse_weak comes before count_reset in Accounts.reset_password."""
+    with leaks_served() as leaks:
+        settings = make_settings(
+            breached_passwords=True,
+            breached_passwords_url=leaks.url,
+            throttle=True,
+            password_checks_per_user=3,
+        )
+        async with running(settings, clock) as service:
+            leaks.leak("leaked horse battery")
+            token = await service.parts.accounts.make_reset_token(
+                _id((await sign_up(service, PASSWORD)).json())
+            )
+            leaks.asked.clear()
+            body = {"token": token, "new_password": "leaked horse battery"}
+            answers = [await service.client.post("/password-reset", json=body) for _ in range(5)]
+            assert [answer.status_code for answer in answers] == [422] * 3 + [429] * 2
+            assert len(leaks.asked) == 3
+
+
 @pytest.mark.parametrize("trouble", ["error", "nonsense", "binary", "silence", "nobody there"])
 async def test_a_look_up_that_fails_lets_the_password_pass_and_is_counted(
     make_settings: Callable[..., Settings], clock: FakeClock, trouble: str
