@@ -1,9 +1,12 @@
 """Logging out by refresh token, cookie or access token, whatever state they are in."""
 
+from collections.abc import Callable
+
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, Running, bearer, refusal
+from sessionapi.settings import Settings
+from tests.conftest import PASSWORD, FakeClock, Running, bearer, refusal, running
 
 COOKIE = {"username": "ada", "password": PASSWORD, "transport": "cookie"}
 
@@ -156,3 +159,18 @@ async def test_logout_is_refused_only_if_no_credential_is_good(service: Running)
     assert (await log_out(service, access="garbage", body=tokens["refresh_token"])).status_code == 204
     assert reasons(service) == ["logout"]
     assert (await log_out(service, access="garbage", body=tokens["refresh_token"])).status_code == 204
+
+
+async def test_an_access_token_under_a_key_that_is_new_logs_out(
+    make_settings: Callable[..., Settings], clock: FakeClock
+):
+    """Falls without `_look_for` in Checks.genuine: this process has not learned of the key."""
+    async with (
+        running(make_settings(revocation_poll=10), clock) as service,
+        running(make_settings(), clock) as other,
+    ):
+        await other.parts.keys.rotate_now()
+        await other.parts.keys.load()
+        tokens = await other.sign_up()
+        assert (await log_out(service, access=tokens["access_token"])).status_code == 204
+        assert reasons(service) == ["logout"]

@@ -40,9 +40,17 @@ class Checks:
             raise SessionRevoked(reason)
         return claims
 
-    def genuine(self, access_token: str) -> Claims:
-        """Return the claims of an access token that we issued, alive or not: enough for logging out."""
-        return tokens.verify(access_token, self._ring.find, self._rules, self._clock(), expired_ok=True)
+    async def genuine(self, access_token: str) -> Claims:
+        """Return the claims of an access token that we issued, expired or not: enough for logging out."""
+
+        def verify() -> Claims:
+            return tokens.verify(access_token, self._ring.find, self._rules, self._clock(), expired_ok=True)
+
+        try:
+            return verify()
+        except UnknownKey as unknown:
+            await self._look_for(unknown)
+            return verify()
 
     async def introspect(self, text: str) -> tuple[Claims, User] | None:
         """Return what an access token says, with its user as the row is now; None if it isn't good.

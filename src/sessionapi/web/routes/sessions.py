@@ -114,7 +114,7 @@ async def logout(request: Request, parts: Parts, client: From, body: LogoutIn | 
     """
     cookie = cookies.read(request, parts.settings)
     shown = [text for text in (body.refresh_token if body else None, cookie) if text]
-    claims, refused = _genuine(request, parts)
+    claims, refused = await _genuine(request, parts)
     good = await parts.sessions.log_out(shown, claims, client)
     silent = shown and isinstance(refused, MissingToken)
     response = Response(status_code=204)
@@ -125,10 +125,10 @@ async def logout(request: Request, parts: Parts, client: From, body: LogoutIn | 
     return response
 
 
-def _genuine(request: Request, parts: App) -> tuple[Claims | None, AuthenticationError | None]:
+async def _genuine(request: Request, parts: App) -> tuple[Claims | None, AuthenticationError | None]:
     """Return the claims of the access token, whether or not it has expired, or what is wrong with it."""
     try:
-        return parts.checks.genuine(bearer.read(request.scope["headers"])), None
+        return await parts.checks.genuine(bearer.read(request.scope["headers"])), None
     except AuthenticationError as problem:
         return None, problem
 

@@ -5,7 +5,6 @@
 const TRY_MS = 5000; // a try is given up after this
 const LOCK_MS = 1300; // so long a tab that holds the lock may say nothing
 const ASK_MS = 50; // so long another tab may take to hand over its token
-const RENEWED_MS = 300; // so long another tab may take to adopt a session's new secret
 const ENDED = /^(session_(revoked|expired)|invalid_refresh_token|refresh_token_reused)$/;
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -152,13 +151,13 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
       answer = await post("/refresh", { active: there }, { "Idempotency-Key": known.key });
     } catch (error) {
       if (!ENDED.test(error.code)) throw error;
-      // Another tab may have signed in meanwhile, or renewed the secret: then this is about a token of the past.
+      // Another tab may have signed in, or renewed the secret: then this is about a token of the past. Without the
+      // lock, its response may still be on its way.
       const outdated = () => {
         const { session, generation } = stored("try");
         return session !== known.session || generation > known.generation;
       };
-      // Without the lock, the other tab may be about to receive its response.
-      if (user && error.code === "invalid_refresh_token" && !outdated()) await pause(RENEWED_MS);
+      if (user && error.code === "invalid_refresh_token" && !outdated()) await pause(300);
       if (outdated()) return refresh(active);
       const why = user || error.reason ? (error.reason ?? error.code) : null;
       if (changes === before) end(why, known.session, !user);
@@ -265,8 +264,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     await alone(async () => adopt(await post(path, { ...body, transport: "cookie" }), true));
     return user;
   };
-  // The response replaces the cookie, and the one from before renews nothing any more. So no refresh may be under
-  // way: hence the lock.
+  // The cookie from before renews nothing any more, so no refresh may be under way: hence the lock.
   const renewSecret = (path) => async (body) => {
     const headers = { Authorization: `Bearer ${await getToken()}` };
     await alone(async () => adopt(await post(path, body, headers), true));
