@@ -46,6 +46,9 @@ lock: | $(VENV)/bin/python  ## pin again what pyproject.toml allows; the locks h
 	@$(BIN)/pip-compile --quiet --upgrade --no-strip-extras --generate-hashes --no-header --no-emit-index-url \
 	  --no-emit-find-links --no-emit-trusted-host --no-annotate --allow-unsafe --extra dev \
 	  -o requirements-dev.lock -c requirements.lock pyproject.toml
+	@printf 'hatchling\neditables\n' | $(BIN)/pip-compile --quiet --upgrade --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate -o requirements-build.lock \
+	  -c requirements-dev.lock -
 
 clean:  ## remove what was set up, but not the data
 	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -54,12 +57,12 @@ $(VENV)/bin/python:
 	@echo "Setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: requirements.lock pyproject.toml | $(VENV)/bin/python
-	@$(PIP) install --require-hashes -r requirements.lock
-	@$(PIP) install --no-deps -e .
+$(VENV)/.run: requirements.lock requirements-build.lock pyproject.toml | $(VENV)/bin/python
+	@$(PIP) install --require-hashes -r requirements-build.lock -r requirements.lock
+	@$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
-	@$(PIP) install --require-hashes -r requirements-dev.lock
-	@$(PIP) install --no-deps -e .
+$(VENV)/.dev: requirements-dev.lock requirements-build.lock pyproject.toml | $(VENV)/bin/python
+	@$(PIP) install --require-hashes -r requirements-build.lock -r requirements-dev.lock
+	@$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@

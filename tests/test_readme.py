@@ -1,16 +1,19 @@
 """What the documents say is so: the README's commands run, its table is the code's, every error is told."""
 
+import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import pytest
 import typer.main
 
 from sessionapi import cli, settings_table
 from sessionapi.web.problems import STATUS
-from tests.conftest import serving
+from tests.conftest import eventually, serving
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -81,21 +84,41 @@ def test_every_link_to_a_file_leads_somewhere():
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+
+
 def install_steps() -> list[str]:
     """The commands of the Dockerfile that install, in their order."""
-    runs = re.findall(r"^RUN (.*(?:venv|pip).*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    runs = re.findall(r"^RUN (.*(?:venv|pip).*)$", DOCKERFILE, re.MULTILINE)
     return [run.replace(" --no-cache-dir", "") for run in runs]
 
 
-def test_the_dockerfile_installs_as_the_makefile_does():
-    makefile = (ROOT / "Makefile").read_text()
-    assert [step.split("/opt/sessionapi/bin/")[-1] for step in install_steps()] == [
-        "python -m venv /opt/sessionapi",
-        "pip install --require-hashes -r requirements.lock",
-        "pip install --no-deps .",
-    ]
-    assert "install --require-hashes -r requirements.lock" in makefile
-    assert "install --no-deps -e ." in makefile
+def test_the_dockerfile_and_the_makefile_install_only_what_is_pinned_with_hashes():
+    for text in ("\n".join(install_steps()), (ROOT / "Makefile").read_text()):
+        installs = re.findall(r"(?:pip|\$\(PIP\)) (?:install|wheel) .*", text)
+        ours = [line for line in installs if "--no-deps" in line]
+        pinned = [line for line in installs if "--require-hashes" in line]
+        assert ours
+        assert all("--no-build-isolation" in line or "/dist/*.whl" in line for line in ours)
+        assert {line for line in installs if "pip-tools" not in line} == {*ours, *pinned}
+        assert "requirements-build.lock" in " ".join(pinned)
+
+
+def test_the_image_runs_as_a_user_with_a_number():
+    """Kubernetes' `runAsNonRoot` accepts only a numeric user."""
+    assert re.findall(r"^USER (.*)$", DOCKERFILE, re.MULTILINE) == ["10001:10001"]
+
+
+def test_the_health_check_of_the_image_uses_the_port_that_the_service_listens_on(tmp_path):
+    found = re.search(r"^HEALTHCHECK .*CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    assert found
+    command = [sys.executable, *json.loads(found.group(1))[1:]]
+    (default,) = re.findall(r"^ENV .*\bPORT=(\d+)", DOCKERFILE, re.MULTILINE)
+    assert re.findall(r"^EXPOSE (\d+)$", DOCKERFILE, re.MULTILINE) == [default]
+    with serving(tmp_path / "var") as server:
+        port = {**os.environ, "PORT": str(httpx.URL(server.url).port)}
+        eventually(lambda: subprocess.run(command, env=port, capture_output=True).returncode == 0)
+    assert subprocess.run(command, env=port, capture_output=True).returncode == 1
 
 
 @pytest.mark.prove
@@ -105,6 +128,7 @@ def test_the_dockerfile_installs_as_the_makefile_does():
 def test_the_install_steps_of_the_dockerfile_work_in_a_clean_environment(tmp_path):
     for step in install_steps():
         command = step.replace("/opt/sessionapi", str(tmp_path / "venv"))
+        command = command.replace("/opt/build", f"{tmp_path}/build").replace("/dist", f"{tmp_path}/dist")
         subprocess.run(["bash", "-c", command], cwd=ROOT, check=True)
     said = subprocess.check_output([tmp_path / "venv/bin/sessionapi", "version"], cwd=tmp_path, text=True)
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", said)

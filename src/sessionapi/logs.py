@@ -6,7 +6,10 @@ library's own show the values of local variables, a password among them.
 
 import asyncio
 import atexit
+import io
+import json
 import logging
+import re
 import sys
 from collections import deque
 from contextvars import ContextVar
@@ -14,9 +17,11 @@ from typing import Any, TextIO
 
 import structlog
 from pydantic_core import to_json
-from structlog.types import EventDict, Processor
+from structlog.types import EventDict, ExcInfo, Processor
 
 from sessionapi.clock import system_clock
+
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being answered; every line that it leads to bears it."""
@@ -29,7 +34,7 @@ def configure(*, log_format: str, level: str, cached: bool = True) -> None:
     """
     human = sys.stderr.isatty() if log_format == "auto" else log_format == "text"
     renderer: list[Processor] = (
-        [_visible, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [_visible, structlog.dev.ConsoleRenderer(exception_formatter=_plain_traceback)]
         if human
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
     )
@@ -95,8 +100,28 @@ def _visible(_logger: object, _method: str, event: EventDict) -> EventDict:
     return {name: shown(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
+def _plain_traceback(file: TextIO, exc_info: ExcInfo) -> None:
+    """Write a traceback whose lines are escaped: an exception may repeat what a client sent."""
+    plain = io.StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    file.write("\n".join(shown(line) for line in plain.getvalue().split("\n")))
+
+
 def _json(event: dict[str, Any], **_options: Any) -> str:
-    return to_json(event, fallback=str).decode()
+    """Return one line of JSON, with escapes for all characters that could steer a terminal or end a line.
+
+    Such characters occur only inside strings, so an escape in their place is the same JSON.
+    """
+    try:
+        text = to_json(event, fallback=str).decode()
+    except ValueError:  # a lone surrogate: the standard library escapes it
+        return json.dumps(event, default=str)
+    return text if text.isprintable() else _UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found.group()
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def _route_standard_logging(renderer: list[Processor], level: int) -> None:

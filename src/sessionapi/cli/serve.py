@@ -42,12 +42,14 @@ def serve(
     _raise_open_files_limit()
     listener = _listen(host, port)
     asyncio.run(wiring.prepare(settings))
-    _announce(settings, listener)
     config = _uvicorn_config(workers)
     if workers == 1:
+        _announce(settings, listener)
         uvicorn.Server(config).run(sockets=[listener])
-    else:
-        workers_module.run(config, listener, metrics=settings.metrics)
+        return
+    with workers_module.metrics_folder(needed=settings.metrics):
+        _announce(settings, listener)
+        workers_module.run(config, listener)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -3,23 +3,43 @@
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from prometheus_client import multiprocess
 from uvicorn.supervisors import Multiprocess
 
+from sessionapi.errors import StartupError
+
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Where the workers count, so that each can tell the sum; prometheus_client looks for it by this name."""
 
 
-def run(config: uvicorn.Config, listener: socket.socket, *, metrics: bool) -> None:
-    """Run the workers until this process is told to stop."""
-    if not metrics:
-        _Parent(config, sockets=[listener]).run()
+@contextmanager
+def metrics_folder(*, needed: bool) -> Iterator[None]:
+    """Make the temporary directory in which the workers count, and remove it at the end.
+
+    Raise StartupError if there is no directory that this user can write.
+    """
+    if not needed:
+        yield
         return
-    with tempfile.TemporaryDirectory(prefix="sessionapi-metrics-") as folder:
-        os.environ[METRICS_FOLDER] = folder  # noqa: TID251 - for the workers, not read here
-        _Parent(config, sockets=[listener]).run()
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="sessionapi-metrics-")
+    except OSError as problem:
+        raise StartupError(
+            "SESSIONAPI_METRICS=on with several workers needs a temporary directory, and none can be written "
+            f"({problem.strerror}). Set TMPDIR to a directory that this user can write."
+        ) from problem
+    with folder as path:
+        os.environ[METRICS_FOLDER] = path  # noqa: TID251 - for the workers, not read here
+        yield
+
+
+def run(config: uvicorn.Config, listener: socket.socket) -> None:
+    """Run the workers until this process is stopped."""
+    _Parent(config, sockets=[listener]).run()
 
 
 class _Parent(Multiprocess):
