@@ -38,7 +38,7 @@ class TokenCache:
             self._forget(token)
             return self._first(token, now)
         moment = now.timestamp()
-        if claims.issued_at > moment + tokens.IAT_LEEWAY:  # the clock was set back
+        if tokens.is_ahead(claims, self._rules, moment):  # the clock was set back
             return self._first(token, now)
         tokens.refuse_expired(claims, self._rules, moment)
         return claims

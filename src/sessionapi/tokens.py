@@ -27,7 +27,7 @@ TYPE = "at+jwt"
 LONGEST_TTL = 300
 """Seconds. Nothing accepts a token that was made for longer (design 3)."""
 IAT_LEEWAY = 5
-"""Seconds that `iat` may lie ahead: the clocks of two hosts differ (design 4.4 allows them 2)."""
+"""Seconds that `iat` may always lie ahead: the clocks of two hosts differ (design 4.4 allows them 2)."""
 REGISTERED = frozenset(
     {
         "iss",
@@ -52,7 +52,11 @@ _HEADER_NAMES = frozenset({"alg", "kid", "typ"})
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a token must say to be accepted. `leeway` is in seconds: 0 here, 5 in other services."""
+    """What a token must say to be accepted.
+
+    `leeway` is in seconds: 0 here, 5 in other services. A token is accepted for so long after `exp`, and for
+    so long (or IAT_LEEWAY, if that is more) before `iat`.
+    """
 
     issuer: str
     audience: str
@@ -121,6 +125,14 @@ def refuse_expired(claims: Claims, rules: Rules, now: float) -> None:
         raise ExpiredToken
 
 
+def is_ahead(claims: Claims, rules: Rules, now: float) -> bool:
+    """Return whether a token was issued further in the future than clocks may differ.
+
+    A clock that is behind sees `iat` too late by as much as `exp`, so a larger leeway holds for both.
+    """
+    return claims.issued_at > now + max(IAT_LEEWAY, rules.leeway)
+
+
 @lru_cache(maxsize=64)
 def _header(kid: str, algorithm: str) -> bytes:
     return _encode(to_json({"alg": algorithm, "kid": kid, "typ": TYPE}))
@@ -170,7 +182,7 @@ def _judge(claims: dict[str, Any], rules: Rules, now: float) -> Claims:
     audiences = claims.get("aud")
     if audiences != rules.audience and not (isinstance(audiences, list) and rules.audience in audiences):
         raise InvalidToken(f"The token is not for {rules.audience}, the audience that is meant here.")
-    if result.issued_at > now + IAT_LEEWAY:
+    if is_ahead(result, rules, now):
         raise InvalidToken("The token was issued in the future.")
     if result.expires_at - result.issued_at > LONGEST_TTL:
         raise InvalidToken(f"The token was made to live for more than {LONGEST_TTL} s.")

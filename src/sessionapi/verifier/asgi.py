@@ -14,12 +14,16 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+POLICY_VIOLATION = 1008
+"""The close code of a WebSocket that is refused (RFC 6455, 7.4.1)."""
+
 
 class Protect:
     """Protects all paths of an app but those in `public`, which are compared letter by letter.
 
     The claims of the token are in `scope["state"]["claims"]`. A WebSocket without a good token is refused
-    before it is accepted.
+    before it is accepted: with the answer of HTTP where the server can send one (`websocket.http.response`),
+    else it is closed with 1008. Messages of any other kind, as `lifespan`, go through.
     """
 
     def __init__(self, app: App, verifier: AsyncVerifier, public: Collection[str] = ()) -> None:
@@ -29,7 +33,7 @@ class Protect:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
-        if scope["type"] == "lifespan" or scope["path"] in self._public:
+        if scope["type"] not in ("http", "websocket") or scope["path"] in self._public:
             await self._app(scope, receive, send)
             return
         try:
@@ -41,17 +45,25 @@ class Protect:
         await self._app(scope, receive, send)
 
 
+def can_be_denied(scope: Scope) -> bool:
+    """Return whether the server sends an HTTP response in place of a WebSocket (an extension of ASGI)."""
+    return "websocket.http.response" in (scope.get("extensions") or {})
+
+
 async def _refuse(problem: SessionApiError, scope: Scope, send: Send) -> None:
+    prefix = ""
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": problem.code})
-        return
+        if not can_be_denied(scope):
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": problem.code})
+            return
+        prefix = "websocket."
     status, headers = status_and_headers(problem)
     body = {"type": "about:blank", "status": status, "detail": problem.detail, "code": problem.code}
     raw = {"content-type": "application/problem+json", "cache-control": "no-store", **headers}
     content = json.dumps({**body, **({"reason": problem.reason} if problem.reason else {})}).encode()
     encoded = [(name.lower().encode(), value.encode()) for name, value in raw.items()]
-    await send({"type": "http.response.start", "status": status, "headers": encoded})
-    await send({"type": "http.response.body", "body": content})
+    await send({"type": f"{prefix}http.response.start", "status": status, "headers": encoded})
+    await send({"type": f"{prefix}http.response.body", "body": content})
 
 
 def status_and_headers(problem: SessionApiError) -> tuple[int, dict[str, str]]:

@@ -1,183 +1,85 @@
-"""The two verifiers: `core` decides, here is what it asks for over HTTP (httpx)."""
+"""The two verifiers: `core` decides, here is what it asks for over HTTP (httpx).
+
+What works in the background belongs to one event loop or one process and ends with it. So with each token
+both verifiers check whether it still runs, and begin again where it doesn't: in the child of a fork, in the
+next event loop, after the process was suspended.
+"""
 
 import asyncio
-import contextlib
-import logging
-import re
 import threading
-from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import httpx
 
-from sessionapi.clock import Clock, system_clock
-from sessionapi.errors import StartupError
-from sessionapi.tokens import Claims, Rules
-from sessionapi.verifier.core import Core, Limits, max_age_of
+from sessionapi import bounded_http
+from sessionapi.bounded_http import Answer, Connection
+from sessionapi.tokens import Claims
+from sessionapi.verifier.common import Common, Rounds
 
-log = logging.getLogger("sessionapi.verifier")
-
-TIMEOUT = 5.0
-"""Seconds that the issuer has for an answer."""
-LEEWAY = 5
-"""Seconds that a token is still taken after `exp`: the clocks of two hosts differ."""
-QUIET = timedelta(minutes=1)
-"""Between two lines of the log about the list: it is asked for all the time."""
-UNCHANGED, UNAUTHORIZED = 304, 401
-POLL = 0.5
-"""Seconds between two looks at the list of ended sessions."""
+NO_ROUND = "it was not followed in time"
 
 
-class _Common:
-    """What both verifiers are made of.
+class _InLoop:
+    """What an AsyncVerifier does in one event loop."""
 
-    `issuer` is the `iss` of the tokens, and the address of the service unless `url` is another one. With
-    `jwks` the keys are fixed and nothing is ever fetched, for tests. With a `service_token` ended sessions
-    are followed; without one a token of an ended session is taken until it dies (60 s).
+    def __init__(self, loop: asyncio.AbstractEventLoop, rounds: Rounds) -> None:
+        self.loop = loop
+        self.rounds = rounds
+        self.round_ended = asyncio.Event()
+        self.fetching: asyncio.Task[None] | None = None
+        self.following: asyncio.Task[None] | None = None
+
+    def end_round(self) -> None:
+        """Wake those who wait for this round; others wait for the next one."""
+        self.rounds.ended()
+        self.round_ended.set()
+        self.round_ended = asyncio.Event()
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """The tasks that have not ended."""
+        return [task for task in (self.following, self.fetching) if task is not None and not task.done()]
+
+
+class AsyncVerifier(Common):
+    """Verifies in an event loop, or in several. One fetch serves all who wait for it.
+
+    Close it with `aclose()`; a token that is verified after that begins again.
     """
-
-    def __init__(
-        self,
-        issuer: str,
-        *,
-        audience: str = "sessionapi",
-        url: str | None = None,
-        jwks: Mapping[str, Any] | None = None,
-        service_token: str | None = None,
-        limits: Limits | None = None,
-        leeway: int = LEEWAY,
-        poll: float = POLL,
-        clock: Clock = system_clock,
-    ) -> None:
-        self._url = (url or issuer).rstrip("/")
-        self._service_token = _checked(service_token)
-        self._poll = poll
-        self._clock = clock
-        self._etag: str | None = None
-        self._told = ""
-        self._told_at: datetime | None = None
-        self._core = Core(Rules(issuer, audience, leeway), limits or Limits(), fixed=jwks is not None)
-        if jwks is not None:
-            self._core.take_keys(jwks, clock())
-            if not self._core.has_keys:
-                raise StartupError("the JWK Set holds no key that can be used")
-
-    def _keys_request(self) -> httpx.Request:
-        self._core.trying(self._clock())
-        return httpx.Request("GET", f"{self._url}/.well-known/jwks.json")
-
-    def _take_keys(self, answer: httpx.Response | Exception) -> None:
-        body = _json_of(answer)
-        if isinstance(body, str):
-            self._core.failed(body)
-        elif isinstance(answer, httpx.Response):
-            self._core.take_keys(body, self._clock(), max_age_of(answer.headers.get("cache-control")))
-
-    def _revocations_request(self) -> httpx.Request:
-        headers = {"Authorization": f"Bearer {self._service_token}"}
-        if self._etag:
-            headers["If-None-Match"] = self._etag
-        return httpx.Request("GET", f"{self._url}/revocations", headers=headers)
-
-    def _take_revocations(self, answer: httpx.Response | Exception) -> None:
-        """Take over the list. A failure leaves what we have: tokens of ended sessions die within 60 s."""
-        self._tell(self._wrong_with(answer))
-
-    def _wrong_with(self, answer: httpx.Response | Exception) -> str:
-        """Take over the list, or return what is wrong with it."""
-        body = _json_of(answer)
-        if isinstance(answer, Exception) or isinstance(body, str):
-            status = getattr(answer, "status_code", None)
-            hint = " (is the service token right?)" if status == UNAUTHORIZED else ""
-            return "" if status == UNCHANGED else f"{body}{hint}"
-        try:
-            self._core.take_revocations(body, self._clock())
-        except (KeyError, TypeError):
-            return "its answer is not one of ours"
-        self._etag = answer.headers.get("etag")
-        return ""
-
-    @contextlib.contextmanager
-    def _whatever_comes(self) -> Iterator[None]:
-        """Go on following whatever an issuer answers, and say what it was."""
-        try:
-            yield
-        except Exception as problem:
-            self._etag = None
-            self._tell(type(problem).__name__)
-
-    def _tell(self, wrong: str) -> None:
-        """Log why the list can't be had, and when it can again: what is new, at most a line a minute."""
-        now = self._clock()
-        if wrong == self._told or (self._told_at and now < self._told_at + QUIET):
-            return
-        self._told, self._told_at = wrong, now
-        if not wrong:
-            log.warning("ended sessions are refused at once again")
-            return
-        log.warning(
-            "GET %s/revocations: %s; meanwhile ended sessions are refused only when their tokens die",
-            re.sub("//[^/]*@", "//", self._url),
-            wrong,
-        )
-
-
-def _json_of(answer: httpx.Response | Exception) -> dict[str, Any] | str:
-    """Return the object of a good answer, or what is wrong with it."""
-    if isinstance(answer, httpx.ProtocolError):
-        return type(answer).__name__  # its text repeats what was sent, our credential too
-    if isinstance(answer, Exception):
-        return f"{type(answer).__name__}: {answer}"
-    if answer.status_code != 200:
-        return f"it answered {answer.status_code}"
-    try:
-        body = answer.json()
-    except (ValueError, RecursionError):
-        return "its answer is not JSON"
-    return body if isinstance(body, dict) else "its answer is not an object"
-
-
-def _checked(service_token: str | None) -> str | None:
-    """Return a service token as it may stand in a header: one that was read from a file ends in a line."""
-    token = service_token.strip() if service_token else None
-    if token and not re.fullmatch("[\x21-\x7e]+", token):
-        raise StartupError("the service token is none: it has letters that no header may have")
-    return token
-
-
-class AsyncVerifier(_Common):
-    """Verifies in an event loop. One fetch serves all who wait for it. Close it with `aclose()`."""
 
     def __init__(self, issuer: str, **options: Any) -> None:
         super().__init__(issuer, **options)
-        self._http = httpx.AsyncClient(timeout=TIMEOUT)
-        self._fetching: asyncio.Task[None] | None = None
-        self._following: asyncio.Task[None] | None = None
-        self._first_list = asyncio.Event()
+        self._entering = threading.Lock()
+        self._states: list[_InLoop] = []
+        self._state: _InLoop | None = None
 
     async def verify(self, token: str) -> Claims:
         """Return the claims of a good token.
 
         Raises AuthenticationError with its kinds (401), and Unavailable (503) while no keys can be had.
         """
-        if self._service_token and self._following is None:
-            self._following = asyncio.create_task(self._follow())
-            await self._first_list.wait()
+        state = self._here()
+        if self._service_token and state.rounds.halted:
+            await self._catch_up(state)
         want = self._core.wanted(token, self._clock())
         if want != "nothing":
-            fetching = self._fetch()
+            fetching = self._fetch(state)
             if want == "now" and fetching is not None:
                 await asyncio.shield(fetching)
         return self._core.verify(token, self._clock())
 
     async def aclose(self) -> None:
-        """Stop following and close the connections."""
-        for task in (self._following, self._fetching):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        await self._http.aclose()
+        """Stop following and close the connections, in this event loop and in others that are running."""
+        states, self._states, self._state = self._states, [], None
+        for state in states:
+            for task in state.tasks:
+                if state.loop is asyncio.get_running_loop():
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+                elif not state.loop.is_closed():
+                    state.loop.call_soon_threadsafe(task.cancel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -185,63 +87,139 @@ class AsyncVerifier(_Common):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _fetch(self) -> asyncio.Task[None] | None:
-        """Return the fetch that is under way, begun if the cooldown allows, or None."""
-        if self._fetching is None or self._fetching.done():
-            may = self._core.may_try(self._clock())
-            self._fetching = asyncio.create_task(self._fetch_keys()) if may else None
-        return self._fetching
+    def after_fork(self) -> None:
+        """Begin again in a child process: no task of its parent runs there."""
+        super().after_fork()
+        self._entering = threading.Lock()
+        self._states, self._state = [], None
 
-    async def _fetch_keys(self) -> None:
-        self._take_keys(await self._send(self._keys_request()))
+    @property
+    def _following(self) -> asyncio.Task[None] | None:
+        return None if self._state is None else self._state.following
 
-    async def _follow(self) -> None:
-        while True:
-            with self._whatever_comes():
-                self._take_revocations(await self._send(self._revocations_request()))
-                if self._core.keys_outdated:
-                    await self._fetch_keys()
-            self._first_list.set()
-            await asyncio.sleep(self._poll)
+    @property
+    def _fetching(self) -> asyncio.Task[None] | None:
+        return None if self._state is None else self._state.fetching
 
-    async def _send(self, request: httpx.Request) -> httpx.Response | Exception:
+    def _here(self) -> _InLoop:
+        """Return what belongs to the running event loop."""
+        loop = asyncio.get_running_loop()
+        state = self._state
+        if state is not None and state.loop is loop:
+            return state
+        with self._entering:
+            known = [each for each in self._states if not each.loop.is_closed()]
+            state = next((each for each in known if each.loop is loop), None)
+            if state is None:
+                state = _InLoop(loop, Rounds(self._poll, self._limits))
+                known.append(state)
+            self._states, self._state = known, state
+        return state
+
+    async def _catch_up(self, state: _InLoop) -> None:
+        """Follow, if nothing does so in this loop, and wait for the round that is under way."""
+        if state.following is None or state.following.done():
+            state.following = asyncio.create_task(self._follow(state))
         try:
-            return await self._http.send(request)
-        except httpx.HTTPError as problem:
+            async with asyncio.timeout(state.rounds.longest):
+                await state.round_ended.wait()
+        except TimeoutError:
+            state.rounds.given_up()
+            self._tell(NO_ROUND)
+
+    def _fetch(self, state: _InLoop) -> asyncio.Task[None] | None:
+        """Return the fetch that is under way, begun if the cooldown allows, or None."""
+        if state.fetching is None or state.fetching.done():
+            may = self._core.may_try(self._clock())
+            state.fetching = asyncio.create_task(self._fetch_keys()) if may else None
+        return state.fetching
+
+    async def _fetch_keys(self, client: httpx.AsyncClient | None = None) -> None:
+        self._take_keys(await self._send(self._keys_request(), client))
+
+    async def _follow(self, state: _InLoop) -> None:
+        try:
+            async with self._client() as client:
+                while True:
+                    state.rounds.begun()
+                    with self._whatever_comes():
+                        self._take_revocations(await self._send(self._revocations_request(), client))
+                        if self._core.keys_outdated:
+                            await self._fetch_keys(client)
+                    state.end_round()
+                    await asyncio.sleep(self._poll)
+        finally:
+            state.round_ended.set()  # nobody waits for a round that does not end
+
+    async def _send(
+        self, request: httpx.Request, client: httpx.AsyncClient | None = None
+    ) -> Answer | Exception:
+        """Return the answer, or why there is none; without a client, over a connection that ends with it."""
+        try:
+            if client is not None:
+                return await bounded_http.get(client, request.url, request.headers, self._bounds(request))
+            async with self._client() as own:
+                return await bounded_http.get(own, request.url, request.headers, self._bounds(request))
+        except Exception as problem:
             return problem
 
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
+        async with httpx.AsyncClient(verify=self._ssl) as client:
+            yield client
 
-class Verifier(_Common):
-    """Verifies in any thread. One thread fetches, the others wait for it. Close it with `close()`."""
+
+class _InProcess:
+    """What a Verifier does in one process: its locks and its thread, which a fork leaves behind."""
+
+    def __init__(self, rounds: Rounds) -> None:
+        self.rounds = rounds
+        self.fetching = threading.Lock()
+        self.starting = threading.Lock()
+        self.closing = threading.Event()
+        self.round_ended = threading.Event()
+        self.following: threading.Thread | None = None
+        self.connection: Connection | None = None
+
+    def end_round(self) -> None:
+        """Wake those who wait for this round; others wait for the next one."""
+        self.rounds.ended()
+        self.round_ended.set()
+        self.round_ended = threading.Event()
+
+
+class Verifier(Common):
+    """Verifies in any thread. One thread fetches, the others wait for it.
+
+    Close it with `close()`; a token that is verified after that begins again.
+    """
 
     def __init__(self, issuer: str, **options: Any) -> None:
         super().__init__(issuer, **options)
-        self._http = httpx.Client(timeout=TIMEOUT)
-        self._fetching = threading.Lock()
-        self._closing = threading.Event()
-        self._first_list = threading.Event()
-        self._following: threading.Thread | None = None
+        self._state = self._new_state()
 
     def verify(self, token: str) -> Claims:
         """Return the claims of a good token; raises what `AsyncVerifier.verify` does."""
-        if self._service_token and not self._first_list.is_set():
-            self._start_following()
-            self._first_list.wait(2 * TIMEOUT)
+        state = self._state
+        if self._service_token and state.rounds.halted:
+            self._catch_up(state)
         want = self._core.wanted(token, self._clock())
-        if want != "nothing" and self._fetching.acquire(blocking=want == "now"):
-            try:  # whoever waited for another's fetch finds it done, and the cooldown begun
+        if want != "nothing" and state.fetching.acquire(blocking=want == "now"):
+            try:  # a thread that waited for another's fetch finds it done, and the cooldown begun
                 if self._core.may_try(self._clock()):
                     self._fetch_keys()
             finally:
-                self._fetching.release()
+                state.fetching.release()
         return self._core.verify(token, self._clock())
 
     def close(self) -> None:
         """Stop following and close the connections."""
-        self._closing.set()
-        if self._following is not None:
-            self._following.join()
-        self._http.close()
+        state, self._state = self._state, self._new_state()
+        state.closing.set()
+        if state.connection is not None:
+            state.connection.cut()
+        if state.following is not None:
+            state.following.join()
 
     def __enter__(self) -> Self:
         return self
@@ -249,29 +227,67 @@ class Verifier(_Common):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start_following(self) -> None:
-        with self._fetching:
-            if self._following is None:
-                self._following = threading.Thread(target=self._follow, name="revocations", daemon=True)
-                self._following.start()
+    def after_fork(self) -> None:
+        """Begin again in a child process, with new locks: one of its parent's may be held for ever."""
+        super().after_fork()
+        self._state = self._new_state()
 
-    def _fetch_keys(self) -> None:
-        self._take_keys(self._send(self._keys_request()))
+    @property
+    def _following(self) -> threading.Thread | None:
+        return self._state.following
 
-    def _follow(self) -> None:
-        while not self._closing.is_set():
-            with self._whatever_comes():
-                self._take_revocations(self._send(self._revocations_request()))
-                if self._core.keys_outdated:
-                    with self._fetching:
-                        self._fetch_keys()
-            self._first_list.set()
-            self._closing.wait(self._poll)
+    def _new_state(self) -> _InProcess:
+        return _InProcess(Rounds(self._poll, self._limits))
 
-    def _send(self, request: httpx.Request) -> httpx.Response | Exception:
-        with contextlib.suppress(RuntimeError):  # closed meanwhile
-            try:
-                return self._http.send(request)
-            except httpx.HTTPError as problem:
-                return problem
-        return RuntimeError("closed")
+    def _catch_up(self, state: _InProcess) -> None:
+        """Follow, if no thread of this process does, and wait for the round that is under way."""
+        round_ended = state.round_ended
+        try:
+            self._start_following(state)
+        except RuntimeError as problem:  # no thread can be started, or the interpreter is ending
+            state.rounds.given_up()
+            self._tell(str(problem))
+            return
+        if not round_ended.wait(state.rounds.longest):
+            state.rounds.given_up()
+            self._tell(NO_ROUND)
+
+    def _start_following(self, state: _InProcess) -> None:
+        with state.starting:
+            if state.following is None or not state.following.is_alive():
+                state.following = threading.Thread(
+                    target=self._follow, args=(state,), name="revocations", daemon=True
+                )
+                state.following.start()
+
+    def _fetch_keys(self, connection: Connection | None = None) -> None:
+        self._take_keys(self._send(self._keys_request(), connection))
+
+    def _follow(self, state: _InProcess) -> None:
+        state.connection = Connection(self._client())
+        try:
+            while not state.closing.is_set():
+                state.rounds.begun()
+                with self._whatever_comes():
+                    self._take_revocations(self._send(self._revocations_request(), state.connection))
+                    if self._core.keys_outdated:
+                        with state.fetching:
+                            self._fetch_keys(state.connection)
+                state.end_round()
+                state.closing.wait(self._poll)
+        finally:
+            state.round_ended.set()  # nobody waits for a round that does not end
+            state.connection.close()
+
+    def _send(self, request: httpx.Request, connection: Connection | None = None) -> Answer | Exception:
+        """Return the answer, or why there is none; without a connection, over one that ends with it."""
+        try:
+            if connection is not None:
+                return connection.get(request.url, request.headers, self._bounds(request))
+            with self._client() as client:
+                return Connection(client).get(request.url, request.headers, self._bounds(request))
+        except Exception as problem:
+            return problem
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(verify=self._ssl)

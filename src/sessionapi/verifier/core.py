@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
-from jwt.exceptions import PyJWTError
 
 from sessionapi import tokens
 from sessionapi.errors import AuthenticationError, SessionRevoked, Unavailable
@@ -25,7 +24,7 @@ AHEAD = 0.8
 """The part of their age after which keys are renewed while they are still good."""
 WINDOW = timedelta(seconds=315)
 """How long an ended session is remembered: longer than any access token lives (design 4.4)."""
-MIN_RSA_BITS = 2048
+MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 
 Want = Literal["now", "soon", "nothing"]
 
@@ -36,10 +35,21 @@ class Limits:
 
     `cooldown`: the least time between two fetches for an unknown `kid` or after a failure, so that forged
     tokens can't make us call the issuer. `keep`: how long keys are used while the issuer can't be reached.
+    `fetch`: the deadline for one answer of the issuer, from connecting to its last byte.
     """
 
     cooldown: float = 10.0
     keep: float = 3600.0
+    fetch: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The issuer has ended every session whose id is `up_to` or sorts before it, as seen at `seen_at`."""
+
+    up_to: str
+    reason: str
+    seen_at: datetime
 
 
 @dataclass(slots=True)
@@ -57,6 +67,7 @@ class Core:
     _ring: str | None = None
     _ring_of_keys: str | None = None
     _ended: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    _mark: Mark | None = None
     _cache: TokenCache = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,9 +98,14 @@ class Core:
             return True
         return (now - self._tried_at).total_seconds() >= self.limits.cooldown
 
-    def trying(self, now: datetime) -> None:
-        """Note that a fetch begins: the next one waits for the cooldown."""
+    def tried(self, now: datetime) -> None:
+        """Note that a fetch has ended, well or not: the next one waits for the cooldown."""
         self._tried_at = now
+
+    def after_fork(self) -> None:
+        """Begin again in a new process: a lock may be held by a thread that is not there."""
+        self._cache = TokenCache(self._keys_get, self.rules)
+        self._tried_at = None
 
     def take_keys(self, jwks: Mapping[str, Any], now: datetime, max_age: float | None = None) -> None:
         """Take over a JWK Set; keys that we could not use safely are left out. An empty one is refused."""
@@ -109,11 +125,22 @@ class Core:
         self._failure = why
 
     def take_revocations(self, answer: Mapping[str, Any], now: datetime) -> None:
-        """Take over the issuer's list of ended sessions, and the version of its key ring."""
-        listed = {each["session_id"]: (each["reason"], now) for each in answer["revoked"]}
+        """Take over the issuer's list of ended sessions, and the version of its key ring.
+
+        Raises KeyError or TypeError, and changes nothing, if it isn't such a list.
+        """
+        listed = {_text(each["session_id"]): (_text(each["reason"]), now) for each in answer["revoked"]}
+        mark = _mark_of(answer.get("revoked_up_to"), now)
+        ring = _text(answer["keys"])
         young = {each: ended for each, ended in self._ended.items() if ended[1] >= now - WINDOW}
         self._ended = {**young, **listed}
-        self._ring = answer["keys"]
+        self._ring = ring
+        if (
+            self._mark is None
+            or self._mark.seen_at < now - WINDOW
+            or (mark and mark.up_to >= self._mark.up_to)
+        ):
+            self._mark = mark
 
     @property
     def keys_outdated(self) -> bool:
@@ -127,6 +154,8 @@ class Core:
         ended = self._ended.get(claims.session_id)
         if ended is not None:
             raise SessionRevoked(ended[0])
+        if self._mark is not None and claims.session_id <= self._mark.up_to:
+            raise SessionRevoked(self._mark.reason)
         return claims
 
     def _keys_get(self, kid: str) -> VerificationKey | None:
@@ -154,20 +183,41 @@ class Core:
             )
 
 
+def _mark_of(value: Any, now: datetime) -> Mark | None:
+    return None if value is None else Mark(_text(value["session_id"]), _text(value["reason"]), now)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 def read_key(jwk: object) -> VerificationKey | None:
-    """Return the key of a JWK that is for signatures, of one algorithm that we take; else None."""
+    """Return the key of a JWK that is for signatures, of one algorithm that we take; else None.
+
+    Whatever is wrong with a key, the others of its set are read.
+    """
+    try:
+        return _read_key(jwk)
+    except Exception:  # PyJWT and cryptography raise TypeError, AttributeError, OverflowError and others
+        return None
+
+
+def _read_key(jwk: object) -> VerificationKey | None:
     if not isinstance(jwk, Mapping) or not isinstance(jwk.get("kid"), str) or "d" in jwk:
         return None
     if jwk.get("use", "sig") != "sig":
         return None
-    try:
-        if jwk.get("alg") == "ES256" and jwk.get("crv") == "P-256":
-            return VerificationKey(jwk["kid"], "ES256", ECAlgorithm.from_jwk(dict(jwk)))
-        if jwk.get("alg") == "RS256":
-            key: Any = RSAAlgorithm.from_jwk(dict(jwk))
-            return VerificationKey(jwk["kid"], "RS256", key) if key.key_size >= MIN_RSA_BITS else None
-    except (PyJWTError, ValueError):
-        return None
+    if jwk.get("alg") == "ES256" and jwk.get("crv") == "P-256":
+        return VerificationKey(jwk["kid"], "ES256", ECAlgorithm.from_jwk(dict(jwk)))
+    if jwk.get("alg") == "RS256":
+        key: Any = RSAAlgorithm.from_jwk(dict(jwk))
+        return (
+            VerificationKey(jwk["kid"], "RS256", key)
+            if MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS
+            else None
+        )
     return None
 
 

@@ -2,30 +2,37 @@
 
 from typing import Any
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException, WebSocketException
 from fastapi.openapi.models import HTTPBearer
+from fastapi.requests import HTTPConnection
 from fastapi.security.base import SecurityBase
 
 from sessionapi import bearer
 from sessionapi.errors import SessionApiError
 from sessionapi.tokens import Claims
-from sessionapi.verifier.asgi import status_and_headers
+from sessionapi.verifier.asgi import POLICY_VIOLATION, can_be_denied, status_and_headers
 from sessionapi.verifier.clients import AsyncVerifier
 
 
 class Bearer(SecurityBase):
-    """Protects a route: its value is the claims of a good access token, else the answer is 401 or 503."""
+    """Protects a route: its value is the claims of a good access token, else the answer is 401 or 503.
+
+    A WebSocket is refused before it is accepted: with that answer where the server can send one
+    (`websocket.http.response`), else it is closed with 1008.
+    """
 
     def __init__(self, verifier: AsyncVerifier) -> None:
         self._verifier = verifier
         self.model: Any = HTTPBearer(bearerFormat="JWT")
         self.scheme_name = "AccessToken"
 
-    async def __call__(self, request: Request) -> Claims:
-        """Return the claims of the request's token."""
+    async def __call__(self, connection: HTTPConnection) -> Claims:
+        """Return the claims of the token of a request or of a WebSocket's handshake."""
         try:
-            return await self._verifier.verify(bearer.read(request.scope["headers"]))
+            return await self._verifier.verify(bearer.read(connection.scope["headers"]))
         except SessionApiError as problem:
+            if connection.scope["type"] == "websocket" and not can_be_denied(connection.scope):
+                raise WebSocketException(POLICY_VIOLATION, problem.code) from None
             status, headers = status_and_headers(problem)
             detail = {"code": problem.code, "detail": problem.detail, "reason": problem.reason}
             raise HTTPException(status, detail, headers) from None
