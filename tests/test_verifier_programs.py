@@ -1,14 +1,18 @@
 """The verifier in real programs: forks, several event loops, WebSockets, and issuers that do not end."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import logging
+import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,14 +140,17 @@ def test_a_child_of_a_fork_learns_of_a_logout_whatever_lock_was_held(issuer: Iss
     script.write_text(FORK)
     good = issuer.server.log_in()
     arguments = (issuer.server.url, issuer.service_token, good["access_token"])
-    program = subprocess.Popen([sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True)
+    program = subprocess.Popen(
+        [sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         assert program.stdout
         assert program.stdout.readline() == "accepted\n"
         issuer.log_out(good)
         assert program.stdout.readline() == "refused\n"
     finally:
-        program.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
         program.communicate()
 
 
@@ -409,8 +416,12 @@ def test_the_service_of_leaked_passwords_is_waited_for_and_read_within_bounds(na
     metrics = Metrics()
     with hostile(name) as url:
         began = time.monotonic()
+        tracemalloc.start()
         assert asyncio.run(BreachedPasswords(url, metrics).contains("password")) is False
+        _, largest = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
         assert time.monotonic() - began < SOON
+        assert largest < 32 * 2**20
     assert metrics.breach_checks.labels("failed")._value.get() == 1
 
 

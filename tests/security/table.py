@@ -40,6 +40,8 @@ LINES = {
     "asvs_7_3_1": ("ASVS 7.3.1, .2", "idle and absolute timeouts, exact to the second"),
     "asvs_7_4_1": ("ASVS 7.4.1, .2, .5", "every ending ends at once"),
     "asvs_7_4_2": ("ASVS 7.4.2", "no write of a disabled or deleted account that is under way lands"),
+    "asvs_7_4_5": ("ASVS 7.4.5", "an administrator ends all sessions, a million of them with one mark"),
+    "cwe_409": ("CWE-400, CWE-409", "what an issuer sends is waited for and unpacked within bounds"),
     "asvs_7_5": ("ASVS 7.5.1, .2", "sensitive changes need a recent login; a user sees and ends sessions"),
     "asvs_8_3_2": ("ASVS 8.3.2", "a change of roles holds for writes that are under way"),
     "asvs_9_1_1": ("ASVS 9.1.1-.3, RFC 8725", "forged and mutated access tokens"),

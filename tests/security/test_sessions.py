@@ -6,7 +6,8 @@ from base64 import urlsafe_b64decode
 import pytest
 
 from sessionapi.actors import OPERATOR
-from tests.conftest import PASSWORD, Running, refusal
+from sessionapi.model import Client
+from tests.conftest import PASSWORD, Running, refusal, running
 from tests.test_admin import administrator, set_roles
 
 ORIGIN = {"Origin": "http://localhost:8000"}
@@ -82,6 +83,22 @@ async def test_asvs_7_4_1_logout_disabling_deletion_and_the_administrator_end_se
         assert (await call(tokens)).status_code in (200, 204)
         assert refusal(await service.get("/protected", tokens)) == (401, "session_revoked", reason)
         assert refusal(await service.refresh(tokens))[:2] == (401, "session_revoked")
+
+
+async def test_asvs_7_4_5_an_administrator_ends_all_sessions_with_one_mark(make_settings, clock):
+    """Falls without the mark in storage.sessions.living_at, or in Revocations.reason."""
+    async with running(make_settings(), clock) as here, running(make_settings(), clock) as there:
+        old = [await here.sign_up("ada"), await there.log_in("ada"), await there.sign_up("bob")]
+        assert await here.parts.all_sessions.revoke("revoked_by_admin", Client()) == 3
+        for each in old:  # no refresh, at once and in every process; no access token after the poll
+            assert refusal(await there.refresh(each)) == (401, "session_revoked", "revoked_by_admin")
+        new = await there.log_in("ada")
+        await there.parts.poll.once()
+        for service in (here, there):
+            for each in old:
+                answer = await service.get("/protected", each)
+                assert refusal(answer) == (401, "session_revoked", "revoked_by_admin")
+            assert (await service.get("/protected", new)).status_code == 200
 
 
 async def test_asvs_7_5_1_sensitive_changes_need_a_recent_login_or_the_password(service: Running):
