@@ -43,6 +43,7 @@ class Marks:
         """End all sessions that there are; those of logins that begin after this are not among them."""
 
         async def work(tx: Tx) -> None:
+            await tx.lock_all_users()  # first, so that the newest session is known and no write is under way
             now = self._clock()
             newest = await tx.newest_session_id()
             marks = await tx.revocation_marks()
@@ -58,6 +59,7 @@ class Marks:
         up_to = ids.last_id_before(created_before)
 
         async def work(tx: Tx) -> None:
+            await tx.lock_all_users()
             marks = await tx.revocation_marks()
             if not marks or marks[0].up_to < up_to:
                 await self._insert(tx, RevocationMark(up_to, _free_time(self._clock(), marks), reason))
@@ -96,8 +98,6 @@ class Marks:
             await self._store.run(lambda tx: tx.delete_marks(old))
 
     async def _insert(self, tx: Tx, mark: RevocationMark) -> None:
-        """Insert a mark when no write of a session that it ends is under way."""
-        await tx.lock_all_users()
         await tx.insert_mark(mark)
         tx.after_commit(lambda: self._revocations.add_mark(mark))
 
