@@ -5,6 +5,7 @@ The same operations serve all three, so that disabling ends the sessions whereve
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from sessionapi import audit, identifiers, ids, policy, refresh_token
 from sessionapi.actors import OPERATOR, Actor, Actors, Caller
 from sessionapi.clock import Clock
 from sessionapi.errors import FieldError, NotFound, UsernameTaken, ValidationFailed
+from sessionapi.issuer import Issuer
 from sessionapi.limits import network
 from sessionapi.model import Client, Event, User
 from sessionapi.password_rules import PasswordRules
@@ -49,6 +51,7 @@ class Accounts:
         throttle: Throttle,
         sessions: Sessions,
         actors: Actors,
+        issuer: Issuer,
         clock: Clock,
         new_secret: Callable[[int], bytes] = ids.new_secret,
     ) -> None:
@@ -58,6 +61,7 @@ class Accounts:
         self._throttle = throttle
         self._sessions = sessions
         self._actors = actors
+        self._issuer = issuer
         self._clock = clock
         self._new_secret = new_secret
 
@@ -219,6 +223,9 @@ class Accounts:
         Administrators and the command line can list all names anyway.
         """
         changes = _changes(user, given)
+        if changes.keys() & {"roles", "claims"}:
+            roles, claims = tuple(changes.get("roles", user.roles)), changes.get("claims", user.claims)
+            self._issuer.refuse_oversized(user, replace(user, roles=roles, claims=claims))
         by_owner = isinstance(caller, Actor) and caller.role is None
         own_key = identifiers.lookup_key(user.username)
         if by_owner and changes.get("username_key", own_key) != own_key:

@@ -10,6 +10,8 @@ from sessionapi.errors import AuthenticationError, MalformedAuthorization, Missi
 
 MAX_HEADER = 8 * 1024
 """Bytes of an Authorization header that we look at; a token of ours has under 1 KiB plus its claims."""
+MAX_TOKEN = MAX_HEADER - len("Authorization: Bearer \r\n")
+"""Bytes of an access token whose whole header line is at most 8 KiB, which is also the buffer of nginx."""
 _NOT_IN_A_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 """What RFC 6750 section 3 leaves out of `error_description`; a detail may name an audience as it was set."""
 _NOTHING_PRESENTED = {"missing_token", "invalid_credentials", "invalid_refresh_token", "refresh_token_reused"}

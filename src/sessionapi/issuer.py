@@ -1,15 +1,25 @@
 """Making the tokens that a client is given for a living session."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
+from uuid import UUID
 
-from sessionapi import ids, policy, refresh_token, tokens
+import structlog
+
+from sessionapi import bearer, ids, policy, refresh_token, tokens
+from sessionapi.errors import FieldError, ValidationFailed
 from sessionapi.keyring import KeyRing
 from sessionapi.model import Session, User
 from sessionapi.policy import Policy
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.tokens import Rules
+
+log = structlog.get_logger()
+
+LAST_SECOND = 9_999_999_999
+"""Seconds since 1970 with as many digits as any until the year 2286."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +95,65 @@ class Issuer:
         token = RefreshToken(session.user_id, session.id, session.generation, secret)
         return refresh_token.mint(token, self._refresh_keys[0])
 
+    def refuse_oversized(self, user: User, changed: User) -> None:
+        """Raise ValidationFailed if roles or claims would make access tokens that no server accepts.
+
+        A change that makes such a token smaller is allowed.
+        """
+        size = self._longest(changed)
+        if size <= bearer.MAX_TOKEN or size < self._longest(user):
+            return
+        roles = size - self._longest(replace(changed, roles=()))
+        claims = size - self._longest(replace(changed, claims={}))
+        only_claims, only_roles = user.roles == changed.roles, user.claims == changed.claims
+        field_name = "claims" if only_claims or (claims > roles and not only_roles) else "roles"
+        text = (
+            f"The {field_name} are too large: an access token would have {size} bytes, of which the roles "
+            f"take {roles} and the claims {claims}. At most {bearer.MAX_TOKEN} bytes fit in an Authorization "
+            "header."
+        )
+        raise ValidationFailed(text, [FieldError(field_name, "token_too_large", text)])
+
+    def _longest(self, user: User) -> int:
+        """Return the bytes of a user's longest access token: with RS256, which ALGORITHM may name later."""
+        return tokens.longest(self._claims(user, user.id, ("pwd",), LAST_SECOND, LAST_SECOND, LAST_SECOND))
+
     def _access_token(self, session: Session, user: User, now: datetime, end: datetime) -> tuple[str, int]:
-        """Return (token, seconds it lives). What we say in our own name wins over the user's `claims`."""
+        """Return (token, seconds it lives)."""
         issued_at = int(now.timestamp())
         expires_at = int(policy.access_token_expiry(end, now, self._policy).timestamp())
-        key = self._ring.active
-        claims = {
+        key, auth_time = self._ring.active, int(session.auth_time.timestamp())
+        claims = self._claims(user, session.id, session.amr, issued_at, expires_at, auth_time)
+        text = tokens.sign(claims, kid=key.kid, algorithm=key.algorithm, private_key=key.private_key)
+        if len(text) > bearer.MAX_TOKEN:
+            log.error(
+                "access token too large: every request with it is refused; reduce the user's roles or claims",
+                user_id=ids.public("user", user.id),
+                bytes=len(text),
+                at_most=bearer.MAX_TOKEN,
+            )
+        return text, expires_at - issued_at
+
+    def _claims(
+        self,
+        user: User,
+        session_id: UUID,
+        amr: Sequence[str],
+        issued_at: int,
+        expires_at: int,
+        auth_time: int,
+    ) -> dict[str, Any]:
+        """Return the claims of an access token. What we say in our own name wins over the user's `claims`."""
+        return {
             **{name: value for name, value in user.claims.items() if name not in tokens.REGISTERED},
             "iss": self._rules.issuer,
             "aud": self._rules.audience,
             "sub": ids.public("user", user.id),
-            "sid": ids.public("sess", session.id),
+            "sid": ids.public("sess", session_id),
             "iat": issued_at,
             "exp": expires_at,
             "jti": self._new_secret().hex(),
-            "auth_time": int(session.auth_time.timestamp()),
-            "amr": list(session.amr),
+            "auth_time": auth_time,
+            "amr": list(amr),
             "roles": list(user.roles),
         }
-        text = tokens.sign(claims, kid=key.kid, algorithm=key.algorithm, private_key=key.private_key)
-        return text, expires_at - issued_at

@@ -84,6 +84,12 @@ def sign(claims: Mapping[str, Any], *, kid: str, algorithm: str, private_key: An
     return (signed + b"." + _encode(_SIGN[algorithm](signed, private_key))).decode()
 
 
+def longest(claims: Mapping[str, Any]) -> int:
+    """Return the bytes of a token with these claims and the longest header and signature that we make."""
+    header = _header(f"key_{'0' * 26}", "RS256")
+    return len(header) + 1 + len(_encode(to_json(claims))) + 1 + len(_encode(bytes(_RSA_SIGNATURE)))
+
+
 def verify(
     token: str,
     find_key: Callable[[str], VerificationKey | None],
@@ -150,6 +156,8 @@ def _sign_es256(signed: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
 
 _ECDSA = ec.ECDSA(SHA256())
 _P256_SIZE = 32
+_RSA_SIGNATURE = 256
+"""Bytes, of the keys of 2048 bits that keyring.py makes."""
 _SIGN: Mapping[str, Callable[[bytes, Any], bytes]] = {
     "ES256": _sign_es256,
     "RS256": jwt.get_algorithm_by_name("RS256").sign,

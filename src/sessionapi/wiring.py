@@ -138,7 +138,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         users=Users(
             store, passwords, strength, throttle, devices, sessions, actors, clock, signup_open=signup_open
         ),
-        accounts=Accounts(store, passwords, strength, throttle, sessions, actors, clock),
+        accounts=Accounts(store, passwords, strength, throttle, sessions, actors, issuer, clock),
         refreshes=Refreshes(store, issuer, sessions, policy, memory, clock, metrics),
         purge=Purge(store, clock, timedelta(seconds=settings.keep_ended)),
         leaving=Event(),
