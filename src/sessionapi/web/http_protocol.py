@@ -169,7 +169,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._overhead = 0
         self._wait += 1
         cycle = self.cycle
-        assert cycle is not None  # noqa: S101 - a message begins with its head
+        if cycle is None:  # no head came before
+            return
         if self._framing is CHUNKED and not self.parser.should_keep_alive():
             cycle.keep_alive = False
         self._ended = not cycle.keep_alive
