@@ -90,9 +90,13 @@ async def test_a_hash_of_another_system_opens_the_account_with_its_password(
         (("ada", "--email", "nowhere"), TYPED, "email: Use an address as in ada@example.com."),
         (("ada", "--email", "a@" + "b" * 320), TYPED, "email: Use an address as in ada@example.com."),
         (("ada", "--hash"), "", "Hash: send it as one line on standard input."),
-        (("ada", "--hash"), "$2b$12$cut\n", "This is no hash that can be verified here: .*"),
-        (("ada", "--hash"), "{SHA}plain\n", "This is no hash that can be verified here: .*"),
-        (("ada", "--hash"), "$argon2id$" + "x" * 600, "This is no hash that can be verified here: .*"),
+        (("ada", "--hash"), "$2b$12$cut\n", "This looks like bcrypt, but it is cut or malformed."),
+        (
+            ("ada", "--hash"),
+            "{SHA}plain\n",
+            "This looks like a hash of LDAP, which cannot be verified here. .*",
+        ),
+        (("ada", "--hash"), "$argon2id$" + "x" * 600, "This looks like Argon2, but it is cut or malformed."),
     ],
 )
 def test_a_user_who_can_not_be_added_is_refused_in_one_line(commands: Commands, arguments, given, said):
@@ -156,7 +160,8 @@ async def test_a_list_longer_than_a_page_is_whole(commands: Commands, beside: Ru
 async def test_nothing_that_a_client_sent_steers_the_terminal(commands: Commands, beside: Running):
     """Falls without `shown` in lists._cell, and in JSON without json.dumps's escapes."""
     await commands.beside("users", "add", "ada", given=TYPED)
-    user_id, session_id = sessions.owner(beside.parts.checks.genuine((await beside.log_in())["access_token"]))
+    claims = await beside.parts.checks.genuine((await beside.log_in())["access_token"])
+    user_id, session_id = sessions.owner(claims)
     async with beside.parts.store.begin() as tx:  # as versions before the rule for names stored it
         await tx.name_device(user_id, session_id, "\x9b31m\u202e[red]:bomb:")
     done = await commands.beside("sessions", "list", "--user", "ada")

@@ -102,10 +102,8 @@ class Accounts:
             await self._rules.refuse_weak(password, name, email)
             with self._passwords.place("command line") as place:
                 hashed = await self._passwords.hash(password, place)
-        elif hashed is not None and not self._passwords.knows(hashed):
-            raise ValidationFailed(
-                "This is no hash that can be verified here: bcrypt, PBKDF2, scrypt or Argon2."
-            )
+        elif hashed is not None:
+            hashed = self._passwords.read_import(hashed.strip())
         now = self._clock()
         user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
 

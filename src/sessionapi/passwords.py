@@ -3,40 +3,27 @@
 Argon2id releases the GIL, so the threads use the cores; their low priority keeps other requests fast while
 many people log in (how much they feel of it is in benchmarks/results.md).
 Such a thread must not hold the GIL for long: it may have to wait for its core, and everybody else for it. So
-a hash of ours is verified by one call, without passlib, which knows the hashes of others.
+a hash of ours is verified by one call, without passlib; `legacy_hashes.py` reads the hashes of others.
 """
 
 import functools
 from collections.abc import Hashable
 from contextlib import AbstractContextManager
 
+import structlog
 from argon2.exceptions import VerificationError
 from argon2.low_level import Type, verify_secret
 from passlib.context import CryptContext
 
-from sessionapi import identifiers, ids
+from sessionapi import identifiers, ids, legacy_hashes
+from sessionapi.errors import ValidationFailed
 from sessionapi.hash_pool import HashPool, Place
 from sessionapi.metrics import Metrics
 
+log = structlog.get_logger()
+
 MAX_HASH = 512
 """Characters of a hash that the database keeps."""
-_LEGACY_SCHEMES = [
-    "bcrypt",
-    "bcrypt_sha256",
-    "pbkdf2_sha256",
-    "pbkdf2_sha512",
-    "scrypt",
-    "sha256_crypt",
-    "sha512_crypt",
-    "django_argon2",
-    "django_bcrypt",
-    "django_bcrypt_sha256",
-    "django_pbkdf2_sha1",
-    "django_pbkdf2_sha256",
-]
-_CUT_SCHEMES = frozenset({"bcrypt", "django_bcrypt"})
-_BCRYPT_BYTES = 72
-"""What bcrypt looks at. The library refuses longer passwords, the systems that hashes come from cut them."""
 
 
 class Passwords:
@@ -44,8 +31,7 @@ class Passwords:
 
     def __init__(self, *, memory_kib: int, time: int, threads: int, metrics: Metrics) -> None:
         self._context = CryptContext(
-            schemes=["argon2", *_LEGACY_SCHEMES],
-            deprecated=_LEGACY_SCHEMES,
+            schemes=["argon2"],
             argon2__type="ID",
             argon2__memory_cost=memory_kib,
             argon2__time_cost=time,
@@ -79,16 +65,15 @@ class Passwords:
                 return True, upgraded
         return False, None
 
-    def knows(self, hashed: str) -> bool:
-        """Return whether a hash of another system is whole and can be verified here."""
-        handler = self._context.identify(hashed, resolve=True)
-        inner = getattr(handler, "wrapped", handler)  # Django puts its own word before another's hash
+    def read_import(self, hashed: str) -> str:
+        """Return what is stored of a hash of another system, or raise ValidationFailed with its form."""
         try:
-            known = handler is not None and len(hashed) <= MAX_HASH
-            own = hashed if inner is handler else hashed.removeprefix(handler.prefix)
-            return known and inner.from_string(own).checksum is not None
-        except ValueError:
-            return False
+            stored = legacy_hashes.read(hashed).text
+        except legacy_hashes.UnreadableHash as unreadable:
+            raise ValidationFailed(str(unreadable)) from None
+        if len(stored) > MAX_HASH:
+            raise ValidationFailed(f"The hash has {len(stored)} characters; at most {MAX_HASH} are stored.")
+        return stored
 
     def close(self) -> None:
         """Let the hashes under way finish; requests that wait are cancelled."""
@@ -99,18 +84,15 @@ class Passwords:
         return len(hashed) == len(self._dummy) and hashed.startswith(self._parameters)
 
     def _verify(self, password: str, hashed: str) -> tuple[bool, str | None]:
+        """Verify a hash of another system, or of earlier parameters. The new one is of the whole password."""
         try:
-            if self._context.identify(hashed) in _CUT_SCHEMES:
-                return self._verify_as_cut(password, hashed)
-            right, upgraded = self._context.verify_and_update(password, hashed)
+            right = legacy_hashes.read(hashed).verify(password)
+        except legacy_hashes.UnreadableHash as unreadable:
+            log.warning("a stored password hash is not verified", reason=str(unreadable))
+            return False, None
         except ValueError:  # a legacy hash that can't take this password (with a NUL)
             return False, None
-        return bool(right), upgraded
-
-    def _verify_as_cut(self, password: str, hashed: str) -> tuple[bool, str | None]:
-        """Take what its origin took: every password with these 72 bytes. From then on it is the whole one."""
-        right = self._context.verify(password.encode()[:_BCRYPT_BYTES], hashed)
-        return right, self._context.hash(password) if right else None
+        return right, str(self._context.hash(password)) if right else None
 
 
 def _hash_of_nothing(context: CryptContext) -> str:
