@@ -103,7 +103,7 @@ JSON = {"content-type": "application/json"}
     [
         (b'{"username": "ada"}', JSON, 422, "validation_failed"),
         (b'{"username": "ada", "password": 12345678}', JSON, 422, "validation_failed"),
-        (b'{"username": "ada", "password": "\\ud800\\ud800\\ud800"}', JSON, 422, "validation_failed"),
+        (b'{"username": "ada", "password": "\\ud800\\ud800\\ud800"}', JSON, 400, "malformed_body"),
         (b'{"username": "ada", "password": "long enough", "surprise": 1}', JSON, 422, "validation_failed"),
         (b'{"username": "ada", "password": "' + b"x" * 257 + b'"}', JSON, 422, "validation_failed"),
         (b"[]", JSON, 422, "validation_failed"),

@@ -163,7 +163,7 @@ class RequestTimedOut(BadInput):
 
 class ValidationFailed(BadInput):
     code = "validation_failed"
-    default_detail = "Some members are missing or wrong; see errors."
+    default_detail = "Some fields are missing or invalid; see errors."
 
     def __init__(self, detail: str | None = None, field_errors: Sequence[FieldError] = ()) -> None:
         super().__init__(detail)

@@ -55,6 +55,7 @@ LINES = {
     "logs_errors": ("logs, errors", "no secret in anything that is written, by any test of the run"),
     "input": ("input", "hostile bodies are a 4xx problem"),
     "cwe_407": ("CWE-407", "no header or cookie takes quadratic time"),
+    "cwe_405": ("CWE-405", "the errors of a hostile body are few, short and cheap"),
     "identity": ("identity", "one name in any case, width and composition"),
     "names": ("names", "UAX 31 identifiers; no invisible character in names, e-mails, device names"),
     "admin": ("admin", "the role is read from the live row"),

@@ -181,6 +181,6 @@ def _finish_openapi(app: FastAPI) -> None:
     plain = app.openapi
 
     def finished() -> dict[str, Any]:
-        return openapi.finish(plain())
+        return openapi.finish(plain(), cookies.name(app.state.sessionapi.settings))
 
     app.openapi = finished  # type: ignore[method-assign]

@@ -1,23 +1,31 @@
-"""JSON bodies where a route reads or writes them by itself.
+"""JSON bodies, read by one rule on every route (docs/errors.md) and written by some routes themselves.
 
-What is wrong in them is refused with the codes, fields and words of the routes where the framework reads.
+A body is JSON in UTF-8 (RFC 8259 section 8.1), and its Content-Type is `application/json` or
+`application/...+json` with any parameters. A byte order mark is ignored. NaN and Infinity are not JSON,
+although Python's own parser takes them.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar, cast
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_json
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sessionapi.errors import MalformedBody, PayloadTooLarge, UnsupportedMediaType
 from sessionapi.web.guard import MAX_BODY
+from sessionapi.web.problems import MAX_ERRORS
 from sessionapi.web.sent import media_type
 
 T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
 JSON = "application/json"
+_JSON_TYPE = re.compile(r"application/([a-z0-9!#$&^_.+-]+\+)?json")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 async def read(request: Request) -> bytes:
@@ -34,12 +42,74 @@ async def read(request: Request) -> bytes:
     return body
 
 
-async def read_json(request: Request, adapter: TypeAdapter[T]) -> T:
-    """Return the JSON body; where there is none, as if it were `null`."""
-    body = await read(request)
-    if body and media_type(request) != JSON:
+def parse(request: Request, body: bytes) -> Any:
+    """Return the value of a body that is not empty, else raise UnsupportedMediaType or MalformedBody."""
+    if not _JSON_TYPE.fullmatch(media_type(request)):
         raise UnsupportedMediaType
-    return judge(lambda: adapter.validate_json(body or b"null"), "body")
+    try:
+        return from_json(body.removeprefix(_BYTE_ORDER_MARK), allow_inf_nan=False)
+    except ValueError:
+        raise MalformedBody from None
+
+
+async def read_json(request: Request, model: type[Model]) -> Model:
+    """Return the JSON body as a model; an empty body and `null` are read as an empty object."""
+    body = await read(request)
+    value = parse(request, body) if body else None
+    given = {} if value is None else without_surplus(request, value, model)
+    return judge(lambda: model.model_validate(given), "body")
+
+
+def without_surplus(request: Request, value: Any, model: type[BaseModel]) -> Any:
+    """Return an object with at most MAX_ERRORS unknown fields: no errors are made for the others.
+
+    How many were left out is in `scope["state"]["surplus"]`. An object with that many is always refused.
+    """
+    known = model.model_fields
+    may_hold = len(known) + MAX_ERRORS
+    if not isinstance(value, dict) or len(value) <= may_hold or model.model_config.get("extra") != "forbid":
+        return value
+    surplus = set([name for name in value if name not in known][MAX_ERRORS:])
+    request.scope["state"]["surplus"] = len(surplus)
+    return {name: item for name, item in value.items() if name not in surplus}
+
+
+class JsonRoute(APIRoute):
+    """A route of the framework whose JSON body is read by the rule of this module.
+
+    A class of requests is what FastAPI documents for that: "Custom Request and APIRoute class".
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the framework's handler behind the reading of the body."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+        model = cast("type[BaseModel]", self.body_field.field_info.annotation)
+
+        async def read_and_handle(request: Request) -> Response:
+            body = await read(request)
+            value = without_surplus(request, parse(request, body), model) if body else None
+            return await handle(_Read(request, body, value))
+
+        return read_and_handle
+
+
+class _Read(Request):
+    """A request whose body has been read."""
+
+    def __init__(self, request: Request, body: bytes, value: Any) -> None:
+        super().__init__(request.scope, request.receive)
+        self._given = body
+        self._value = value
+
+    async def body(self) -> bytes:
+        """Return the bytes."""
+        return self._given
+
+    async def json(self) -> Any:
+        """Return the value."""
+        return self._value
 
 
 class Answer(Response):
@@ -61,5 +131,5 @@ def judge(validate: Callable[[], T], *where: str) -> T:
     try:
         return validate()
     except ValidationError as problem:
-        errors = [{**error, "loc": (*where, *error["loc"])} for error in problem.errors()]
+        errors = [{**error, "loc": (*where, *error["loc"])} for error in problem.errors(include_url=False)]
         raise RequestValidationError(errors) from None

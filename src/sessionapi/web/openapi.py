@@ -2,7 +2,13 @@
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from sessionapi.web.problems import MEDIA_TYPE, STATUS
+from sessionapi.web.schemas import IntrospectIn, LogoutIn, RefreshIn
+
+READ_BY_ROUTES: tuple[type[BaseModel], ...] = (RefreshIn, LogoutIn, IntrospectIn)
+SESSION_COOKIE = "SessionCookie"
 
 PROBLEM_SCHEMA: dict[str, Any] = {
     "title": "Problem",
@@ -72,10 +78,30 @@ def _example(code: str, status: int, title: str) -> dict[str, Any]:
     }
 
 
-def finish(document: dict[str, Any]) -> dict[str, Any]:
-    """Add the schema that all error answers name, and drop FastAPI's own, which we never send."""
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+def body(
+    model: type[BaseModel], media_type: str = "application/json", *, required: bool = False
+) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that reads its body itself; `finish` adds the model's schema."""
+    content = {media_type: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+    return {"requestBody": {"content": content, "required": required}}
+
+
+def finish(document: dict[str, Any], session_cookie: str) -> dict[str, Any]:
+    """Add what the framework does not know: problems, bodies that routes read themselves, the cookie.
+
+    Its own schemas of errors, which we never send, are removed.
+    """
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for model in READ_BY_ROUTES:
+        schemas[model.__name__] = model.model_json_schema()
     schemas["Problem"] = PROBLEM_SCHEMA
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    components["securitySchemes"][SESSION_COOKIE] = {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": session_cookie,
+        "description": "The refresh token of a login with the cookie transport; browsers send it.",
+    }
     return document

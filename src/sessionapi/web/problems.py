@@ -22,13 +22,15 @@ from sessionapi.errors import (
     RateLimited,
     SessionApiError,
     Unavailable,
-    UnsupportedMediaType,
     ValidationFailed,
 )
-from sessionapi.web.sent import header, media_type
 
 log = structlog.get_logger()
 
+MAX_ERRORS = 10
+"""Errors of fields that a response lists; the rest is only counted. 64 KB of unknown fields made 682 KB."""
+MAX_FIELD_NAME = 100
+"""Characters of a field's name in an error; our own have at most 30."""
 MEDIA_TYPE = "application/problem+json"
 STATUS: Mapping[str, tuple[int, str]] = {
     "missing_token": (401, "Access token missing"),
@@ -126,11 +128,11 @@ async def on_error(request: Request, problem: Exception) -> JSONResponse:
 async def on_validation_error(request: Request, problem: Exception) -> JSONResponse:
     """Answer what FastAPI found wrong in the input: never with the input itself, it may be a password."""
     errors = problem.errors() if isinstance(problem, RequestValidationError) else []
-    if any(error["type"] == "json_invalid" for error in errors):
-        return response(MalformedBody(), request)
-    if any(tuple(error["loc"]) == ("body",) for error in errors) and not _is_json(request):
-        return response(UnsupportedMediaType(), request)
-    return response(ValidationFailed(field_errors=[_field_error(error) for error in errors]), request)
+    count = len(errors) + request.scope["state"].get("surplus", 0)
+    many = count > MAX_ERRORS
+    detail = f"{count} fields are missing or invalid; errors has the first {MAX_ERRORS}." if many else None
+    listed = [_field_error(error) for error in errors[:MAX_ERRORS]]
+    return response(ValidationFailed(detail, listed), request)
 
 
 async def on_http_exception(request: Request, problem: Exception) -> Response:
@@ -189,10 +191,8 @@ def _routed(request: Request) -> set[str]:
     }
 
 
-def _is_json(request: Request) -> bool:
-    return media_type(request) == "application/json" or header(request, b"content-length") == "0"
-
-
 def _field_error(error: Mapping[str, Any]) -> FieldError:
     path = ".".join(str(part) for part in error["loc"][1:]) or str(error["loc"][0])
+    if len(path) > MAX_FIELD_NAME:
+        path = f"{path[:MAX_FIELD_NAME]}..."
     return FieldError(path, error["type"], error["msg"])

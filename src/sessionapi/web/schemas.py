@@ -78,7 +78,7 @@ Transport = Annotated[
 ]
 RefreshText = Annotated[str, Field(max_length=8192, examples=["sr_AQGQ..."])]
 DeviceText = Annotated[str, Field(max_length=512, examples=["dt_AQGQ..."])]
-No = Annotated[bool, Predicate(operator.not_), WithJsonSchema({"const": False})]
+No = Annotated[bool, Predicate(operator.not_), WithJsonSchema({"type": "boolean", "const": False})]
 Json = dict[str, Any]
 USER_ID = "user_01h455vb4pex5vsknk084sn02q"
 SESSION_ID = "sess_01h45ytscbebyvny4gc8cr8ma2"

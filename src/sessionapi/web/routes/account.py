@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from sessionapi.actors import owner
-from sessionapi.web.bodies import Answer
+from sessionapi.web.bodies import Answer, JsonRoute
 from sessionapi.web.deps import AccessToken, Bearer, From, Parts, Writer, access
 from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, WRITES, answers
 from sessionapi.web.routes.login import hand_out
@@ -17,7 +17,7 @@ from sessionapi.web.schemas import (
     me_out,
 )
 
-router = APIRouter(tags=["account"])
+router = APIRouter(tags=["account"], route_class=JsonRoute)
 
 
 @router.get(

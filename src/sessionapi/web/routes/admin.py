@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from sessionapi import ids
+from sessionapi.web.bodies import JsonRoute
 from sessionapi.web.deps import Admin, Cursor, Limit, Parts, cursor, id_in_path
 from sessionapi.web.openapi import BEARER, BODY, STORE, answers
 from sessionapi.web.schemas import (
@@ -21,7 +22,7 @@ from sessionapi.web.schemas import (
 )
 from sessionapi.wiring import App
 
-router = APIRouter(prefix="/admin", tags=["admin"])
+router = APIRouter(prefix="/admin", tags=["admin"], route_class=JsonRoute)
 
 REFUSED = (*BEARER, "forbidden", "reauthentication_required", "validation_failed", *STORE)
 

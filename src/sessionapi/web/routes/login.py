@@ -8,13 +8,13 @@ from sessionapi.errors import CsrfRejected
 from sessionapi.issuer import Tokens
 from sessionapi.sessions import Device
 from sessionapi.web import cookies
-from sessionapi.web.bodies import Answer
+from sessionapi.web.bodies import Answer, JsonRoute
 from sessionapi.web.deps import From, Parts, may_use_cookie
 from sessionapi.web.openapi import BODY, BUSY, STORE, answers
 from sessionapi.web.schemas import LoginIn, SignupIn, TokensOut, tokens_out
 from sessionapi.wiring import App
 
-router = APIRouter(tags=["login"])
+router = APIRouter(tags=["login"], route_class=JsonRoute)
 
 
 @router.post(

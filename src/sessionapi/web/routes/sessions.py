@@ -17,8 +17,9 @@ from sessionapi.errors import (
 from sessionapi.model import Transport
 from sessionapi.refreshes import Presented
 from sessionapi.tokens import Claims
-from sessionapi.web import bodies, cookies, problems
+from sessionapi.web import bodies, cookies, openapi, problems
 from sessionapi.web.deps import (
+    AccessToken,
     Bearer,
     Cursor,
     From,
@@ -47,7 +48,7 @@ from sessionapi.web.schemas import (
 from sessionapi.web.sent import header
 from sessionapi.wiring import App
 
-router = APIRouter(tags=["sessions"])
+router = APIRouter(tags=["sessions"], route_class=bodies.JsonRoute)
 
 REFRESH = (
     "invalid_refresh_token",
@@ -68,11 +69,6 @@ IdempotencyKey = Annotated[
     ),
 ]
 KEY: TypeAdapter[str] = TypeAdapter(IdempotencyKey)
-REFRESH_BODY: TypeAdapter[RefreshIn | None] = TypeAdapter(RefreshIn | None)
-_TAKEN = {
-    "parameters": [{"name": "Idempotency-Key", "in": "header", "schema": KEY.json_schema()}],
-    "requestBody": {"content": {bodies.JSON: {"schema": RefreshIn.model_json_schema()}}},
-}
 
 
 @router.post(
@@ -81,7 +77,11 @@ _TAKEN = {
     summary="Renew the access token",
     response_model=TokensOut,
     responses=answers(*REFRESH, *BODY, *STORE, "overloaded"),
-    openapi_extra=_TAKEN,
+    openapi_extra={
+        **openapi.body(RefreshIn),
+        "parameters": [{"name": "Idempotency-Key", "in": "header", "schema": KEY.json_schema()}],
+        "security": [{openapi.SESSION_COOKIE: []}, {}],
+    },
 )
 async def refresh(request: Request) -> Response:
     """Answer a new access token, and now and then a new refresh token. Trying again is harmless.
@@ -89,7 +89,7 @@ async def refresh(request: Request) -> Response:
     The refresh token comes in the body or in the cookie. Two requests with one token get the same successor.
     """
     parts = app_of(request)
-    body = await bodies.read_json(request, REFRESH_BODY) or RefreshIn.model_validate({})
+    body = await bodies.read_json(request, RefreshIn)
     cookie = _cookie(request, parts, body.refresh_token)
     text = body.refresh_token or cookie
     if text is None:
@@ -105,15 +105,20 @@ async def refresh(request: Request) -> Response:
     status_code=204,
     summary="End this session",
     responses=answers(*BEARER, "csrf_rejected", *BODY, *STORE),
+    openapi_extra={
+        **openapi.body(LogoutIn),
+        "security": [{AccessToken.NAME: []}, {openapi.SESSION_COOKIE: []}, {}],
+    },
 )
-async def logout(request: Request, parts: Parts, client: From, body: LogoutIn | None = None) -> Response:
+async def logout(request: Request, parts: Parts, client: From) -> Response:
     """End the session of each good credential: refresh token in the body, in the cookie, access token.
 
     A session that has ended is no error, and neither is an unknown refresh token. An access token that isn't
     ours is an error, unless a refresh token next to it is good. The cookie is cleared.
     """
+    body = await bodies.read_json(request, LogoutIn)
     cookie = cookies.read(request, parts.settings)
-    shown = [text for text in (body.refresh_token if body else None, cookie) if text]
+    shown = [text for text in (body.refresh_token, cookie) if text]
     claims, refused = await _genuine(request, parts)
     good = await parts.sessions.log_out(shown, claims, client)
     silent = shown and isinstance(refused, MissingToken)
