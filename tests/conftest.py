@@ -186,6 +186,7 @@ def make_settings(tmp_path: Path, database_url: str) -> Callable[..., Settings]:
             "database_timeout": PATIENCE,
             "secret": SERVER_SECRET,
             "throttle": False,
+            "cookie_secure": "on",
             **CHEAP_HASH,
             **changes,
         }
@@ -299,9 +300,9 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def chromium_started() -> Iterator[Browser]:
+def chromium_started(*arguments: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *arguments])
         yield started
         started.close()
 
@@ -383,6 +384,7 @@ def environment(data_dir: Path, **settings: Any) -> dict[str, str]:
         "hash_memory_kib": 8,
         "hash_time": 1,
         "throttle": "off",
+        "cookie_secure": "on",  # as in production; Chromium keeps such cookies on loopback names too
         **UNHURRIED,
         **settings,
     }

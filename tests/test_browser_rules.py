@@ -1,5 +1,6 @@
 """What a browser may send from where: the Origin and Fetch-Metadata rule, and CORS (design 5)."""
 
+import httpx
 import pytest
 
 from tests.conftest import PASSWORD, Running, bearer, refusal, running
@@ -23,6 +24,13 @@ REFUSED = [
     {"Origin": "http://localhost:8000.evil.example"},
     {"Origin": "https://localhost:8000"},
     {"Origin": "http://127.0.0.1:8000"},
+    {"Origin": f"{APP}:443"},
+    {"Origin": f"{APP}."},
+    {"Origin": f"{APP}/"},
+    {"Origin": APP.upper()},
+    {"Origin": f" {APP} {EVIL}"},
+    {"Origin": ""},
+    {"Origin": EVIL, "X-Forwarded-Host": "evil.example", "Host": "evil.example"},
     {"Origin": EVIL, "Sec-Fetch-Site": "same-origin"},
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
@@ -83,10 +91,65 @@ async def test_without_a_cookie_the_rule_does_not_apply(listed: Running):
     assert answer.status_code == 200
 
 
-async def test_the_host_that_a_request_came_to_is_our_own_origin_too(service: Running):
+@pytest.mark.parametrize("host", ["127.0.0.1:4711", "localhost:4711", "[::1]:4711", "localhost"])
+async def test_any_port_of_a_loopback_name_is_our_own_origin_where_the_public_url_is_one(
+    service: Running, host
+):
+    """`make run` on another port."""
     cookie = await cookie_of(service)
-    headers = {**cookie, "Host": "127.0.0.1:4711", "Origin": "http://127.0.0.1:4711"}
+    headers = {**cookie, "Host": host, "Origin": f"http://{host}"}
     assert (await service.client.post("/refresh", headers=headers)).status_code == 200
+
+
+NOT_OURS = [
+    ("localhost:4711", "http://localhost:4712"),
+    ("localhost:4711", "http://127.0.0.1:4711"),
+    ("localhost:4711", "https://localhost:4711"),
+    ("localhost:4711", "http://localhost:4711/"),
+    ("localhost:4711", "http://localhost.:4711"),
+    ("localhost.:4711", "http://localhost.:4711"),
+    ("LOCALHOST:4711", "http://LOCALHOST:4711"),
+    ("127.0.0.1.evil.example:4711", "http://127.0.0.1.evil.example:4711"),
+    ("evil.example:4711", "http://evil.example:4711"),
+    ("192.168.1.5:4711", "http://192.168.1.5:4711"),
+    ("127.0.0.2:4711", "http://127.0.0.2:4711"),
+    ("127.1:4711", "http://127.1:4711"),
+    ("localhost:", "http://localhost:"),
+    ("", "http://"),
+]
+
+
+@pytest.mark.parametrize(("host", "origin"), NOT_OURS)
+async def test_the_host_that_a_request_names_makes_no_origin_ours(service: Running, host, origin):
+    """DNS rebinding: a page of evil.example whose name now leads to the loopback address."""
+    cookie = await cookie_of(service)
+    answer = await service.client.post("/refresh", headers={**cookie, "Host": host, "Origin": origin})
+    assert refusal(answer) == REJECTED
+    answer = await service.client.post("/login", json=BODY, headers={"Host": host, "Origin": origin})
+    assert refusal(answer) == REJECTED
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1:4711", "other.example.com"])
+async def test_behind_a_public_name_the_request_makes_no_origin_ours(make_settings, clock, host):
+    """Proxies send the name of the upstream as Host: pages there are those of other programs."""
+    async with running(make_settings(public_url="https://login.example.com"), clock) as service:
+        cookie = await cookie_of(service)
+        for scheme in ("http", "https"):
+            lies = {
+                "Host": host,
+                "X-Forwarded-Host": host,
+                "X-Forwarded-Proto": scheme,
+                "Forwarded": f"host={host};proto={scheme}",
+                "Origin": f"{scheme}://{host}",
+            }
+            assert refusal(await service.client.post("/refresh", headers={**cookie, **lies})) == REJECTED
+        mine = {**cookie, "Host": host, "Origin": "https://login.example.com"}
+        assert (await service.client.post("/refresh", headers=mine)).status_code == 200
+
+
+async def test_two_origins_in_one_request_are_refused(service: Running):
+    headers = [*(await cookie_of(service)).items(), ("Origin", OWN), ("Origin", EVIL)]
+    assert (await service.client.post("/refresh", headers=headers)).status_code == 400
 
 
 async def test_a_form_post_is_refused_before_its_content_matters(service: Running):
@@ -176,6 +239,69 @@ async def test_cookies_are_read_as_they_are(service: Running):
 async def test_without_secure_the_cookie_has_neither_prefix_nor_flag(make_settings, clock):
     async with running(make_settings(cookie_secure=False), clock) as service:
         cookie = (await service.client.post("/signup", json=BODY)).headers["set-cookie"]
-        assert cookie.startswith("session=sr_")
+        assert cookie.startswith("sessionapi-session=sr_")
         assert "Secure" not in cookie
         assert "HttpOnly" in cookie
+
+
+PLAIN, SECURE = ("sessionapi-session", "sessionapi-device"), ("__Host-session", "__Host-device")
+
+
+@pytest.mark.parametrize(
+    ("secure", "public_url", "names"),
+    [
+        ("auto", "http://localhost:8000", PLAIN),
+        ("auto", "http://127.0.0.1", PLAIN),
+        ("Auto", "http://[::1]:8000", PLAIN),
+        ("auto", "HTTP://LOCALHOST:8000", PLAIN),
+        ("auto", "https://localhost", SECURE),
+        ("auto", "https://login.example.com", SECURE),
+        ("auto", "http://192.168.1.5:8000", SECURE),
+        ("auto", "http://localhost.evil.example", SECURE),
+        ("on", "http://localhost:8000", SECURE),
+        ("true", "http://localhost:8000", SECURE),
+        ("1", "http://localhost:8000", SECURE),
+        ("off", "http://localhost:8000", PLAIN),
+        ("False", "http://localhost:8000", PLAIN),
+        ("0", "http://localhost:8000", PLAIN),
+    ],
+)
+async def test_cookies_are_secure_unless_the_public_url_is_plain_http_on_a_loopback_name(
+    make_settings, clock, secure, public_url, names
+):
+    """WebKit drops Secure cookies on http://localhost. The request itself decides nothing."""
+    settings = make_settings(cookie_secure=secure, public_url=public_url)
+    async with running(settings, clock) as service:
+        for headers in ({}, {"X-Forwarded-Proto": "https"}, {"Host": "login.example.com"}):
+            service.client.cookies.clear()
+            body = {**BODY, "username": f"ada{len(headers)}{len(str(headers))}"}
+            answer = await service.client.post("/signup", json=body, headers=headers)
+            lines = answer.headers.get_list("set-cookie")
+            assert tuple(line.partition("=")[0] for line in lines) == names
+            for line in lines:
+                attributes = {each.strip().lower() for each in line.split(";")[1:]}
+                assert ("secure" in attributes) is (names == SECURE)
+                assert {"httponly", "samesite=lax", "path=/"} <= attributes
+
+
+async def test_the_plain_cookies_work_for_every_step_of_a_session(make_settings, clock):
+    async with running(make_settings(cookie_secure="auto"), clock) as service:
+        own = {"Origin": OWN}
+        assert (await service.client.post("/signup", json=BODY, headers=own)).status_code == 201
+        assert (await service.client.post("/refresh", headers=own)).status_code == 200
+        assert (await service.client.get("/account")).status_code == 200
+        stolen = {"Cookie": f"__Host-session={service.client.cookies['sessionapi-session']}"}
+        async with httpx.AsyncClient(
+            transport=service.client._transport, base_url=OWN, headers=stolen
+        ) as other:
+            assert refusal(await other.post("/refresh"))[1] == "invalid_refresh_token"
+        assert refusal(await service.client.post("/refresh", headers={"Origin": EVIL})) == REJECTED
+        assert (await service.client.post("/logout", headers=own)).status_code == 204
+        assert set(service.client.cookies) == {"sessionapi-device"}
+
+
+async def test_two_services_on_localhost_can_have_cookies_of_their_own(make_settings, clock):
+    """Ports of a host share their cookies."""
+    async with running(make_settings(cookie_secure="auto", cookie_name="shop"), clock) as service:
+        await service.client.post("/signup", json=BODY)
+        assert set(service.client.cookies) == {"sessionapi-shop", "sessionapi-shop-device"}

@@ -65,7 +65,7 @@ async def test_on_a_shared_computer_the_cookie_goes_with_the_browser(service: Ru
     [
         ({}, "__Host-device"),
         ({"cookie_name": "staging"}, "__Host-staging-device"),
-        ({"cookie_secure": False}, "device"),
+        ({"cookie_secure": False}, "sessionapi-device"),
     ],
 )
 async def test_the_cookie_is_named_after_the_environment(
@@ -79,12 +79,11 @@ async def test_the_cookie_is_named_after_the_environment(
 async def test_the_cookie_outlives_a_logout_and_names_the_same_device_again(service: Running):
     """Falls without `known` in DeviceTokens.issue."""
     secure = httpx.AsyncClient(transport=service.client._transport, base_url="https://localhost:8000")
-    own = {"Origin": "https://localhost:8000"}
-    await secure.post("/signup", json=login(service, transport="cookie"), headers=own)
+    await secure.post("/signup", json=login(service, transport="cookie"), headers=ORIGIN)
     first = secure.cookies["__Host-device"]
-    assert (await secure.post("/logout", headers=own)).status_code == 204
+    assert (await secure.post("/logout", headers=ORIGIN)).status_code == 204
     assert "__Host-session" not in secure.cookies
-    await secure.post("/login", json=login(service, transport="cookie"), headers=own)
+    await secure.post("/login", json=login(service, transport="cookie"), headers=ORIGIN)
     assert secure.cookies["__Host-device"] == first
 
 

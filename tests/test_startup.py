@@ -188,17 +188,22 @@ def test_a_secret_file_of_raw_bytes_is_taken(tmp_path: Path):
         (
             {"public_url": "http://localhost:abc"},
             "SESSIONAPI_PUBLIC_URL=http://localhost:abc: must be an address as in "
-            "https://login.example.com, without a user",
+            "https://login.example.com; its port is not a number from 1 to 65535",
         ),
         (
             {"public_url": "https://ada:hidden9@login.example.com"},
-            "SESSIONAPI_PUBLIC_URL: must be an address as in https://login.example.com, without a user",
+            "SESSIONAPI_PUBLIC_URL: must be an address as in https://login.example.com; "
+            "it must not name a user",
         ),
         ({"rotate_after": 29}, "SESSIONAPI_ROTATE_AFTER=29 must be at least 3 x REFRESH_GRACE (30 s)"),
         (
             {"cookie_secure": "off", "public_url": "https://login.example.com"},
             "SESSIONAPI_COOKIE_SECURE=off needs a PUBLIC_URL that is http on a loopback name, "
             "not https://login.example.com",
+        ),
+        (
+            {"cookie_secure": "maybe"},
+            "SESSIONAPI_COOKIE_SECURE=maybe: must be auto, on or off",
         ),
         (
             {"database_url": "mysql://user:hidden@host/name"},

@@ -4,11 +4,10 @@ import difflib
 import os
 import re
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-from sessionapi.settings import ENV_FILE, LOOPBACK_NAMES, PREFIX, Settings
+from sessionapi.settings import ENV_FILE, PREFIX, Settings
 
 _SHOWN = re.compile(r"[A-Z_]+|[a-z_]+")
 """A name without its equals sign may go on with a secret: what looks like one isn't shown."""
@@ -28,9 +27,13 @@ def doubts(settings: Settings) -> Iterator[str]:
         meant = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
         shown = name if _SHOWN.fullmatch(name) else f"A name that begins with {PREFIX}"
         yield f"{shown} is no setting{meant}"
-    address = urlsplit(settings.public_url)
-    if settings.pages and address.scheme == "http" and address.hostname not in LOOPBACK_NAMES:
+    if settings.pages and settings.public_url.startswith("http:") and not settings.on_loopback:
         yield (
             f"{PREFIX}PUBLIC_URL={settings.public_url}: browsers keep our cookies only over https, or on "
             "localhost"
+        )
+    if not settings.issuer and settings.effective_issuer != settings.public_url:
+        yield (
+            f"{PREFIX}PUBLIC_URL is read as {settings.public_url}, but the `iss` of the tokens is "
+            f"{settings.effective_issuer}, as written; set {PREFIX}ISSUER to what verifiers expect"
         )

@@ -124,7 +124,7 @@ class NotAllowed(SessionApiError):
 
 class CsrfRejected(NotAllowed):
     code = "csrf_rejected"
-    default_detail = "A browser may send this only from this origin or one of ALLOWED_ORIGINS."
+    default_detail = "Browsers may send this only from the origin of PUBLIC_URL or of ALLOWED_ORIGINS."
 
 
 class Forbidden(NotAllowed):

@@ -4,22 +4,33 @@ Durations are in seconds. The table in docs/settings.md is made from this class 
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from sessionapi import identifiers
+from sessionapi import identifiers, origins
 from sessionapi.errors import StartupError
 
 PREFIX = "SESSIONAPI_"
 ENV_FILE = ".env"
 DAY = 86_400
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_BOOL = TypeAdapter(bool)
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
@@ -52,9 +63,14 @@ class Settings(BaseSettings):
     secret_accepted: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Earlier or coming server secrets that are still good, by comma."
     )
-    public_url: str = Field("http://localhost:8000", description="The address that clients use.")
+    public_url: str = Field(
+        "http://localhost:8000",
+        description="The URL that clients use; pages of its origin may use the cookies.",
+    )
     issuer: str = Field(
-        "", description="The `iss` of the tokens.", json_schema_extra={"shown_default": "PUBLIC_URL"}
+        "",
+        description="The `iss` of the tokens, letter by letter.",
+        json_schema_extra={"shown_default": "PUBLIC_URL"},
     )
     audience: str = Field("sessionapi", min_length=1, description="The `aud` of the tokens.")
     access_token_ttl: int = Field(
@@ -133,10 +149,11 @@ class Settings(BaseSettings):
     cookie_name: str = Field(
         "session",
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
-        description="Cookie name after `__Host-`; one for each environment on a domain.",
+        description="Cookie name after its prefix; one for each environment on a domain or on localhost.",
     )
-    cookie_secure: bool = Field(
-        True, description="`off` drops `__Host-` and Secure, for Safari on plain http in development."
+    cookie_secure: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="`__Host-` and Secure; `auto`: not where PUBLIC_URL is http on localhost.",
     )
     allowed_origins: CommaList = Field(
         (), description="Other origins whose pages may call with credentials, by comma."
@@ -195,6 +212,8 @@ class Settings(BaseSettings):
         "info", description="The least severe line that is written."
     )
 
+    _public_url_as_written: str = PrivateAttr("")
+
     @field_validator("secret_accepted", "trusted_proxies", "allowed_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -202,12 +221,40 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("public_url", "issuer", "breached_passwords_url")
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_as_written(cls, values: dict[str, Any], handler: ModelWrapValidatorHandler[Self]) -> Self:
+        settings = handler(values)
+        written = str(values.get("public_url") or settings.public_url)
+        settings._public_url_as_written = written.strip().rstrip("/")  # noqa: SLF001 - our own
+        return settings
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_base_url(cls, value: str) -> str:
+        try:
+            return origins.base_url(value.strip())
+        except ValueError as problem:
+            raise _refusal(f"must be an address as in https://login.example.com; {problem}") from None
+
+    @field_validator("issuer", "breached_passwords_url")
     @classmethod
     def _is_web_address(cls, value: str, info: ValidationInfo) -> str:
-        if value and not _names_a_host(value, user=info.field_name == "breached_passwords_url"):
-            raise _refusal("must be an address as in https://login.example.com, without a user")
-        return value if info.field_name == "issuer" else value.rstrip("/")
+        is_issuer = info.field_name == "issuer"
+        if value and not _names_a_host(value, user=not is_issuer):
+            unwanted = "a user or spaces" if is_issuer else "spaces"
+            raise _refusal(f"must be an address as in https://login.example.com, without {unwanted}")
+        return value if is_issuer else value.rstrip("/")
+
+    @field_validator("cookie_secure", mode="before")
+    @classmethod
+    def _is_auto_or_switch(cls, value: object) -> object:
+        if isinstance(value, str) and value.strip().lower() == "auto":
+            return "auto"
+        try:
+            return "on" if _BOOL.validate_python(value) else "off"
+        except ValidationError:
+            raise _refusal("must be auto, on or off") from None
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -223,15 +270,7 @@ class Settings(BaseSettings):
     @field_validator("allowed_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            parts = urlsplit(origin)
-            if (
-                parts.scheme not in ("http", "https")
-                or origin != f"{parts.scheme}://{parts.netloc}"
-                or "*" in origin
-            ):
-                raise _refusal(f"must list origins as in https://app.example.com, not {origin!r}")
-        return value
+        return tuple(_origin(each) for each in value)
 
     @field_validator("brand_name")
     @classmethod
@@ -266,8 +305,26 @@ class Settings(BaseSettings):
 
     @property
     def effective_issuer(self) -> str:
-        """The `iss` of the tokens."""
-        return self.issuer or self.public_url
+        """The `iss` of the tokens, as written in the settings: verifiers compare it letter by letter."""
+        return self.issuer or self._public_url_as_written
+
+    @cached_property
+    def own_origins(self) -> frozenset[str]:
+        """The origins whose pages may use our cookies."""
+        return frozenset({origins.origin_of(self.public_url), *self.allowed_origins})
+
+    @cached_property
+    def on_loopback(self) -> bool:
+        """Whether browsers use the service on the computer where it runs, over plain http, on any port."""
+        return origins.is_plain_loopback(self.public_url)
+
+    @cached_property
+    def secure_cookies(self) -> bool:
+        """Whether the cookies have the prefix `__Host-` and the attribute Secure.
+
+        Decided by the settings alone. WebKit drops Secure cookies on http://localhost.
+        """
+        return self.cookie_secure == "on" or (self.cookie_secure == "auto" and not self.on_loopback)
 
 
 def load(overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -281,7 +338,6 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 
 def _contradictions(s: Settings) -> list[tuple[bool, str]]:
-    host = urlsplit(s.public_url)
     least_idle = max(30 * s.refresh_grace, 2 * s.access_token_ttl)
     return [
         (
@@ -294,7 +350,7 @@ def _contradictions(s: Settings) -> list[tuple[bool, str]]:
             f"2 x ACCESS_TOKEN_TTL ({least_idle} s)",
         ),
         (
-            not s.cookie_secure and (host.scheme != "http" or host.hostname not in LOOPBACK_NAMES),
+            s.cookie_secure == "off" and not s.on_loopback,
             f"COOKIE_SECURE=off needs a PUBLIC_URL that is http on a loopback name, not {s.public_url}",
         ),
         (
@@ -308,8 +364,18 @@ def _contradictions(s: Settings) -> list[tuple[bool, str]]:
     ]
 
 
+def _origin(text: str) -> str:
+    try:
+        return origins.origin(text)
+    except ValueError as problem:
+        shown = "" if "@" in text else f", not {text!r}"
+        raise _refusal(f"must list origins as in https://app.example.com{shown}; {problem}") from None
+
+
 def _names_a_host(address: str, *, user: bool) -> bool:
     try:
+        if any(character.isspace() or not character.isprintable() for character in address):
+            return False
         parts = urlsplit(address)
         host = parts.hostname if user or "@" not in parts.netloc else None
         return parts.scheme in ("http", "https") and bool(host) and parts.port != 0

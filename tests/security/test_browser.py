@@ -116,7 +116,23 @@ class TestInChromium:
                 page.evaluate(FRAME, f"{server.url}/docs")
 
 
-@pytest.mark.parametrize("origin", [EVIL, "null", "http://localhost:8000.evil.example"])
+ELSEWHERE = [
+    EVIL,
+    "null",
+    "",
+    "http://localhost:8000.evil.example",
+    "http://localhost:8000.",
+    "http://localhost.:8000",
+    "http://localhost",
+    "https://localhost:8000",
+    "http://localhost:8000/",
+    "HTTP://LOCALHOST:8000",
+    "http://LOCALHOST:8000",
+    f"http://localhost:8000, {EVIL}",
+]
+
+
+@pytest.mark.parametrize("origin", ELSEWHERE)
 async def test_owasp_csrf_no_cookie_is_set_or_read_for_another_origin(service: Running, origin: str):
     """Login CSRF. Falls without the check in web/routes/login._device, or Guard._refusal."""
     await service.sign_up()
@@ -127,6 +143,45 @@ async def test_owasp_csrf_no_cookie_is_set_or_read_for_another_origin(service: R
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = await service.client.post("/login", content=b"username=ada&password=x", headers=form)
     assert refusal(answer)[:2] == (415, "unsupported_media_type")
+
+
+LIES = [
+    {"Host": "evil.example"},
+    {"Host": "evil.example", "X-Forwarded-Host": "evil.example"},
+    {"X-Forwarded-Host": "evil.example"},
+    {"Forwarded": "host=evil.example;proto=http", "X-Forwarded-Proto": "http"},
+    {"Host": "evil.example", "Sec-Fetch-Site": "same-origin"},
+]
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("public_url", ["http://localhost:8000", "https://login.example.com"])
+async def test_owasp_csrf_no_header_makes_another_origin_ours(make_settings, clock, public_url, lie):
+    """DNS rebinding, and headers that proxies pass on. Falls if csrf.py takes an origin from the request."""
+    async with running(make_settings(public_url=public_url), clock) as service:
+        await service.sign_up()
+        for origin in ("http://evil.example", "https://evil.example"):
+            headers = {**lie, "Origin": origin}
+            answer = await service.client.post("/login", json=BY_COOKIE, headers=headers)
+            assert refusal(answer)[:2] == (403, "csrf_rejected")
+            assert "set-cookie" not in answer.headers
+
+
+async def test_cors_public_keys_are_read_by_all_without_credentials(make_settings, clock):
+    """Falls if the listed origins' rule is used for `verification.PATHS`."""
+    async with running(make_settings(allowed_origins=(APP,)), clock) as service:
+        for origin in (APP, EVIL, "null"):
+            for name in ("jwks.json", "oauth-authorization-server", "openid-configuration"):
+                answer = await service.client.get(f"/.well-known/{name}", headers={"Origin": origin})
+                assert answer.headers["access-control-allow-origin"] == "*"
+                assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", ["null", "*", "https://*.example.com", "file://", "javascript://x"])
+def test_cors_null_and_wildcards_cannot_be_listed(make_settings, origin):
+    """Falls without a line of `origins.origin`. Every sandboxed page sends `null`."""
+    with pytest.raises(ValueError, match="must list origins"):
+        make_settings(allowed_origins=origin)
 
 
 async def test_cors_is_off_and_else_for_listed_origins_alone(make_settings, clock):

@@ -10,13 +10,12 @@ import structlog
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from sessionapi import __version__, logs, settings, wiring
 from sessionapi.background import repeat
 from sessionapi.errors import SessionApiError
-from sessionapi.web import cookies, openapi, problems, proxies, stopping
+from sessionapi.web import cookies, cors, openapi, problems, proxies, stopping
 from sessionapi.web.connection_limits import STATE, Connections
 from sessionapi.web.express import Express, Stop
 from sessionapi.web.guard import MAX_BODY, Guard
@@ -27,6 +26,8 @@ from sessionapi.web.routes import account, admin, client, docs, login, pages, se
 KEYS_INTERVAL = 60
 """Seconds between two looks at the age of the signing keys."""
 PURGE_INTERVAL = 300
+PUBLIC_PATHS = client.PATHS | verification.PATHS
+"""Files without secrets, which pages of every origin may read."""
 STOP_SECONDS = 5
 """How long a round of background work may go on when the server stops."""
 
@@ -57,9 +58,9 @@ class Service(FastAPI):
         """Put the outermost layers around the framework's app, from the inside out."""
         hot = {("GET", "/protected"): account.protected, ("POST", "/refresh"): sessions.refresh}
         stops = {at: Stop(at[1], endpoint) for at, endpoint in hot.items()}
-        layers: ASGIApp = Express(super().__call__, stops)
+        layers: ASGIApp = Express(cors.open_to_all(super().__call__, PUBLIC_PATHS), stops)
         if parts.settings.allowed_origins:
-            layers = Cors(layers, **_cors(parts.settings))
+            layers = cors.open_to(parts.settings.allowed_origins, layers, public=PUBLIC_PATHS)
         https = parts.settings.public_url.startswith("https:")
         forwarded = proxies.behind(parts.settings.trusted_proxies, layers)
         headers = RequestHeaders(cookies.names(parts.settings))
@@ -106,34 +107,6 @@ def _routes(*, pages_too: bool) -> APIRouter:
     if pages_too:
         router.include_router(pages.router)
     return router
-
-
-class Cors(CORSMiddleware):
-    """The framework's, but for the client for browsers: that is open to all, so without credentials."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope.get("path") in client.PATHS:
-            await self.app(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
-
-
-def _cors(known: settings.Settings) -> dict[str, Any]:
-    """Only listed origins, never `*`, and what a client must be able to read of an answer."""
-    return {
-        "allow_origins": known.allowed_origins,
-        "allow_credentials": True,
-        "allow_methods": ["GET", "POST", "PATCH", "DELETE"],
-        "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-        "expose_headers": [
-            "Retry-After",
-            "RateLimit",
-            "RateLimit-Policy",
-            "X-Request-ID",
-            "WWW-Authenticate",
-        ],
-    }
 
 
 @asynccontextmanager

@@ -3,6 +3,9 @@
 `__Host-session` holds the refresh token, `__Host-device` the device token, which outlives logouts. `__Host-`
 keeps every other host of the domain from setting them, the HttpOnly flag keeps every script from reading
 them. Without remember me they have no lifetime of their own and go with the browser's session.
+
+On plain http on a loopback name they are `sessionapi-session` and `sessionapi-device`, without Secure:
+WebKit drops Secure cookies there. All ports of a host share cookies: no framework uses these names.
 """
 
 from starlette.requests import Request
@@ -56,7 +59,7 @@ def set_device(response: Response, settings: Settings, tokens: Tokens) -> None:
 def clear_session(response: Response, settings: Settings) -> None:
     """Take the cookie from the browser; only logout does this (a late failing refresh must not)."""
     response.delete_cookie(
-        name(settings), path="/", secure=settings.cookie_secure, httponly=True, samesite="lax"
+        name(settings), path="/", secure=settings.secure_cookies, httponly=True, samesite="lax"
     )
 
 
@@ -72,11 +75,11 @@ def _set(response: Response, settings: Settings, cookie: str, value: str, max_ag
         value,
         max_age=max_age,
         path="/",
-        secure=settings.cookie_secure,
+        secure=settings.secure_cookies,
         httponly=True,
         samesite="lax",
     )
 
 
 def _prefixed(cookie: str, settings: Settings) -> str:
-    return f"__Host-{cookie}" if settings.cookie_secure else cookie
+    return f"__Host-{cookie}" if settings.secure_cookies else f"sessionapi-{cookie}"

@@ -50,9 +50,7 @@ async def sender_of(request: Request) -> Client:
 
 def may_use_cookie(request: Request) -> bool:
     """Return whether a POST comes from where our cookie may be read or set (csrf.py)."""
-    settings = app_of(request).settings
-    own = {settings.public_url, f"{request.url.scheme}://{request.headers.get('host', '')}"}
-    return csrf.allowed(request.headers, own, settings.allowed_origins)
+    return csrf.allowed(request, app_of(request).settings)
 
 
 class ServiceCredential(SecurityBase):

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
+from sessionapi.web import cors
+
 router = APIRouter(include_in_schema=False)
 
 PATHS = frozenset({"/session-client.js", "/session-client.d.ts"})
 STATIC = Path(__file__).parents[1] / "static"
 SHARED = {
-    "Access-Control-Allow-Origin": "*",
+    **cors.OPEN,
     "Cross-Origin-Resource-Policy": "cross-origin",
     "Cache-Control": "no-cache",
 }

@@ -5,12 +5,13 @@ session, and everybody else is sent to sign in. Looking at the cookie neither ro
 """
 
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 from starlette.templating import Jinja2Templates
 
+from sessionapi import origins
 from sessionapi.errors import AuthenticationError
 from sessionapi.settings import Settings
 from sessionapi.web import cookies, theme
@@ -70,10 +71,25 @@ def _render(request: Request, name: str) -> Response:
         "notice": REASONS.get(request.query_params.get("reason", ""), ""),
         "next": _next(request),
         "kept": _kept(request),
+        "home": settings.public_url,
+        "origins": " ".join(_origins_here(request)),
+        "loopback": settings.on_loopback,
+        "secure": settings.secure_cookies,
         "after_sign_out": settings.after_sign_out_url,
         "warn_before": min(MAX_WARNING, settings.idle_timeout // 5, settings.short_idle_timeout // 5),
     }
     return TEMPLATES.TemplateResponse(request, f"{name}.html", shown, headers=HEADERS)
+
+
+def _origins_here(request: Request) -> list[str]:
+    """Return which own origins this page may be on: PUBLIC_URL's, and a listed one of the requested host.
+
+    The pages' script compares. The other listed origins are of no use here, so they are not published.
+    """
+    settings = app_of(request).settings
+    host = request.headers.get("host", "")
+    listed = [each for each in settings.allowed_origins if each.endswith(f"://{host}")]
+    return [origins.origin_of(settings.public_url), *listed]
 
 
 def _to_sign_in(request: Request, reason: str | None) -> Response:
@@ -115,12 +131,7 @@ def stays_home(target: str, settings: Settings) -> bool:
         return not target.startswith("//")
     scheme, _, rest = target.partition("://")
     origin = f"{scheme}://{rest.partition('/')[0]}"
-    return origin in (_origin(settings.public_url), *settings.allowed_origins)
-
-
-def _origin(address: str) -> str:
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc}"
+    return scheme in ("http", "https") and origin in settings.own_origins
 
 
 page("/", "home")

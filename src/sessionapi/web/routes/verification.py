@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Header, Request, Response
 
 from sessionapi.errors import MalformedBody
-from sessionapi.web import bodies, openapi
+from sessionapi.web import bodies, cors, openapi
 from sessionapi.web.deps import Parts, Service
 from sessionapi.web.openapi import BODY, STORE, answers
 from sessionapi.web.schemas import (
@@ -18,9 +18,14 @@ from sessionapi.web.schemas import (
     RevocationsOut,
 )
 from sessionapi.web.sent import media_type
+from sessionapi.wiring import App
 
 router = APIRouter(tags=["verification"])
 
+JWKS, METADATA = "/.well-known/jwks.json", "/.well-known/oauth-authorization-server"
+OPENID_CONFIGURATION = "/.well-known/openid-configuration"
+PATHS = frozenset({JWKS, METADATA, OPENID_CONFIGURATION})
+"""Public keys and metadata, which pages of every origin may read."""
 SERVICE = ("missing_token", "malformed_authorization", "invalid_token")
 FRESHNESS = 0.1
 """Seconds that the list of revocations may be old: many verifiers together cost ten reads a second."""
@@ -29,28 +34,27 @@ MAX_FORM_FIELDS = 100
 FORM = "application/x-www-form-urlencoded"
 
 
-@router.get(
-    "/.well-known/jwks.json", operation_id="jwks", summary="Public keys (RFC 7517)", responses=answers()
-)
+@router.get(JWKS, operation_id="jwks", summary="Public keys (RFC 7517)", responses=answers())
 async def jwks(parts: Parts, response: Response) -> JwksOut:
     """Return the keys that verify access tokens; cache them as long as the answer says."""
-    response.headers["Cache-Control"] = f"public, max-age={parts.settings.jwks_max_age}"
+    response.headers.update(_public(parts))
     return JwksOut.model_validate(parts.ring.jwks())
 
 
+@router.get(OPENID_CONFIGURATION, include_in_schema=False)  # where OpenID Connect libraries look
 @router.get(
-    "/.well-known/oauth-authorization-server",
+    METADATA,
     operation_id="metadata",
     summary="Where to find the keys (RFC 8414)",
     responses=answers(),
 )
 async def metadata(parts: Parts, response: Response) -> MetadataOut:
     """Return what generic libraries look up. There are no OAuth clients here, so no grants either."""
-    response.headers["Cache-Control"] = f"public, max-age={parts.settings.jwks_max_age}"
+    response.headers.update(_public(parts))
     url = parts.settings.public_url
     return MetadataOut(
         issuer=parts.settings.effective_issuer,
-        jwks_uri=f"{url}/.well-known/jwks.json",
+        jwks_uri=f"{url}{JWKS}",
         introspection_endpoint=f"{url}/introspect",
     )
 
@@ -119,6 +123,10 @@ async def introspect(
         username=user.username,
         roles=list(user.roles),
     )
+
+
+def _public(parts: App) -> dict[str, str]:
+    return {**cors.OPEN, "Cache-Control": f"public, max-age={parts.settings.jwks_max_age}"}
 
 
 async def _introspected(request: Request) -> IntrospectIn:

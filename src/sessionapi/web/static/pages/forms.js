@@ -118,7 +118,8 @@ function unmark(input) {
   input.removeAttribute("aria-invalid");
 }
 
-function tell(form, text) {
+/** Show a text on top of a form; an empty one takes it away. */
+export function tell(form, text) {
   const place = form.querySelector(".alert");
   place.textContent = text;
   place.hidden = !text;

@@ -1,12 +1,13 @@
-import { client } from "./entrance.js";
+import { client, usable, words } from "./entrance.js";
 import { begin, onSubmit } from "./forms.js";
 import { watchStrength } from "./strength.js";
 
 const form = document.getElementById("form");
 
-if (form) {
+if (form && usable(form)) {
   onSubmit(form, ({ email, ...account }) => client.signUp(email ? { ...account, email } : account), {
     places: { username_taken: "username" },
+    words,
   });
   watchStrength(form, () => [form.elements.username.value, form.elements.email.value]);
   begin(form.elements.username);
