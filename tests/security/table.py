@@ -50,7 +50,7 @@ LINES = {
     "rfc_9700": ("RFC 9700", "rotation; reuse ends the session"),
     "rfc_6265bis": ("RFC 6265bis, ASVS 3.3", "the cookies' prefix and attributes, in Chromium"),
     "owasp_csrf": ("OWASP CSRF", "no other origin or site posts with the cookie, in Chromium"),
-    "cors": ("CORS", "off, else for listed origins alone"),
+    "cors": ("CORS", "off, else for listed origins alone; public keys are open to all"),
     "headers": ("headers", "no-store, nosniff, the policy, HSTS, no frames"),
     "logs_errors": ("logs, errors", "no secret in anything that is written, by any test of the run"),
     "input": ("input", "hostile bodies are a 4xx problem"),
