@@ -377,7 +377,7 @@ async def sign_up_at(client: httpx.AsyncClient, username: str, url: str = "") ->
     return answer.json()
 
 
-def environment(data_dir: Path, **settings: Any) -> dict[str, str]:
+def environment(data_dir: Path | str, **settings: Any) -> dict[str, str]:
     """The environment of a server on a data folder; `settings` are named as in `Settings`."""
     own = {
         "data_dir": data_dir,

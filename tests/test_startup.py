@@ -326,7 +326,7 @@ def test_a_data_folder_that_became_read_only_is_refused(tmp_path: Path):
 def test_a_database_on_a_read_only_disk_is_refused(tmp_path: Path):
     with mounted(tmp_path / "disk", "ro") as disk:
         said = refusal(tmp_path / "var", database_url=f"sqlite:///{disk}/sessionapi.db")
-    assert said.endswith("/disk/sessionapi.db can't be used: unable to open database file")
+    assert said.endswith("/disk/sessionapi.db can't be used: Read-only file system")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from dotenv import dotenv_values
 
@@ -27,6 +28,7 @@ def doubts(settings: Settings) -> Iterator[str]:
         meant = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
         shown = name if _SHOWN.fullmatch(name) else f"A name that begins with {PREFIX}"
         yield f"{shown} is no setting{meant}"
+    yield from _readable_secrets(settings)
     if settings.pages and settings.public_url.startswith("http:") and not settings.on_loopback:
         yield (
             f"{PREFIX}PUBLIC_URL={settings.public_url}: browsers keep our cookies only over https, or on "
@@ -37,3 +39,27 @@ def doubts(settings: Settings) -> Iterator[str]:
             f"{PREFIX}PUBLIC_URL is read as {settings.public_url}, but the `iss` of the tokens is "
             f"{settings.effective_issuer}, as written; set {PREFIX}ISSUER to what verifiers expect"
         )
+
+
+def _readable_secrets(settings: Settings) -> Iterator[str]:
+    if settings.secret is None and settings.embedded and _others_may_read(settings.secret_path):
+        yield _readable(settings.secret_path, "the server secret")
+    if any(map(_is_secret, dotenv_values(ENV_FILE).items())) and _others_may_read(Path(ENV_FILE)):
+        yield _readable(Path(ENV_FILE), "a secret")
+
+
+def _is_secret(entry: tuple[str, str | None]) -> bool:
+    name, value = entry
+    name, value = name.upper().removeprefix(PREFIX), value or ""
+    return bool(value) and (name in ("SECRET", "SECRET_ACCEPTED") or (name.endswith("_URL") and "@" in value))
+
+
+def _readable(path: Path, held: str) -> str:
+    return f"Others on this host can read {path}, which holds {held}. Run: chmod 600 {path}"
+
+
+def _others_may_read(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & 0o077)
+    except OSError:
+        return False

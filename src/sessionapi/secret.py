@@ -14,12 +14,18 @@ MIN_BYTES = 32
 
 
 class ServerSecret:
-    """The present secret and the accepted ones; it gives out derived keys, never itself."""
+    """The present secret and the accepted ones; it gives out derived keys, never itself.
+
+    White space around a secret is not part of it, whether it comes from the environment, `.env` or a file:
+    `cat`, editors and mounted files do not change it. White space inside it counts. Earlier versions used the
+    value of the environment as it stood. That form stays accepted, so that what it has sealed still opens.
+    """
 
     def __init__(self, current: bytes, accepted: Sequence[bytes] = ()) -> None:
-        for name, value in [("SECRET", current), *(("SECRET_ACCEPTED", value) for value in accepted)]:
-            _refuse_weak(name, value)
-        self._all = (current, *accepted)
+        stripped = [value.strip() for value in (current, *accepted)]
+        for place, value in enumerate(stripped):
+            _refuse_weak("SECRET_ACCEPTED" if place else "SECRET", value)
+        self._all = tuple(dict.fromkeys([*stripped, current]))
 
     def derive(self, purpose: str) -> tuple[bytes, ...]:
         """Return one 32-byte key for each secret, the present one's first (HKDF-SHA256, RFC 5869).

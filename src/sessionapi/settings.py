@@ -3,12 +3,13 @@
 Durations are in seconds. The table in docs/settings.md is made from this class (settings_table.py).
 """
 
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import (
     Field,
@@ -29,6 +30,8 @@ from sessionapi.errors import StartupError
 
 PREFIX = "SESSIONAPI_"
 ENV_FILE = ".env"
+PORT = "PORT"
+"""The one setting without the prefix: platforms choose the port and pass it by this name."""
 DAY = 86_400
 _BOOL = TypeAdapter(bool)
 
@@ -38,7 +41,14 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 class Settings(BaseSettings):
     """The settings of one process; processes on one database must agree on all but the last group."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=ENV_FILE, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+    )
 
     data_dir: Path = Field(
         Path("./var"), description="Folder of the embedded database and the server secret."
@@ -62,6 +72,13 @@ class Settings(BaseSettings):
     )
     secret_accepted: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Earlier or coming server secrets that are still good, by comma."
+    )
+    port: int = Field(
+        8000,
+        validation_alias=PORT,
+        ge=0,
+        le=65_535,
+        description="Port that `serve` listens on, unless `--port` is given; 0 takes a free one.",
     )
     public_url: str = Field(
         "http://localhost:8000",
@@ -214,6 +231,17 @@ class Settings(BaseSettings):
 
     _public_url_as_written: str = PrivateAttr("")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_line_ends_and_empty_values(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Ignore line ends, as of a mounted file, and treat an empty value as unset, in every source."""
+        stripped = {
+            name: value.rstrip("\r\n") if isinstance(value, str) else value for name, value in values.items()
+        }
+        kept = {name: value for name, value in stripped.items() if value != ""}
+        # ServerSecret strips this one: it also needs the form that earlier versions used.
+        return {**kept, "secret": values["secret"]} if "secret" in kept else kept
+
     @field_validator("secret_accepted", "trusted_proxies", "allowed_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -290,11 +318,18 @@ class Settings(BaseSettings):
     @property
     def effective_database_url(self) -> str:
         """The database address with the embedded default filled in."""
-        return self.database_url or f"sqlite:///{self.data_dir}/sessionapi.db"
+        return self.database_url or f"sqlite:///{quote(os.fsencode(self.data_dir / 'sessionapi.db'))}"
+
+    @property
+    def secret_path(self) -> Path:
+        """The file of the server secret, where the environment holds none."""
+        return self.data_dir / "secret"
 
     @property
     def shown_database_url(self) -> str:
         """The database address without its user, password and options."""
+        if self.embedded:
+            return self.effective_database_url
         parts = urlsplit(self.effective_database_url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
@@ -390,13 +425,18 @@ def _refusal(text: str) -> PydanticCustomError:
 def _explain(error: ErrorDetails) -> str:
     if not error["loc"]:
         return f"{PREFIX}{error['msg']}"
-    name = str(error["loc"][0])
+    name = str(error["loc"][0]).lower()
     limits = range_of(name)
     said = f"must be {limits}" if limits and error["type"] != "refused" else error["msg"]
     if error["type"].endswith("_parsing"):
         said = "must be on or off" if "bool" in error["type"] else f"{said}: a number, spans in seconds"
     shown = "" if "secret" in name or "@" in str(error["input"]) else f"={error['input']!s}"
-    return f"{PREFIX}{name.upper()}{shown}: {said}"
+    return f"{variable(name)}{shown}: {said}"
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return PORT if name == "port" else f"{PREFIX}{name.upper()}"
 
 
 def range_of(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from pydantic.fields import FieldInfo
 
-from sessionapi.settings import PREFIX, Settings, range_of
+from sessionapi.settings import Settings, range_of, variable
 
 
 def table() -> str:
@@ -10,7 +10,7 @@ def table() -> str:
     rows = ["| setting | default | |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         limits = f" ({range_of(name)})" if range_of(name) else ""
-        rows.append(f"| `{PREFIX}{name.upper()}` | {_shown_default(field)} | {field.description}{limits} |")
+        rows.append(f"| `{variable(name)}` | {_shown_default(field)} | {field.description}{limits} |")
     return "\n".join(rows)
 
 

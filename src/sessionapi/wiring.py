@@ -33,7 +33,7 @@ from sessionapi.secret import ServerSecret
 from sessionapi.service_tokens import ServiceTokens
 from sessionapi.sessions import Sessions
 from sessionapi.settings import Settings
-from sessionapi.storage import Store, addresses, migrations
+from sessionapi.storage import Store, migrations
 from sessionapi.storage.addresses import Options
 from sessionapi.throttle import Throttle
 from sessionapi.tokens import Rules
@@ -223,14 +223,14 @@ def _cores() -> int:
 
 
 def _server_secret(settings: Settings) -> ServerSecret:
-    accepted = [value.get_secret_value().encode() for value in settings.secret_accepted]
+    accepted = [os.fsencode(value.get_secret_value()) for value in settings.secret_accepted]
     if settings.secret is not None:
-        return ServerSecret(settings.secret.get_secret_value().encode(), accepted)
+        return ServerSecret(os.fsencode(settings.secret.get_secret_value()), accepted)
     if not settings.embedded:
         raise StartupError(
             "SESSIONAPI_SECRET is required with PostgreSQL: the same at least 32 random bytes on every host"
         )
-    path = settings.data_dir / "secret"
+    path = settings.secret_path
     try:
         return ServerSecret(secret.read_or_make(path, fresh=ids.new_secret(48).hex()), accepted)
     except OSError as problem:
@@ -244,7 +244,6 @@ def _data_folder(settings: Settings) -> Iterator[None]:
         return
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        addresses.sqlite_path(settings.effective_database_url).parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as problem:
         raise StartupError(

@@ -30,8 +30,14 @@ worker has for its imports: on a busy machine all would be killed again and agai
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one and prints it.")
-    ] = 8000,
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port; 0 takes a free one and prints it.",
+            show_default="PORT, or 8000",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
 ) -> None:
     """Start the service. The first start makes all that it needs."""
@@ -40,7 +46,7 @@ def serve(
     for text in doubts(settings):
         log.warning(text)
     _raise_open_files_limit()
-    listener = _listen(host, port)
+    listener = _listen(host, settings.port if port is None else port)
     asyncio.run(wiring.prepare(settings))
     config = _uvicorn_config(workers)
     if workers == 1:
@@ -74,7 +80,7 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     where = settings.data_dir.resolve() if settings.embedded else settings.shown_database_url
     typer.echo(f"Listening on {address}")
     typer.echo(f"API page     {address}/docs")
-    typer.echo(f"Data         {where}")
+    typer.echo(f"Data         {logs.shown(str(where))}")
     sys.stdout.flush()
     clients_use = urlsplit(settings.public_url)
     if clients_use.scheme == "http" and (clients_use.port or 80) != port:

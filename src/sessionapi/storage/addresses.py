@@ -3,12 +3,11 @@
 Beside an address stand the options of how it is used.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
-
-import sqlalchemy as sa
+from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from sessionapi.errors import StartupError
 
@@ -56,6 +55,8 @@ class Options:
 def check(url: str) -> None:
     """Raise StartupError for an address that is malformed or asks for what isn't understood."""
     if is_sqlite(url):
+        if "?" in url:
+            raise _refusal("options, which sqlite:/// doesn't take; in the name of a file ? is written %3F")
         return
     try:
         ports = [urlsplit(each).port for each in hosts(url)]
@@ -74,12 +75,14 @@ def is_sqlite(url: str) -> bool:
 
 
 def sqlite_path(url: str) -> Path:
-    """Return the file of an `sqlite:///` address."""
-    return Path(sa.make_url(url).database or "")
+    """Return the file of an `sqlite:///` address; `%` and two hex digits are one byte (RFC 3986)."""
+    return Path(os.fsdecode(unquote_to_bytes(os.fsencode(url.removeprefix("sqlite:///")))))
 
 
 def shown(url: str) -> str:
     """Return an address without its password and its options."""
+    if is_sqlite(url):
+        return url
     parts = urlsplit(url)
     names, at, where = parts.netloc.rpartition("@")
     user, colon, _ = names.partition(":")

@@ -5,18 +5,19 @@ for its rows and for closing: four times, which is most of the time of a small s
 costs half as much this way).
 """
 
-import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import aiosqlite
 
+from sessionapi.storage.sqlite_file import SqliteFile
+
 Row = tuple[Any, ...]
 
 
-def connect(*arguments: Any, **options: Any) -> "Connection":
+def connect(file: SqliteFile) -> "Connection":
     """Return a connection for SQLAlchemy's `async_creator_fn`; its thread doesn't outlive the process."""
-    connection = Connection(lambda: sqlite3.connect(*arguments, **options), iter_chunk_size=64)
+    connection = Connection(file)
     connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does with those that it makes itself
     return connection
 
@@ -25,15 +26,23 @@ class Connection(aiosqlite.Connection):
     """A connection whose cursors have read everything when a statement returns.
 
     `begins` is the BEGIN of a transaction that has had no statement yet: it goes along with the first. `used`
-    says that there was a statement since the last end, so that there is something to end.
+    says that there was a statement since the last end, so that there is something to end. When the file was
+    replaced, no transaction begins, and none counts as committed: `file` raises Unavailable.
     """
 
     begins: str | None = None
     used = False
 
+    def __init__(self, file: SqliteFile) -> None:
+        super().__init__(file.connect, iter_chunk_size=64)
+        self.file = file
+
     async def commit(self) -> None:
         """Commit, unless nothing was begun."""
-        await self._end(super().commit)
+        if self.used:
+            await self._end(super().commit)
+            self.file.check()
+        self.begins = None
 
     async def rollback(self) -> None:
         """Roll back, unless nothing was begun: SQLAlchemy's pool asks for it after every transaction."""
@@ -91,6 +100,7 @@ class Cursor:
         cursor = self._connection._conn.cursor()  # noqa: SLF001
         try:
             if begins:
+                self._connection.file.check()
                 cursor.execute(begins)
             getattr(cursor, how)(statement, parameters)
             self._rows = cursor.fetchall() if cursor.description else []

@@ -80,7 +80,7 @@ def _upgrade(connection: sa.Connection, lock_seconds: float) -> str:
     from alembic import command, config  # noqa: PLC0415 - 9 MB, of which most starts have no need
 
     told = config.Config()
-    told.set_main_option("script_location", str(folder()))
+    told.set_main_option("script_location", str(folder()).replace("%", "%%"))
     told.attributes["connection"] = connection
     command.upgrade(told, "head")
     return newest()
@@ -139,7 +139,7 @@ async def _run(url: str, work: Callable[[sa.Connection], T]) -> T:
         async with writer.begin() as connection:
             return await connection.run_sync(work)
     except (DBAPIError, sqlite3.Error, OSError) as problem:
-        said = str(getattr(problem, "orig", problem)).splitlines()[0]
+        said = (getattr(problem, "strerror", None) or str(getattr(problem, "orig", problem))).splitlines()[0]
         if getattr(getattr(problem, "orig", None), "sqlstate", None) == _LOCK_NOT_AVAILABLE:
             raise Locked(BUSY) from problem
         raise _unusable(url, said) from problem

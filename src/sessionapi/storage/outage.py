@@ -1,5 +1,6 @@
 """When the database is away: its driver's words turned into `Unavailable`, and who need not wait for it."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,8 @@ _CONTENDED = ("40P01", "40001")
 """Deadlocks and serialization failures: nothing was done, and the same may be attempted again."""
 _CONTENDED_SQLITE = ("SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY")
 """The same on SQLite. A plain SQLITE_BUSY has waited for `busy_timeout`; another attempt would wait again."""
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""A file that another program has written into."""
 
 
 class Watch:
@@ -34,11 +37,12 @@ class Outage:
     def __init__(self) -> None:
         self._away = False
         self._tried = False
+        self._detail: str | None = None
 
     def refuse(self) -> None:
         """Raise Unavailable if the database is away and somebody is there to see whether it is back."""
         if self._away and self._tried:
-            raise Unavailable
+            raise Unavailable(self._detail)
 
     @contextmanager
     def watched(self) -> Iterator[Watch]:
@@ -50,6 +54,7 @@ class Outage:
             yield watch
         except Exception as problem:
             self._away |= _is_away(problem)
+            self._detail = problem.detail if isinstance(problem, Unavailable) else None
             if not _is_of_the_database(problem):
                 raise
             raise _refusal(problem, watch) from problem
@@ -71,6 +76,7 @@ def _is_of_the_database(problem: Exception) -> bool:
     if not isinstance(problem, DBAPIError):
         return isinstance(problem, OSError | PoolTimeout)
     named = type(problem).__name__ in ("OperationalError", "InterfaceError")
+    named |= getattr(problem.orig, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
     return problem.connection_invalidated or named or _state(problem).startswith(_OF_THE_DATABASE)
 
 

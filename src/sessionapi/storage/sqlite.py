@@ -6,18 +6,17 @@ commit an fdatasync of the log: what was acknowledged is on the disk.
 """
 
 from contextlib import closing
-from sqlite3 import Connection, connect
+from sqlite3 import Connection
 from typing import Any
 
 import sqlalchemy as sa
 from pydantic_core import from_json
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from sessionapi.storage import addresses, cursors
+from sessionapi.storage import addresses, cursors, sqlite_file
+from sessionapi.storage.sqlite_file import BUSY_TIMEOUT, SqliteFile
 
 READERS = 4
-BUSY_TIMEOUT = 10_000
-"""Milliseconds that a write waits for another process's write."""
 CACHE_KIB = 500
 """Pages that a connection keeps: SQLite's 2,000 for each of five would be resident without being faster."""
 POOL_TIMEOUT = 10
@@ -26,29 +25,39 @@ POOL_TIMEOUT = 10
 
 def create(url: str) -> tuple[AsyncEngine, AsyncEngine]:
     """Return (engine for writes, engine for reads) of an `sqlite:///` address."""
-    return _engine(url, "BEGIN IMMEDIATE", 1), _engine(url, "BEGIN", READERS)
+    file = SqliteFile(addresses.sqlite_path(url))
+    writer, reader = _engine(file, "BEGIN IMMEDIATE", 1), _engine(file, "BEGIN", READERS)
+    sa.event.listen(reader.sync_engine, "engine_disposed", lambda _engine: file.close())
+    return writer, reader
 
 
 def try_opening(url: str) -> None:
-    """Open the file once as every connection will, and raise sqlite3.Error if that can't be.
+    """Open the file once as every connection will, and raise sqlite3.Error or OSError if that can't be.
+
+    A file that is missing is created, so that only its owner may read it.
 
     Without a thread: aiosqlite leaves one behind a failed opening, which prints a trace if the event loop
     has ended by then.
     """
-    with closing(connect(addresses.sqlite_path(url))) as connection:
+    path = addresses.sqlite_path(url)
+    sqlite_file.make_private(path)
+    with closing(sqlite_file.connect(path)) as connection:
         set_pragmas(connection, None)
 
 
-def _engine(url: str, begin: str, size: int) -> AsyncEngine:
+def _engine(file: SqliteFile, begin: str, size: int) -> AsyncEngine:
+    def connect(*_arguments: Any, **_options: Any) -> cursors.Connection:
+        return cursors.connect(file)
+
     engine = create_async_engine(
-        url.replace("sqlite:", "sqlite+aiosqlite:", 1),
+        "sqlite+aiosqlite:///opened by the creator below",
         poolclass=sa.AsyncAdaptedQueuePool,
         pool_size=size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         hide_parameters=True,  # a trace in the log would show them: hashes, names, digests
         json_deserializer=from_json,  # a tenth of the time of the standard library's
-        connect_args={"async_creator_fn": cursors.connect},
+        connect_args={"async_creator_fn": connect},
     )
     sa.event.listen(engine.sync_engine, "connect", set_pragmas)
     sa.event.listen(engine.sync_engine, "begin", lambda connection: _begin(connection, begin))
