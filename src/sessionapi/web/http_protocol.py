@@ -1,6 +1,8 @@
 """HTTP/1.1 as this service reads it from a connection: one request is one message."""
 
+import asyncio
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 import structlog
@@ -23,6 +25,8 @@ MAX_OVERHEAD = 64 * 1024
 """Bytes of a chunked body that are not data: chunk sizes, extensions and trailers."""
 FREE_OVERHEAD = 16
 """Bytes of a chunk that are not counted as overhead."""
+MAX_PIECE = 16 * 1024
+"""Bytes that are parsed between two checks: 256 KiB of headers took 30 ms before they were refused."""
 MAX_QUEUED = 8
 """Requests of a connection that wait for the response to an earlier one. Browsers and proxies send none."""
 MAX_DROPPED = 2 * 1024 * 1024
@@ -91,17 +95,25 @@ class HttpProtocol(HttpToolsProtocol):
         if self._ended:
             self._drop(data)
             return
+        if len(data) > MAX_PIECE:
+            for start in range(0, len(data), MAX_PIECE):
+                self.data_received(data[start : start + MAX_PIECE])
+            return
         self._packet = len(data)
         self._overhead += self._packet
         try:
-            self._parse(data)
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as problem:
             self._refuse(_reason(problem))
-            return
-        if self._overhead > MAX_OVERHEAD or len(self.headers) > MAX_FIELDS:
-            self._refuse(
-                MalformedRequest("The request has too many header fields, or its body too many chunks.")
-            )
+        if self.waiting is not None:
+            self._check_wait()
+
+    def _check_wait(self) -> None:
+        """Begin the deadline of what the client has begun, unless it has begun too much."""
+        if not self._ended and (self._overhead > MAX_OVERHEAD or len(self.headers) > MAX_FIELDS):
+            self._refuse(MalformedRequest("The request has too many headers, or its body too many chunks."))
         elif self._wait != self._timed_wait:
             self._timed_wait = self._wait
             self.since = self.loop.time()
@@ -114,17 +126,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._overhead > MAX_DROPPED:
             self.transport.abort()
 
-    def _parse(self, data: bytes) -> None:
-        while data and not self._ended:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]
-                self._ignore_upgrade()
-            else:
-                return
-
-    def _ignore_upgrade(self) -> None:
+    def _ignore_upgrade(self, rest: bytes) -> None:
         """Go on behind the head, where the parser expects another protocol, and has skipped the body.
 
         A new parser gets the framing of the message as a head of its own: the length as a number, or that
@@ -136,6 +138,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._restating = True
             persistence = b"" if self.cycle and self.cycle.keep_alive else b"connection: close\r\n"
             self.parser.feed_data(b"POST / HTTP/1.1\r\n" + self._framing + persistence + b"\r\n")
+        if rest:
+            self.data_received(rest)
 
     def on_message_begin(self) -> None:
         """Begin a head."""
@@ -149,12 +153,43 @@ class HttpProtocol(HttpToolsProtocol):
         if self._restating:
             self._restating = False
         else:
-            self._check_head()
-            super().on_headers_complete()
+            version = self.parser.get_http_version()
+            self._check_head(version)
+            self._start_request(version)
         self.headers = []  # fields after the head go nowhere
         self._overhead = 0
         self.waiting = Waiting.FOR_BODY
         self._wait += 1
+
+    def _start_request(self, version: str) -> None:
+        """Give the request to the app, or let it wait for the one before, as uvicorn does."""
+        parser, scope = self.parser, self.scope
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        before = self.cycle
+        self.cycle = cycle = RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue and version == "1.1",
+            keep_alive=version == "1.1" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body; what was sent around it counts if it is more than a usual chunk has."""
@@ -163,14 +198,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the message; a field after the head that ends the connection for the parser ends it for all."""
-        if self._framing and self.parser.should_upgrade():
+        cycle = self.cycle
+        if cycle is None or (self._framing and self.parser.should_upgrade()):
             return  # the body is still to come
-        super().on_message_complete()
+        cycle.more_body = False
+        cycle.message_event.set()
         self._overhead = 0
         self._wait += 1
-        cycle = self.cycle
-        if cycle is None:  # no head came before
-            return
         if self._framing is CHUNKED and not self.parser.should_keep_alive():
             cycle.keep_alive = False
         self._ended = not cycle.keep_alive
@@ -213,57 +247,49 @@ class HttpProtocol(HttpToolsProtocol):
         self._ended = True
         self.transport.abort()
 
-    def _check_head(self) -> None:
-        version = self.parser.get_http_version()
-        hosts = [value for name, value in self.headers if name == b"host"]
-        if version not in ("1.1", "1.0"):
-            raise MalformedRequest("Use HTTP/1.1.")
-        if len(hosts) > 1 or (not hosts and version == "1.1"):
-            raise MalformedRequest("Send one Host header.")
+    def _check_head(self, version: str) -> None:
+        fields = dict(self.headers)
+        if version not in ("1.1", "1.0") or (version == "1.1" and b"host" not in fields):
+            raise MalformedRequest("Use HTTP/1.1, with one Host header.")
         if len(self.pipeline) >= MAX_QUEUED:
-            raise MalformedRequest(
-                f"At most {MAX_QUEUED} requests may wait for earlier ones on a connection."
-            )
-        self._check_size()
-        self._check_target(hosts)
-        self._framing = self._framing_field(version)
+            raise MalformedRequest(f"At most {MAX_QUEUED} requests may wait on a connection.")
+        count = len(self.headers)
+        if len(fields) != count or count > MAX_FIELDS or self._overhead + self._uncounted > MAX_HEAD:
+            self._check_fields()
+        if not self.url.startswith(b"/") or b"#" in self.url:
+            self._check_target(fields.get(b"host", b""))
+        self._framing = b""
+        if b"transfer-encoding" in fields:
+            if fields[b"transfer-encoding"].strip().lower() != b"chunked" or version == "1.0":
+                raise MalformedRequest("The only transfer coding is chunked, once, in HTTP/1.1.")
+            self._framing = CHUNKED
+        elif b"content-length" in fields and (length := int(fields[b"content-length"])):
+            self._framing = b"content-length: %d\r\n" % length  # the parser takes one number only
 
-    def _check_size(self) -> None:
-        """Measure the head exactly if it may be too long."""
-        size = self._overhead + self._uncounted
-        if size > MAX_HEAD:
-            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > MAX_HEAD or len(self.headers) > MAX_FIELDS:
+    def _check_fields(self) -> None:
+        """Look closer at fields that are repeated, or perhaps too long: more than the head may have come."""
+        names = [name for name, _ in self.headers]
+        if names.count(b"host") > 1:
+            raise MalformedRequest("Use HTTP/1.1, with one Host header.")
+        if names.count(b"transfer-encoding") > 1:
+            raise MalformedRequest("The only transfer coding is chunked, once, in HTTP/1.1.")
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEAD or len(names) > MAX_FIELDS:
             raise MalformedRequest(
                 f"A request line with its headers may have {MAX_HEAD} bytes and {MAX_FIELDS} headers."
             )
 
-    def _check_target(self, hosts: list[bytes]) -> None:
-        if b"#" in self.url or (self.parser.should_upgrade() and self.parser.get_method() == b"CONNECT"):
+    def _check_target(self, host: bytes) -> None:
+        scheme, _, rest = self.url.lower().partition(b"://")
+        authority, slash, _ = rest.partition(b"/")
+        known = scheme in (b"http", b"https") and authority == host.lower() and slash
+        if not known or b"#" in self.url:
             raise MalformedRequest("The request target is not a path of this service.")
-        if not self.url.startswith(b"/"):
-            scheme, _, rest = self.url.lower().partition(b"://")
-            if scheme not in (b"http", b"https") or rest.partition(b"/")[0] not in map(bytes.lower, hosts):
-                raise MalformedRequest("The request target is not a path of this service.")
-
-    def _framing_field(self, version: str) -> bytes:
-        """Return the one field that says where the body ends. The parser refuses lengths that are not one."""
-        codings = []
-        length = 0
-        for name, value in self.headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding":
-                codings.append(value.strip().lower())
-        if codings:
-            if codings != [b"chunked"] or version == "1.0":
-                raise MalformedRequest("The only transfer coding is chunked, once, in HTTP/1.1.")
-            return CHUNKED
-        return b"content-length: %d\r\n" % length if length else b""
 
     def _refuse(self, error: SessionApiError) -> None:
         """Read no further; answer when all earlier requests are answered."""
         self._ended = True
+        self.headers = []
         log.info("request refused", code=error.code, reason=error.detail, client=self.address or "proxy")
         cycle = self.cycle
         under_way = cycle is not None and not cycle.response_complete

@@ -1,0 +1,121 @@
+"""Floods of connections, with the server on one core: memory stays bounded, and honest users are served.
+
+Under SESSIONAPI_PROVE at full size; `-s` prints memory and latency of each flood. The flood runs in a process
+of its own, and opens a new connection for each that the server closes.
+"""
+
+import os
+import re
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Server, bearer, eventually, serving
+from tests.flood import FLOODS, GET, LOGIN, MANY, READY
+from tests.raw import Connection, request
+
+PROVE = "SESSIONAPI_PROVE" in os.environ
+SECONDS = 20 if PROVE else 2
+FILES = 1024 if PROVE else 256
+"""The soft limit of open files with which most systems start a process; less for the short form."""
+MOST_GROWTH = 150
+"""MB that the server may grow by; the flood of queued requests took 3.2 GB before they were bounded."""
+CORE = str(min(os.sched_getaffinity(0)))
+ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.server, pytest.mark.prove, pytest.mark.timeout(900)]
+
+
+@contextmanager
+def flooded(kind: str, server: Server) -> Iterator[None]:
+    host, port = server.url.removeprefix("http://").split(":")
+    command = [sys.executable, "-m", "tests.flood", kind, host, port]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == f"{READY}\n"
+            yield
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+def megabytes(server: Server, name: str) -> float:
+    """Return the memory of a server: `VmRSS` now, `VmHWM` at most so far."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.findall(rf"{name}:\s+(\d+)", status)[0]) / 1024
+
+
+def descriptors(server: Server) -> int:
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+def work(server: Server, seconds: float) -> tuple[list[float], list[float]]:
+    """Log in, and read /protected on the same connection, again and again; return how long each took."""
+    logins, reads = [], []
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds or len(logins) < 3:
+        with Connection(server.url) as connection:
+            start = time.perf_counter()
+            answer = connection.send(request("POST", "/login", LOGIN)).read()
+            assert answer.status == 200, answer
+            logins.append(time.perf_counter() - start)
+            (name, value) = next(iter(bearer(answer.json()).items()))
+            for _ in range(5):
+                start = time.perf_counter()
+                assert (
+                    connection.send(request("GET", "/protected", b"", f"{name}: {value}")).read().status
+                    == 200
+                )
+                reads.append(time.perf_counter() - start)
+    return logins, reads
+
+
+def shown(seconds: list[float]) -> str:
+    p99 = sorted(seconds)[int(len(seconds) * 0.99)]
+    return f"{statistics.median(seconds) * 1000:7.1f} {p99 * 1000:8.1f} {max(seconds) * 1000:8.1f}"
+
+
+@contextmanager
+def on_one_core(folder: Path, **settings: object) -> Iterator[Server]:
+    """Run a server on one core; it may open as many files as on most systems, unless it asks for more."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    program = f"import os, resource as r, sys; r.setrlimit(r.RLIMIT_NOFILE, ({FILES}, {hard}))"
+    prefix = ("taskset", "-c", CORE, sys.executable, "-c", f"{program}; os.execv(sys.argv[1], sys.argv[1:])")
+    with serving(folder / "var", prefix=prefix, log_level="warning", **settings) as server:
+        server.sign_up()
+        yield server
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_flood_takes_bounded_memory_and_honest_users_are_served(tmp_path: Path, kind: str):
+    """Falls without MAX_QUEUED, `time_out`, `_raise_open_files_limit` or MAX_OVERHEAD, each by its flood."""
+    with on_one_core(tmp_path, sessions_per_user=10) as server:
+        quiet = work(server, SECONDS / 4)
+        before = megabytes(server, "VmRSS")
+        with flooded(kind, server):
+            logins, reads = work(server, SECONDS)
+        growth = megabytes(server, "VmHWM") - before
+        print(  # noqa: T201
+            f"\n{kind:24} memory {before:.0f} MB + {growth:.0f} MB; ms (median, p99, longest):"
+            f"\n  quiet     login {shown(quiet[0])}   /protected {shown(quiet[1])}"
+            f"\n  meanwhile login {shown(logins)}   /protected {shown(reads)}"
+        )
+        assert growth < MOST_GROWTH
+
+
+def test_connections_that_send_nothing_more_are_closed_and_leave_no_memory(tmp_path: Path):
+    """Falls without `time_out`: half a head, half a body and silence were waited for without end."""
+    with on_one_core(tmp_path, head_timeout=1, body_timeout=1) as server, ExitStack() as open_ones:
+        before = descriptors(server)
+        for number in range(MANY):
+            connection = open_ones.enter_context(Connection(server.url))
+            connection.send((b"", b"G", GET[:30], request("POST", "/login", LOGIN)[:-5])[number % 4])
+        assert server.log_in()["user"]["username"] == "ada"
+        eventually(lambda: descriptors(server) <= before + 2, 60)
