@@ -343,6 +343,7 @@ def test_a_file_that_is_replaced_under_the_server_is_noticed_and_nothing_more_is
 def test_a_quiet_server_notices_by_itself_within_a_poll(tmp_path: Path):
     data = tmp_path / "var"
     with serving(data, revocation_poll=0.05) as server:
+        server.sign_up("ada")  # the process has started
         move_away(data / "sessionapi.db")
         eventually(lambda: "sessionapi.db was removed while the server was running" in server.log.read_text())
 
@@ -378,6 +379,7 @@ def test_a_file_that_another_program_has_overwritten_is_a_503_and_no_defect(tmp_
     with serving(data):
         pass
     with serving(data) as server:
+        server.sign_up("eve")  # the process has started
         (data / "sessionapi.db").write_bytes(b"not a database, only words, many of them. " * 1000)
         answer = server.post("/signup", username="ada", password=PASSWORD)
         assert refusal(answer)[:2] == (503, "unavailable")

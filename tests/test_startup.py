@@ -77,7 +77,9 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def prepared(used: Path, tmp_path: Path) -> Path:
     """A used data folder of the test's own."""
-    return Path(shutil.copytree(used, tmp_path / "var"))
+    copy = Path(shutil.copytree(used, tmp_path / "var"))
+    (copy / "secret").chmod(0o600)
+    return copy
 
 
 def test_the_first_start_makes_folder_secret_schema_and_key_and_says_three_lines(tmp_path: Path):

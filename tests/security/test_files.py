@@ -81,6 +81,8 @@ def test_files_are_never_created_with_more(tmp_path: Path):
     strace = ("strace", "-f", "-qq", "-e", "trace=open,openat,creat", "-o", str(trace))
     with serving(tmp_path / "var", prefix=strace) as server:
         server.sign_up()
+        os.killpg(server.process.pid, signal.SIGTERM)  # strace ignores it, and ends with the server
+        server.process.wait(60)
     created = [
         line for line in trace.read_text().splitlines() if "O_CREAT" in line and f'"{tmp_path}/var' in line
     ]

@@ -43,6 +43,7 @@ def try_opening(url: str) -> None:
     sqlite_file.make_private(path)
     with closing(sqlite_file.connect(path)) as connection:
         set_pragmas(connection, None)
+        connection.execute("SELECT count(*) FROM sqlite_master")  # which opens the log and its index
 
 
 def _engine(file: SqliteFile, begin: str, size: int) -> AsyncEngine:
