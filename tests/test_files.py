@@ -373,19 +373,6 @@ def test_what_was_acknowledged_before_the_log_was_removed_is_in_the_file_when_th
         server.log_in("ada")
 
 
-def test_a_file_that_another_program_has_overwritten_is_a_503_and_no_defect(tmp_path: Path):
-    """Falls if SQLite's `malformed` is taken for a defect of ours: a 500 with a trace in the log."""
-    data = tmp_path / "var"
-    with serving(data):
-        pass
-    with serving(data) as server:
-        server.sign_up("eve")  # the process has started
-        (data / "sessionapi.db").write_bytes(b"not a database, only words, many of them. " * 1000)
-        answer = server.post("/signup", username="ada", password=PASSWORD)
-        assert refusal(answer)[:2] == (503, "unavailable")
-        assert "Traceback" not in server.log.read_text()
-
-
 def test_other_processes_and_an_empty_pool_are_not_taken_for_a_replacement(tmp_path: Path):
     """Commands come and go, a backup is made, the log is emptied: the server stays ready."""
     data = tmp_path / "var"

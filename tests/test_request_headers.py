@@ -58,17 +58,27 @@ async def test_two_authorization_headers_are_malformed_on_every_route(service: R
     assert refusal(answer) == (401, "malformed_authorization", None)
 
 
-@pytest.mark.parametrize("value", ["a b", "a/b", "user@localhost", "a,b", "[::1", "a:b", "a\xa0", "a:80:80"])
+@pytest.mark.parametrize(
+    "value", ["", "a b", "a/b", "user@localhost", "a,b", "[::1", "a:b", "a\xa0", "a:80:80"]
+)
 async def test_a_host_that_is_not_a_host_is_refused(service: Running, value: str):
     answer = await service.client.get("/healthz", headers={"Host": value.encode("latin-1")})
     assert refusal(answer) == MALFORMED
 
 
 @pytest.mark.parametrize(
-    "value", ["localhost", "session_api:8000", "[::1]:8000", "[::1]", "xn--bcher-kva.example.", ""]
+    "value", ["localhost", "session_api:8000", "[::1]:8000", "[::1]", "xn--bcher-kva.example."]
 )
 async def test_a_host_that_is_one_is_taken(service: Running, value: str):
     assert (await service.client.get("/healthz", headers={"Host": value})).status_code == 200
+
+
+async def test_a_body_has_chunks_or_a_length(service: Running):
+    for headers in ({"Transfer-Encoding": "gzip, chunked"}, {"Transfer-Encoding": "identity"}):
+        answer = await service.client.post("/login", content=b"{}", headers=headers)
+        assert refusal(answer) == MALFORMED
+    both = {"Transfer-Encoding": "chunked", "Content-Length": "2", "Content-Type": "application/json"}
+    assert refusal(await service.client.post("/login", content=b"{}", headers=both)) == MALFORMED
 
 
 async def test_http_1_1_needs_a_host_and_http_1_0_does_not(service: Running):

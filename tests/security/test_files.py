@@ -1,6 +1,8 @@
 """Who may read what is kept: files are private from their first byte, whatever the umask."""
 
+import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys

@@ -3,7 +3,9 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import structlog
@@ -12,9 +14,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
-from sessionapi import __version__, logs, settings, wiring
+from sessionapi import __version__, logs, wiring
 from sessionapi.background import repeat
+from sessionapi.doubts import doubts
 from sessionapi.errors import SessionApiError
+from sessionapi.settings import Settings, load
 from sessionapi.web import cookies, cors, openapi, problems, proxies, stopping
 from sessionapi.web.connection_limits import STATE, Connections
 from sessionapi.web.express import Express, Stop
@@ -93,9 +97,20 @@ def create(parts: wiring.App, lifespan: Lifespan[FastAPI] | None = None) -> Fast
     return app
 
 
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the app of a process that some ASGI server runs (`sessionapi.create_app`)."""
+    settings = settings or load()
+    logs.configure(log_format=settings.log_format, level=settings.log_level)
+    for text in doubts(settings):
+        log.warning(text)
+    with ThreadPoolExecutor(1) as thread:  # the caller may run in an event loop, and this is another one
+        thread.submit(asyncio.run, wiring.prepare(settings)).result()
+    return create(wiring.build(settings))
+
+
 def from_environment() -> FastAPI:
-    """Return the app of a server process, with the settings of its environment."""
-    loaded = settings.load()
+    """Return the app of a process of `sessionapi serve`, which has prepared everything."""
+    loaded = load()
     logs.configure(log_format=loaded.log_format, level=loaded.log_level)
     return create(wiring.build(loaded), _in_a_process)
 
@@ -153,6 +168,7 @@ def _spare_the_collector() -> None:
 def _finish_openapi(app: FastAPI) -> None:
     plain = app.openapi
 
+    @cache
     def finished() -> dict[str, Any]:
         return openapi.finish(plain(), cookies.name(app.state.sessionapi.settings))
 
