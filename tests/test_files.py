@@ -188,6 +188,7 @@ def test_a_database_address_may_name_any_file(tmp_path: Path, name: str):
     with serving(data) as server:
         server.sign_up()
     copy = tmp_path / name / "copy.db"
+    copy.parent.mkdir()
     url = f"sqlite:///{tmp_path}/{httpx.URL(path=f'/{name}').raw_path.decode().lstrip('/')}/copy.db"
     run(data, "copy-database", "--to", url, cwd=tmp_path)
     assert copy.exists()

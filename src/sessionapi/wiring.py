@@ -33,7 +33,7 @@ from sessionapi.secret import ServerSecret
 from sessionapi.service_tokens import ServiceTokens
 from sessionapi.sessions import Sessions
 from sessionapi.settings import Settings
-from sessionapi.storage import Store, migrations
+from sessionapi.storage import Store, addresses, migrations
 from sessionapi.storage.addresses import Options
 from sessionapi.throttle import Throttle
 from sessionapi.tokens import Rules
@@ -244,6 +244,8 @@ def _data_folder(settings: Settings) -> Iterator[None]:
         return
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = addresses.sqlite_path(settings.effective_database_url).parent
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as problem:
         raise StartupError(

@@ -37,7 +37,6 @@ def make_private(path: Path) -> None:
     closing it would release the locks that SQLite holds on it in this process.
     """
     path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, PRIVATE))
     for each in (path, *(Path(f"{path}{suffix}") for suffix in COMPANIONS)):
