@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -189,7 +190,7 @@ def test_a_database_address_may_name_any_file(tmp_path: Path, name: str):
         server.sign_up()
     copy = tmp_path / name / "copy.db"
     copy.parent.mkdir()
-    url = f"sqlite:///{tmp_path}/{httpx.URL(path=f'/{name}').raw_path.decode().lstrip('/')}/copy.db"
+    url = f"sqlite:///{quote(str(copy))}"
     run(data, "copy-database", "--to", url, cwd=tmp_path)
     assert copy.exists()
     assert "ada" in run(data, "users", "list", cwd=tmp_path, database_url=url)
@@ -210,6 +211,7 @@ def test_the_migrations_are_found_in_a_folder_of_any_name(tmp_path: Path):
     installed = tmp_path / "50%(here)s" / "site"
     shutil.copytree(root / "src" / "sessionapi", installed / "sessionapi")
     shutil.copytree(root / "alembic", installed / "sessionapi" / "migrations")
+    (tmp_path / "var").mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "sessionapi", "migrate"],
         env={**environment(tmp_path / "var"), "PYTHONPATH": str(installed)},

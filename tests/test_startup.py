@@ -77,10 +77,7 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def prepared(used: Path, tmp_path: Path) -> Path:
     """A used data folder of the test's own."""
-    copy = Path(shutil.copytree(used, tmp_path / "var"))
-    if (copy / "secret").exists():
-        (copy / "secret").chmod(0o600)
-    return copy
+    return Path(shutil.copytree(used, tmp_path / "var"))
 
 
 def test_the_first_start_makes_folder_secret_schema_and_key_and_says_three_lines(tmp_path: Path):
@@ -165,7 +162,7 @@ def test_a_weak_secret_is_refused_and_not_told(tmp_path: Path, secrets: dict[str
 
 def test_a_secret_file_that_has_been_emptied_is_refused_and_not_replaced(prepared: Path):
     """A new secret would end all sessions. Fails without `_refuse_weak` in `ServerSecret.__init__`."""
-    (prepared / "secret").write_text("")
+    (prepared / "secret").touch(mode=0o600)
     assert "SESSIONAPI_SECRET has 0 bytes" in refusal(prepared)
     assert (prepared / "secret").read_text() == ""
 
