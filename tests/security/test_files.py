@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import environment, serving
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.measured]
 
 NEEDS_STRACE = pytest.mark.skipif(shutil.which("strace") is None, reason="strace isn't installed")
 UMASK = ("sh", "-c", 'umask 022; exec "$0" "$@"')

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import PASSWORD, Server, bearer, serving
 from tests.raw import Connection, Response, chunked, exchange, request
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.measured]
 LOGIN = json.dumps({"username": "ada", "password": PASSWORD}).encode()
 LAST = request("GET", "/healthz", b"", "Connection: close")
 """Ends the connection, so that every response before it has been sent too."""

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import PASSWORD, Server, eventually, serving
 from tests.raw import Connection, chunked, request
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.measured]
 QUICK = {"head_timeout": 1, "body_timeout": 1, "keep_alive_timeout": 1}
 LOGIN = json.dumps({"username": "ada", "password": PASSWORD}).encode()
 OK = request("GET", "/protected")
