@@ -114,6 +114,14 @@ KEYCLOAK = (
     '"credentialData": {"hashIterations": %s, "algorithm": "%s"}}'
 )
 MALFORMED = [
+    "$P$",
+    "$H$",
+    json.dumps(
+        {
+            "secretData": '{"salt": "c2FsdA==", "value": "dmFsdWU="}',
+            "credentialData": '{"algorithm": [], "hashIterations": 5}',
+        }
+    ),
     "scrypt:32768:8:1$saltsalt$",
     "scrypt:32768:8:1$saltsalt$abab",
     "scrypt:32768:8:1$saltsalt$" + "xy" * 64,

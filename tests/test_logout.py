@@ -1,10 +1,12 @@
 """Logging out by refresh token, cookie or access token, whatever state they are in."""
 
+import asyncio
 from collections.abc import Callable
 
 import httpx
 import pytest
 
+from sessionapi import ids
 from sessionapi.settings import Settings
 from tests.conftest import PASSWORD, FakeClock, Running, bearer, refusal, running
 
@@ -174,3 +176,19 @@ async def test_an_access_token_under_a_key_that_is_new_logs_out(
         tokens = await other.sign_up()
         assert (await log_out(service, access=tokens["access_token"])).status_code == 204
         assert reasons(service) == ["logout"]
+
+
+async def test_a_logout_of_an_ended_session_waits_for_no_writer(service: Running):
+    """Falls without the read in `Sessions.log_out`: dead tokens took the writer from others' logins."""
+    tokens = await service.sign_up()
+    body = {"refresh_token": tokens["refresh_token"]}
+    assert (await service.client.post("/logout", json=body)).status_code == 204
+    user_id = ids.parse("user", tokens["user"]["id"])
+    async with service.parts.store.begin() as tx:
+        await tx.lock_users({user_id})
+        by_refresh_token = asyncio.create_task(service.client.post("/logout", json=body))
+        by_access_token = asyncio.create_task(service.client.post("/logout", headers=bearer(tokens)))
+        done, waiting = await asyncio.wait([by_refresh_token, by_access_token], timeout=5)
+    answers = await asyncio.gather(by_refresh_token, by_access_token)
+    assert [answer.status_code for answer in answers] == [204, 204]
+    assert len(done) == 2 and not waiting

@@ -303,6 +303,8 @@ def head(*more: str) -> bytes:
     return "\r\n".join(["HTTP/1.1 200 OK", "Content-Type: application/json", *more, "", ""]).encode()
 
 
+MUCH = 64 * 2**20
+"""Bytes of a response of which only the first few are gzip."""
 BOMB = gzip.compress(b" " * 200 * 2**20, compresslevel=9)
 PLAIN = json.dumps({"keys": [], "filler": "x" * 2**20}).encode()
 
@@ -332,6 +334,11 @@ HOSTILE = {
     "large": (at_once, head(f"Content-Length: {len(PLAIN)}") + PLAIN, "larger than"),
     "bomb": (at_once, head("Content-Encoding: gzip", f"Content-Length: {len(BOMB)}") + BOMB, "larger than"),
     "zstd": (at_once, head("Content-Encoding: zstd", "Content-Length: 1") + b"x", "not asked for"),
+    "more behind gzip": (
+        at_once,
+        head("Content-Encoding: gzip", f"Content-Length: {MUCH}") + gzip.compress(b"{}").ljust(MUCH, b"x"),
+        "goes on after the end",
+    ),
     "no gzip": (at_once, head("Content-Encoding: gzip", "Content-Length: 2") + b"{}", "not gzip"),
     "cut gzip": (
         at_once,

@@ -257,3 +257,16 @@ async def test_repeats_elsewhere_fill_the_audit_log_no_faster_than_a_users_write
             for tokens in sessions * 5
         ]
     assert Counter(answer.status_code for answer in answers) == {200: 5, 429: 15}
+
+
+async def test_what_other_sessions_write_keeps_no_session_from_ending_them(make_settings, clock):
+    """Falls if a DELETE counts for the user: a thief's sessions would use up what the owner needs."""
+    async with running(make_settings(throttle=True, writes_per_session=1), clock) as service:
+        owner = await service.sign_up()
+        for _ in range(6):
+            thief = await service.log_in()
+            last = await service.send("PATCH", "/me", thief, {"preferences": {"by": thief["session_id"]}})
+        assert refused(last, "write_user", 5, 60)
+        answer = await service.send("DELETE", "/sessions?keep_current=true", owner)
+        assert (answer.status_code, answer.json()) == (200, {"revoked": 6})
+        assert refused(await service.send("DELETE", "/sessions", owner), "write", 1, 60)

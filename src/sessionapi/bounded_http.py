@@ -150,6 +150,8 @@ class _Body:
                 piece = self._gzip.decompress(piece, self._largest + 1 - len(self._content))
             except zlib.error:
                 raise OutOfBounds("its answer is not gzip, as it says") from None
+            if self._gzip.unused_data:  # zlib keeps all of it, without a bound
+                raise OutOfBounds("its answer goes on after the end of its gzip data")
         self._content += piece
         if len(self._content) > self._largest:
             raise OutOfBounds(f"its answer is larger than {self._largest} bytes")

@@ -100,7 +100,7 @@ def _from_keycloak(text: str) -> str | None:
         credential = json.loads(text)
         secret, data = _object(credential["secretData"]), _object(credential["credentialData"])
         salt, value = _unpadded(secret["salt"]), _unpadded(secret["value"])
-        algorithm, iterations = data["algorithm"], int(data["hashIterations"])
+        algorithm, iterations = str(data["algorithm"]), int(data["hashIterations"])
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError):
         raise _malformed(form, "it needs secretData and credentialData, as in a realm export") from None
     if algorithm == "argon2":
@@ -377,7 +377,7 @@ def _rounds(form: str, handler: Any, text: str, most: int) -> None:
     """Refuse a hash that passlib cannot read whole, or that has too many rounds."""
     try:
         found = handler.from_string(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError):
         raise _malformed(form) from None
     if found.checksum is None:
         raise _malformed(form)

@@ -92,18 +92,28 @@ class Sessions:
         keys = {owner(claims)} if claims else set()
         if not tokens and not keys:
             return False
+        async with self._store.read() as tx:  # without the writer: an ended session stays ended
+            good = await self._good_keys(tx, keys, tokens)
+            found = [await tx.session(*key) for key in sorted(good)]
+        now = self._clock()
+        if not any(session and policy.ended(session, now) is None for session in found):
+            return bool(good)
 
         async def work(tx: Tx) -> bool:
             await tx.lock_users({user_id for user_id, _ in keys} | {token.user_id for token in tokens})
             now = self._clock()
-            good = keys | {
-                (token.user_id, token.session_id) for token in tokens if await tx.holds_secret(token)
-            }
+            good = await self._good_keys(tx, keys, tokens)
             for user_id, session_id in sorted(good):
                 await self.end(tx, user_id, [session_id], "logout", now, client)
             return bool(good)
 
         return await self._store.run(work)
+
+    async def _good_keys(
+        self, tx: Tx, keys: set[tuple[UUID, UUID]], tokens: Sequence[refresh_token.RefreshToken]
+    ) -> set[tuple[UUID, UUID]]:
+        """Return the keys, and those of the refresh tokens whose secret is that of their session."""
+        return keys | {(token.user_id, token.session_id) for token in tokens if await tx.holds_secret(token)}
 
     async def devices(
         self, user_id: UUID, limit: int, before: UUID | None

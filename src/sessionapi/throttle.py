@@ -70,10 +70,15 @@ class Throttle:
         """Count the hash of a password reset of a user, in memory, or raise RateLimited."""
         self._memory.count("attempt", f"reset {user_id.hex}")
 
-    def count_write(self, user_id: str, session_id: str) -> None:
-        """Count a request of a session that may change something, in memory, or raise RateLimited."""
+    def count_write(self, user_id: str, session_id: str, *, deletes: bool = False) -> None:
+        """Count a request of a session that may change something, in memory, or raise RateLimited.
+
+        A DELETE counts only for its session: a thief's sessions must not use up what the owner needs to end
+        them.
+        """
         self._memory.count("write", session_id)
-        self._memory.count("write_user", user_id)
+        if not deletes:
+            self._memory.count("write_user", user_id)
 
     async def reserve_login(
         self, tx: Tx, user_id: UUID | None, typed: str, device_token: str | None, client: Client

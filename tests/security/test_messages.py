@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -103,6 +104,8 @@ POST = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/js
 CHUNKS = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 SIZE = b"Content-Length: %d\r\n" % len(LOGIN)
 REFUSED = {
+    "CONNECT with a path": b"CONNECT /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc",
+    "a query in the authority": b"GET http://a?b/c HTTP/1.1\r\nHost: a?b\r\n\r\n",
     "no Host": b"GET /healthz HTTP/1.1\r\n\r\n",
     "two Hosts": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
     "two Hosts in HTTP/1.0": b"GET /healthz HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
@@ -188,6 +191,22 @@ def test_asvs_4_2_1_what_can_be_read_in_two_ways_is_refused(server: Server, sent
         assert (problem["status"], problem["code"]) == (400, "malformed_request")
         assert refused.headers["x-request-id"] == problem["request_id"]
         assert problem["type"].endswith("/errors/malformed_request")
+
+
+def test_asvs_4_2_1_no_bytes_of_a_client_are_logged_as_an_error_of_the_service(tmp_path: Path):
+    """An error behind an ignored upgrade, and a length with many zeros, are not defects of ours."""
+    head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+    bad_chunks = (
+        head + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 3\r\n\r\nG(T / HTTP/1.1\r\n\r\n"
+    )
+    zeros = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"0" * 5000 + b"2\r\n\r\n{}"
+    with serving(tmp_path / "var") as server:
+        exchange(server.url, bad_chunks)
+        found = exchange(server.url, zeros, LAST)
+        assert statuses(found) == [415, 200]
+        exchange(server.url, REFUSED["a query in the authority"])
+    assert "unexpected error" not in server.log.read_text()
+    assert "Traceback" not in server.log.read_text()
 
 
 TAKEN = {

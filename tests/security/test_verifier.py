@@ -12,7 +12,7 @@ from sessionapi.verifier.core import Limits
 from tests.test_verifier_programs import SOON, hostile
 
 
-@pytest.mark.parametrize("name", ["head in drops", "body without end", "bomb"])
+@pytest.mark.parametrize("name", ["head in drops", "body without end", "bomb", "more behind gzip"])
 def test_cwe_409_an_issuer_can_not_hold_a_verifier_up_nor_fill_its_memory(name: str):
     """Falls without Bounds in bounded_http: the bomb has 200 MB, and the drops never end."""
     with hostile(name) as url:

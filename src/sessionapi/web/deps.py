@@ -81,7 +81,8 @@ class AccessToken(SecurityBase):
         """
         claims = await access(request)
         if request.method not in _SAFE_METHODS:
-            app_of(request).throttle.count_write(claims.user_id, claims.session_id)
+            deletes = request.method == "DELETE"
+            app_of(request).throttle.count_write(claims.user_id, claims.session_id, deletes=deletes)
         return claims
 
 

@@ -101,12 +101,15 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._packet = len(data)
         self._overhead += self._packet
+        upgraded_at = None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
+            upgraded_at = upgrade.args[0]
         except httptools.HttpParserError as problem:
             self._refuse(_reason(problem))
+        if upgraded_at is not None:  # outside of the handler, so that a later error has no such context
+            self._ignore_upgrade(data[upgraded_at:])
         if self.waiting is not None:
             self._check_wait()
 
@@ -256,15 +259,15 @@ class HttpProtocol(HttpToolsProtocol):
         count = len(self.headers)
         if len(fields) != count or count > MAX_FIELDS or self._overhead + self._uncounted > MAX_HEAD:
             self._check_fields()
-        if not self.url.startswith(b"/") or b"#" in self.url:
+        if not self.url.startswith(b"/") or b"#" in self.url or self.parser.get_method() == b"CONNECT":
             self._check_target(fields.get(b"host", b""))
         self._framing = b""
         if b"transfer-encoding" in fields:
             if fields[b"transfer-encoding"].strip().lower() != b"chunked" or version == "1.0":
                 raise MalformedRequest("The only transfer coding is chunked, once, in HTTP/1.1.")
             self._framing = CHUNKED
-        elif b"content-length" in fields and (length := int(fields[b"content-length"])):
-            self._framing = b"content-length: %d\r\n" % length  # the parser takes one number only
+        elif b"content-length" in fields and (length := fields[b"content-length"].strip().lstrip(b"0")):
+            self._framing = b"content-length: %s\r\n" % length  # the parser takes one number only
 
     def _check_fields(self) -> None:
         """Look closer at fields that are repeated, or perhaps too long: more than the head may have come."""
@@ -283,7 +286,7 @@ class HttpProtocol(HttpToolsProtocol):
         scheme, _, rest = self.url.lower().partition(b"://")
         authority, slash, _ = rest.partition(b"/")
         known = scheme in (b"http", b"https") and authority == host.lower() and slash
-        if not known or b"#" in self.url:
+        if not known or self.parser.get_method() == b"CONNECT" or b"?" in authority or b"#" in self.url:
             raise MalformedRequest("The request target is not a path of this service.")
 
     def _refuse(self, error: SessionApiError) -> None:
