@@ -50,7 +50,7 @@ class Connection:
         return self
 
     def read(self, *, method: str = "GET") -> Response:
-        """Return the next response; Closed if there is none."""
+        """Return the next response; Closed if the server sent none."""
         head = self._until(b"\r\n\r\n").decode("latin-1")
         status_line, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.engines("postgresql"), pytest.mark.timeout(300)]
 
 
 @asynccontextmanager
-async def somebody(service: Running) -> AsyncIterator[asyncpg.Connection]:
+async def other_connection(service: Running) -> AsyncIterator[asyncpg.Connection]:
     """A second connection to the database, with a transaction that ends with the block."""
     connection = await asyncpg.connect(service.parts.settings.effective_database_url)
     try:
@@ -67,7 +67,7 @@ async def test_a_password_reset_locks_the_user_first_as_a_deletion_does(service:
     tokens = await service.sign_up()
     token = await service.parts.accounts.make_reset_token(user_id(tokens))
     before = deadlocks(service)
-    async with somebody(service) as other:
+    async with other_connection(service) as other:
         await hold_user(other)
         deletion = asyncio.create_task(service.send("DELETE", "/me", tokens))
         await waits(service, deletion)
@@ -116,7 +116,7 @@ async def test_what_a_deadlock_has_undone_is_attempted_again_and_leaves_its_trac
     """Falls without the second attempt in Store.run: 503, and nothing was ended."""
     tokens = await service.sign_up()
     before = deadlocks(service)
-    async with somebody(service) as other:
+    async with other_connection(service) as other:
         await other.execute("SET LOCAL deadlock_timeout = '60s'")  # so that ours is the one that is undone
         await other.execute("SELECT 1 FROM sessions FOR UPDATE")
         ending = asyncio.create_task(service.send("DELETE", "/sessions", tokens))
@@ -187,7 +187,7 @@ async def ending_of(how: str, service: Running) -> Callable[[], Awaitable[Any]]:
 async def test_whatever_ends_a_session_waits_for_the_writes_of_its_user(service: Running, how: str):
     """Falls without the lock of the user's row before the ending: a write under way would land after it."""
     act = await ending_of(how, service)
-    async with somebody(service) as other:
+    async with other_connection(service) as other:
         await hold_user(other)  # as a write does
         ending = asyncio.create_task(act())
         await waits(service, ending)

@@ -124,7 +124,7 @@ def exchange(server: Server, *parts: bytes, methods: tuple[str, ...] = ()) -> li
 
 
 def one(server: Server, *parts: bytes, method: str = "GET") -> Response:
-    """Return the only response: more of them would be requests that nobody sent."""
+    """Return the only response: more of them would be requests that were not sent."""
     [response] = exchange(server, *parts, methods=(method,))
     return response
 

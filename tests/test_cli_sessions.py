@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sessionapi import ids
 from sessionapi.all_sessions import AllSessions
 from sessionapi.clock import system_clock
+from sessionapi.marks import Marks
 from sessionapi.model import Client
 from sessionapi.sessions import Device
 from sessionapi.storage.tables import users
@@ -125,8 +126,9 @@ async def test_all_goes_on_behind_a_batch(beside: Running, older_than):
         await beside.log_in(f"u{number}")
     beside.clock.move(1)
     parts = beside.parts
-    everybodys = AllSessions(parts.store, parts.sessions, parts.clock, batch=2)
-    assert await everybodys.revoke("revoked_by_admin", older_than) == 10
+    marks = Marks(parts.store, parts.revocations, parts.clock, batch=2)
+    all_sessions = AllSessions(parts.store, parts.sessions, marks, parts.clock, batch=2)
+    assert await all_sessions.revoke("revoked_by_admin", older_than) == 10
     assert beside.rows("select count(*) from sessions where revoked_at is null") == [(0,)]
 
 

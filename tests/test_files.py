@@ -20,9 +20,10 @@ from sessionapi import keyring
 from sessionapi.secret import ServerSecret, _hkdf
 from sessionapi.settings import Settings
 from sessionapi.storage import Store
-from tests.conftest import PASSWORD, bearer, environment, eventually, refusal, serving
+from tests.conftest import PASSWORD, Server, bearer, environment, eventually, refusal, serving
 from tests.test_startup import query
 from tests.test_startup import refusal as refusal_at_start
+from tests.test_workers import all_workers, only
 
 TEXT = "a server secret without spaces around it and of some length"
 
@@ -189,7 +190,6 @@ def test_a_database_address_may_name_any_file(tmp_path: Path, name: str):
     with serving(data) as server:
         server.sign_up()
     copy = tmp_path / name / "copy.db"
-    copy.parent.mkdir()
     url = f"sqlite:///{quote(str(copy))}"
     run(data, "copy-database", "--to", url, cwd=tmp_path)
     assert copy.exists()
@@ -308,6 +308,15 @@ CHANGES = [
 ]
 
 
+def started(server: Server, number: int) -> None:
+    """Wait until each worker answers: one that starts after the change would open the other file."""
+    if number > 1:
+        workers = all_workers(server, number)
+        for worker in workers:
+            with only(worker, workers):
+                assert httpx.get(f"{server.url}/readyz", timeout=60).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("change", "workers"),
     [*((change, 1) for change in CHANGES), (replace_by_another, 2)],
@@ -320,6 +329,7 @@ def test_a_file_that_is_replaced_under_the_server_is_noticed_and_nothing_more_is
     data = tmp_path / "var"
     with serving(data, "--workers", str(workers)) as server:
         tokens = server.sign_up("ada")
+        started(server, workers)
         change(data / "sessionapi.db")
         answers = [
             server.post("/signup", username="bob", password=PASSWORD),

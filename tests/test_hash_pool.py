@@ -119,7 +119,7 @@ async def test_lanes_take_turns_and_users_within_a_lane_do(one: Bench):
 
 
 async def test_a_request_that_is_cancelled_leaves_the_queue(one: Bench):
-    """Fails without `discard` in HashPool.run: its hash would be computed for nobody."""
+    """Fails without `discard` in HashPool.run: its hash would be computed for no request."""
     first = one.start("a", "ada", "first")
     await one.until("first")
     waiting = [one.start("a", "ada", f"next{number}") for number in range(3)]

@@ -1,4 +1,4 @@
-"""A browser that can't stay signed in is told so by the page, before a password is sent or right after."""
+"""The page explains why a browser can't stay signed in, before a password is sent or right after."""
 
 import http.client
 import json
@@ -106,7 +106,7 @@ def test_the_probe_leaves_nothing_behind_and_a_sign_in_goes_on(chromium: Browser
 
 
 def test_only_listed_origins_of_the_requested_host_are_in_a_page(chromium: Browser, tmp_path):
-    """The other ones are nobody's business."""
+    """The other origins are not published."""
     listed = "http://second.example,https://secret.example"
     with serving(tmp_path / "var", allowed_origins=listed) as server:
         found = {}

@@ -156,7 +156,7 @@ class Accounts:
         """
 
         async def work(tx: Tx, user: User, now: datetime) -> None:
-            # A colon is in no name that can be given, so the key is nobody's.
+            # No username contains a colon, so no account can have this key.
             emptied = {**_EMPTIED, "username_key": f"deleted:{user.id.hex}", "deleted_at": now}
             await tx.renew_credentials(user.id, **emptied)
             await tx.clear_tries_of(user.id)
@@ -216,7 +216,7 @@ class Accounts:
     async def _change(
         self, tx: Tx, user: User, now: datetime, caller: Caller, given: Mapping[str, Any]
     ) -> None:
-        """Change columns. Names that an owner asks about are limited, as sign-ups are.
+        """Change columns. The names that an owner tries are limited, as sign-ups are.
 
         Administrators and the command line can list all names anyway.
         """

@@ -1,7 +1,7 @@
 """The caller of a write, and the one place where it is checked.
 
-An access token is checked when its request arrives. Until the write happens, the request may wait for a hash
-or for a row, and meanwhile its session may be ended or its user may lose a role. So every operation that
+An access token is checked when its request arrives. Before the write happens, the request may wait for a hash
+or for a row. In that time its session may be ended, or its user may lose a role. So every operation that
 writes for a caller runs inside `Actors.run`: it locks the rows of the caller and of the account that the
 operation is about, checks the caller again, and does the work, all in one transaction.
 
@@ -51,7 +51,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """The command line: whoever runs it can write to the database, so there is nothing to check."""
+    """The command line. Its user can write to the database directly, so there is nothing to check."""
 
     client: Client = Client()  # noqa: RUF009 - it is frozen
 
@@ -75,7 +75,7 @@ def owner(claims: Claims) -> tuple[UUID, UUID]:
 
 
 class Actors:
-    """Checks callers against one store."""
+    """The checks of callers against one store."""
 
     def __init__(self, store: Store, the_policy: Policy, clock: Clock) -> None:
         self._store = store

@@ -13,16 +13,18 @@ from sessionapi.storage import Store
 from sessionapi.storage.marks import FIRST_KEY, SessionKey
 
 BATCH = 500
-"""Users who are read, or rows that are written, at once."""
+"""Users who are read at once."""
 
 
 class AllSessions:
     """All sessions in one store."""
 
-    def __init__(self, store: Store, sessions: Sessions, clock: Clock, batch: int = BATCH) -> None:
+    def __init__(
+        self, store: Store, sessions: Sessions, marks: Marks, clock: Clock, batch: int = BATCH
+    ) -> None:
         self._store = store
         self._sessions = sessions
-        self._marks = Marks(store, sessions.revocations, clock, batch)
+        self._marks = marks
         self._clock = clock
         self._batch = batch
 
@@ -56,9 +58,9 @@ class AllSessions:
         return ended + await self._revoke_rest(now, now - older_than, reason)
 
     async def _revoke_rest(self, now: datetime, created_before: datetime, reason: RevokeReason) -> int:
-        """End, one by one, sessions that began before a moment although their ids are of a later one.
+        """End, one by one, sessions that began before a time although their ids are later.
 
-        There are few: an id is made a moment after the time at which its session began was taken.
+        There are few: an id is made just after `created_at` was taken.
         """
         ended, owners = 0, await self._owners(now, created_before)
         while owners:
@@ -70,7 +72,7 @@ class AllSessions:
     async def _revoke_of(self, user_id: UUID, created_before: datetime, reason: RevokeReason) -> int:
         try:
             return await self._sessions.revoke_older(user_id, created_before, reason, OPERATOR)
-        except NotFound:  # deleted meanwhile, with all sessions
+        except NotFound:  # deleted since then, with all sessions
             return 0
 
     async def _owners(

@@ -1,10 +1,10 @@
 """GET with a deadline for the whole response and a bound on its unpacked size.
 
-httpx bounds each read of a socket alone, so a server that sends one byte a second is waited for without end,
-and it unpacks gzip without a limit. Here `Bounds` holds for all of it: connecting, the head, the body, and
-what the body unpacks to. Only gzip is asked for and accepted, because zlib stops at a size; brotli and zstd
-of a few KiB become gigabytes. Looking up a name is the one step that a thread cannot interrupt: the resolver
-has a deadline of its own.
+httpx bounds each read of a socket alone, so it waits without end for a server that sends one byte a second,
+and it unpacks gzip without a limit. Here `Bounds` covers connecting, the head, the body, and what the body
+unpacks to. Only gzip is asked for and accepted, because zlib stops at a size; brotli and zstd
+of a few KiB become gigabytes. Looking up a name is the one step that a thread cannot interrupt. The resolver
+has its own deadline.
 """
 
 import asyncio
@@ -136,7 +136,7 @@ class _Body:
     def __init__(self, headers: httpx.Headers, largest: int) -> None:
         packed = headers.get("content-encoding", "identity").strip().lower()
         if packed not in ("", "identity", "gzip"):
-            raise OutOfBounds("its answer is packed in a way that was not asked for")
+            raise OutOfBounds("the response has a content coding that was not asked for")
         self._gzip = zlib.decompressobj(wbits=31) if packed == "gzip" else None
         self._largest = largest
         self._content = bytearray()
@@ -149,17 +149,17 @@ class _Body:
             try:
                 piece = self._gzip.decompress(piece, self._largest + 1 - len(self._content))
             except zlib.error:
-                raise OutOfBounds("its answer is not gzip, as it says") from None
+                raise OutOfBounds("the response is not gzip, although its header says so") from None
             if self._gzip.unused_data:  # zlib keeps all of it, without a bound
-                raise OutOfBounds("its answer goes on after the end of its gzip data")
+                raise OutOfBounds("the response goes on after the end of its gzip data")
         self._content += piece
         if len(self._content) > self._largest:
-            raise OutOfBounds(f"its answer is larger than {self._largest} bytes")
+            raise OutOfBounds(f"the response is larger than {self._largest} bytes")
 
     def whole(self) -> bytes:
         """Return the body, which has come to its end."""
         if self._gzip and self._is_begun and not self._gzip.eof:
-            raise OutOfBounds("its answer is cut off")
+            raise OutOfBounds("the response is cut off")
         return bytes(self._content)
 
 

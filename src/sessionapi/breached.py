@@ -21,7 +21,7 @@ OK = 200
 TIMEOUT = 1
 """Seconds: what somebody who signs up may have to wait for it."""
 LARGEST = 2**20
-"""Bytes of an answer, unpacked: with padding it has about 1,000 lines, 40 KiB."""
+"""Bytes of a response, unpacked. With padding it has about 1,000 lines, 40 KiB."""
 
 
 class BreachedPasswords:

@@ -1,10 +1,10 @@
 """A bounded pool of low-priority threads for password hashes, with a fair queue in front of it.
 
 A request takes a place first, before its attempt is counted; without room it is refused at once. The places
-of one user, and of one network, are bounded, so that nobody fills the queue alone. The queue is a round robin
-over lanes and, within a lane, over users; a user has at most two hashes under way. The lane of a session's
-request is its user, that of a login or a sign-up is its network, known user or not: neither the order nor the
-bounds show whether a name exists (ASVS 6.3.8).
+of one user, and of one network, are bounded, so that none of them fills the queue alone. The queue is a round
+robin over lanes and, within a lane, over users. A user has at most two hashes under way. The lane of a
+session's request is its user. That of a login or a sign-up is its network, whether the user exists or not, so
+neither the order nor the bounds show whether a name exists (ASVS 6.3.8).
 """
 
 import asyncio
@@ -207,7 +207,7 @@ def _subtract(counter: Counter[Hashable], key: Hashable) -> None:
 
 
 def _lower_priority() -> None:
-    # On Linux a thread has a priority of its own; elsewhere this would lower the whole process.
+    # On Linux each thread has its own priority; elsewhere this would lower that of the whole process.
     if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _THREAD_NICENESS)

@@ -27,14 +27,14 @@ def new_id_after(last: UUID) -> UUID:
     return _version_7(_milliseconds(last) + 1, random)
 
 
-def last_id_at(moment: datetime) -> UUID:
-    """Return the greatest UUIDv7 of a moment's millisecond."""
-    return _version_7((moment - _EPOCH) // timedelta(milliseconds=1), 2**74 - 1)
+def last_id_at(time: datetime) -> UUID:
+    """Return the greatest UUIDv7 of a time's millisecond."""
+    return _version_7((time - _EPOCH) // timedelta(milliseconds=1), 2**74 - 1)
 
 
-def last_id_before(moment: datetime) -> UUID:
-    """Return the greatest UUIDv7 of the millisecond before that of a moment."""
-    return last_id_at(moment - timedelta(milliseconds=1))
+def last_id_before(time: datetime) -> UUID:
+    """Return the greatest UUIDv7 of the millisecond before that of a time."""
+    return last_id_at(time - timedelta(milliseconds=1))
 
 
 def last_id_of_next_millisecond(last: UUID) -> UUID:

@@ -55,7 +55,7 @@ class Marks:
         await self._store.run(work)
 
     async def end_older(self, created_before: datetime, reason: RevokeReason) -> None:
-        """End all sessions whose id is of a millisecond before a moment."""
+        """End all sessions whose id is of an earlier millisecond than `created_before`."""
         up_to = ids.last_id_before(created_before)
 
         async def work(tx: Tx) -> None:
@@ -124,7 +124,7 @@ class Marks:
 
 
 def _free_time(now: datetime, marks: Sequence[RevocationMark]) -> datetime:
-    """Return a moment that no other mark has, nor a session that ended alone: not a whole millisecond."""
+    """Return a time that no other mark has, and no single ending, whose time is a whole millisecond."""
     taken = {mark.at for mark in marks}
     at = now.replace(microsecond=now.microsecond // 1000 * 1000 + 1)
     while at in taken:

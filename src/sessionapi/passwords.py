@@ -2,8 +2,9 @@
 
 Argon2id releases the GIL, so the threads use the cores; their low priority keeps other requests fast while
 many people log in (how much they feel of it is in benchmarks/results.md).
-Such a thread must not hold the GIL for long: it may have to wait for its core, and everybody else for it. So
-a hash of ours is verified by one call, without passlib; `legacy_hashes.py` reads the hashes of others.
+Such a thread must not hold the GIL for long, because it may have to wait for its core, and all other threads
+for it. So a hash of ours is verified by one call, without passlib. `legacy_hashes.py` reads those of other
+systems.
 """
 
 import functools

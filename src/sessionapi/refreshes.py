@@ -185,7 +185,7 @@ class Refreshes:
     async def _rotate_first(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
         """Rotate, one entry for each session.
 
-        The commit waits for no disk: a lost rotation logs nobody out (design 4.3).
+        The commit does not wait for the disk, because a lost rotation logs no user out (design 4.3).
         """
 
         async def work(tx: Tx) -> dict[SessionKey, datetime]:

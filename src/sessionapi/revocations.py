@@ -1,10 +1,10 @@
 """The sessions that ended recently, in memory, so that their access tokens are refused without a query.
 
 A session that ends alone has an entry, for as long as one of its access tokens could be valid. When many end
-at once, one mark stands for all of them: it ends each session whose id is the mark's or sorts before it. An
+at once, one mark stands for all of them. It ends each session whose id is the mark's or sorts before it. An
 id begins with the time at which its session began, and its text sorts as its bytes do, so a check is one
-comparison. The time in `iat` would not do: another process, which has not seen the mark yet, may renew an
-old session after it.
+comparison. The time in `iat` would not do, because another process, which has not seen the mark yet,
+may renew an old session after it.
 """
 
 import hashlib
@@ -103,5 +103,5 @@ class Revocations:
 
 
 def _digest(session_id: UUID) -> int:
-    """Return a number of 256 bits, so that the XOR of many says which there are, in any order."""
+    """Return a number of 256 bits; the XOR of many does not depend on their order."""
     return int.from_bytes(hashlib.sha256(session_id.bytes).digest())

@@ -50,7 +50,7 @@ class Sessions:
         self._issuer = issuer
         self._actors = actors
         self._policy = the_policy
-        self.revocations = revocations
+        self._revocations = revocations
         self._clock = clock
         self._new_secret = new_secret
 
@@ -86,7 +86,7 @@ class Sessions:
     async def log_out(self, shown: Sequence[str], claims: Claims | None, client: Client) -> bool:
         """End the session of every good credential: refresh tokens of any generation, an access token.
 
-        Return whether one was good. The session of a good one may have ended before, which is no error.
+        Return whether one was good. The session of a good one may have ended before, which is not an error.
         """
         tokens = [token for token in map(self._issuer.read, shown) if token is not None]
         keys = {owner(claims)} if claims else set()
@@ -228,7 +228,7 @@ class Sessions:
         ended = await tx.revoke(user_id, session_ids, reason, now) if session_ids else []
         told: dict[str, Any] = {"user_id": user_id, "client": client, "details": {"reason": reason}}
         await tx.record(*(audit.event("session.ended", now, session_id=each, **told) for each in ended))
-        tx.after_commit(lambda: self.revocations.add(ended, reason))
+        tx.after_commit(lambda: self._revocations.add(ended, reason))
         return ended
 
     async def _why_dead(self, tx: Tx, user_id: UUID, session_id: UUID, now: datetime) -> SessionApiError:

@@ -350,12 +350,12 @@ class Settings(BaseSettings):
 
     @cached_property
     def on_loopback(self) -> bool:
-        """Whether browsers use the service on the computer where it runs, over plain http, on any port."""
+        """True if browsers use the service on the computer where it runs, over plain http, on any port."""
         return origins.is_plain_loopback(self.public_url)
 
     @cached_property
     def secure_cookies(self) -> bool:
-        """Whether the cookies have the prefix `__Host-` and the attribute Secure.
+        """True if the cookies have the prefix `__Host-` and the attribute Secure.
 
         Decided by the settings alone. WebKit drops Secure cookies on http://localhost.
         """

@@ -61,7 +61,7 @@ class Throttle:
     def count_new_name(self, user_id: UUID, client: Client) -> None:
         """Count that a user wants another name, in memory, or raise RateLimited.
 
-        The response tells whether the name is taken, as a sign-up's does, so the network's limit is the same.
+        The response shows whether the name is taken, as a sign-up's does, so the network's limit is the same.
         """
         self._memory.count("signup", user_id.hex)
         self._memory.count("signup", network(client.ip))

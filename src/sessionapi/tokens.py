@@ -52,10 +52,10 @@ _HEADER_NAMES = frozenset({"alg", "kid", "typ"})
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a token must say to be accepted.
+    """Conditions for a token to be accepted.
 
-    `leeway` is in seconds: 0 here, 5 in other services. A token is accepted for so long after `exp`, and for
-    so long (or IAT_LEEWAY, if that is more) before `iat`.
+    `leeway` is in seconds, 0 here and 5 in other services. A token is accepted that long after `exp`. Before
+    `iat` it is accepted that long, or IAT_LEEWAY if that is more.
     """
 
     issuer: str

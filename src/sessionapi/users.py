@@ -148,7 +148,7 @@ class Users:
             raise
 
     async def _verify_in_session(self, actor: Actor, password: str, place: Place) -> tuple[User, Try]:
-        """Verify a password that is sent again in an active session, which has attempts of its own."""
+        """Verify a password that is sent again in an active session, which has its own attempts."""
 
         async def work(tx: Tx, user: User, _now: datetime) -> tuple[User, Try]:
             return user, await self._throttle.reserve_in_session(tx, user.id, actor.session_id, actor.client)
@@ -182,7 +182,7 @@ class Users:
         return replace(tokens, device_token=self._device_tokens.issue(tokens.user.id, device.token))
 
     async def _reserve(self, username: str, device: Device, place: Place) -> tuple[User | None, Try]:
-        """Find the user of a name and reserve the try, in one transaction that is durable before the hash.
+        """Find the user of a name and reserve the attempt, in a transaction that is durable before the hash.
 
         Without room for the user nothing is counted: the refusal rolls back.
         """

@@ -108,6 +108,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         max_age=timedelta(seconds=settings.key_max_age),
     )
     revocations = Revocations(clock)
+    marks = Marks(store, revocations, clock)
     poll = Poll(store, keys, revocations, clock, settings.revocation_poll)
     checks = Checks(store, ring, rules, revocations, poll, clock)
     actors = Actors(store, policy, clock)
@@ -126,14 +127,14 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         ring=ring,
         keys=keys,
         revocations=revocations,
-        marks=Marks(store, revocations, clock),
+        marks=marks,
         poll=poll,
         checks=checks,
         actors=actors,
         service_tokens=ServiceTokens(store, clock),
         passwords=passwords,
         sessions=sessions,
-        all_sessions=AllSessions(store, sessions, clock),
+        all_sessions=AllSessions(store, sessions, marks, clock),
         throttle=throttle,
         users=Users(
             store, passwords, strength, throttle, devices, sessions, actors, clock, signup_open=signup_open
@@ -244,8 +245,7 @@ def _data_folder(settings: Settings) -> Iterator[None]:
         return
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = addresses.sqlite_path(settings.effective_database_url).parent
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        addresses.make_folder(settings.effective_database_url)
         lock = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as problem:
         raise StartupError(

@@ -41,6 +41,7 @@ def copy_database(
 async def _copy(source: Settings, target: Settings) -> list[Sum]:
     _require_file(source)
     await wiring.prepare(source)  # which refuses a server secret that doesn't open the key ring
+    addresses.make_folder(target.effective_database_url)
     for each, version_of in ((source, migrations.check), (target, migrations.migrate)):
         url = each.effective_database_url
         _require_own_schema(url, await version_of(url))

@@ -79,6 +79,12 @@ def sqlite_path(url: str) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(os.fsencode(url.removeprefix("sqlite:///")))))
 
 
+def make_folder(url: str) -> None:
+    """Create the folder of an SQLite file, open to its owner alone; a PostgreSQL URL needs none."""
+    if is_sqlite(url):
+        sqlite_path(url).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
 def shown(url: str) -> str:
     """Return an address without its password and its options."""
     if is_sqlite(url):

@@ -164,7 +164,7 @@ class SessionQueries:
     async def least_recently_seen(
         self, user_id: UUID, now: datetime, keep: int, ending: UUID | None = None
     ) -> list[UUID]:
-        """Return the ids of a user's living sessions except for the `keep` that were seen last.
+        """Return the ids of a user's active sessions except for the `keep` that were seen last.
 
         The session `ending` is not counted.
         """
@@ -174,7 +174,7 @@ class SessionQueries:
     async def revoke(
         self, user_id: UUID, session_ids: Sequence[UUID], reason: RevokeReason, now: datetime
     ) -> list[UUID]:
-        """End those of a user's sessions that are alive, and delete their data; return which ended.
+        """End those of a user's sessions that are active, and delete their data; return which ended.
 
         Their end is a whole millisecond, which that of a mark never is: see `revoked_since`.
         """
@@ -194,7 +194,7 @@ class SessionQueries:
         return ended
 
     async def revoked_since(self, moment: datetime, marked_at: Sequence[datetime] = ()) -> list[EndedSession]:
-        """Return the sessions that were revoked one by one at or after a moment, of all users.
+        """Return the sessions that were revoked one by one at or after a time, of all users.
 
         Those that a mark has ended have the time of that mark, one of `marked_at`. They may be millions, so
         the ranges of the index between these times are read. Other requests run between two partitions.

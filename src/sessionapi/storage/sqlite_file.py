@@ -124,7 +124,7 @@ class SqliteFile:
                 return f"{name} was removed while the server was running"
             except OSError as problem:
                 return f"{name} can't be looked at: {problem.strerror}"
-        return f"{self._path} was replaced for a moment"
+        return f"{self._path} was replaced, and is back"
 
 
 def _identity(name: str) -> Identity:

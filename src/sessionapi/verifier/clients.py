@@ -1,4 +1,4 @@
-"""The two verifiers: `core` decides, here is what it asks for over HTTP (httpx).
+"""The two verifiers, one for threads and one for asyncio: `core` decides, and they fetch what it needs.
 
 What works in the background belongs to one event loop or one process and ends with it. So with each token
 both verifiers check whether it still runs, and begin again where it doesn't: in the child of a fork, in the
@@ -22,7 +22,7 @@ NO_ROUND = "it was not followed in time"
 
 
 class _InLoop:
-    """What an AsyncVerifier does in one event loop."""
+    """The background work of an AsyncVerifier in one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, rounds: Rounds) -> None:
         self.loop = loop
@@ -149,12 +149,12 @@ class AsyncVerifier(Common):
                     state.end_round()
                     await asyncio.sleep(self._poll)
         finally:
-            state.round_ended.set()  # nobody waits for a round that does not end
+            state.round_ended.set()  # so that no caller waits for a round that does not end
 
     async def _send(
         self, request: httpx.Request, client: httpx.AsyncClient | None = None
     ) -> Answer | Exception:
-        """Return the answer, or why there is none; without a client, over a connection that ends with it."""
+        """Return the response, or why it failed; without a client, over a connection that ends with it."""
         try:
             if client is not None:
                 return await bounded_http.get(client, request.url, request.headers, self._bounds(request))
@@ -170,7 +170,7 @@ class AsyncVerifier(Common):
 
 
 class _InProcess:
-    """What a Verifier does in one process: its locks and its thread, which a fork leaves behind."""
+    """The locks and the thread of a Verifier in one process, which a fork leaves behind."""
 
     def __init__(self, rounds: Rounds) -> None:
         self.rounds = rounds
@@ -228,7 +228,7 @@ class Verifier(Common):
         self.close()
 
     def after_fork(self) -> None:
-        """Begin again in a child process, with new locks: one of its parent's may be held for ever."""
+        """Begin again in a child process, with new locks: one of the parent's may never be released."""
         super().after_fork()
         self._state = self._new_state()
 
@@ -276,11 +276,11 @@ class Verifier(Common):
                 state.end_round()
                 state.closing.wait(self._poll)
         finally:
-            state.round_ended.set()  # nobody waits for a round that does not end
+            state.round_ended.set()  # so that no caller waits for a round that does not end
             state.connection.close()
 
     def _send(self, request: httpx.Request, connection: Connection | None = None) -> Answer | Exception:
-        """Return the answer, or why there is none; without a connection, over one that ends with it."""
+        """Return the response, or why it failed; without a connection, over one that ends with it."""
         try:
             if connection is not None:
                 return connection.get(request.url, request.headers, self._bounds(request))

@@ -1,4 +1,4 @@
-"""What both verifiers are made of: their options, what they fetch, and what they log."""
+"""The parts that both verifiers share: options, fetches, and log lines."""
 
 import contextlib
 import json
@@ -39,10 +39,10 @@ SLACK = 1.0
 
 
 class Rounds:
-    """When the next sign of a follower is due.
+    """The deadline of a follower's next sign.
 
-    A follower that gives none has been halted: its task was cancelled, its event loop isn't run, its process
-    was suspended. Without this, a verifier would go on with an old list and say nothing.
+    A follower without one has been halted: its task was cancelled, its event loop isn't run, its process
+    was suspended. Without this, a verifier would go on with an old list, and log nothing.
     """
 
     def __init__(self, poll: float, limits: Limits) -> None:
@@ -57,7 +57,7 @@ class Rounds:
 
     @property
     def halted(self) -> bool:
-        """Whether there was no first round yet, or the next sign is overdue."""
+        """True before the first round, or if the next sign is overdue."""
         return time.monotonic() > self._due
 
     def begun(self) -> None:
@@ -79,7 +79,7 @@ class Common:
 
     `issuer` is the `iss` of the tokens, and the address of the service unless `url` is another one. With
     `jwks` the keys are fixed and nothing is ever fetched, for tests. With a `service_token` ended sessions
-    are followed; without one a token of an ended session is taken until it dies (60 s).
+    are followed; without one a token of an ended session is accepted until it expires (60 s).
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Common:
 
     @cached_property
     def _ssl(self) -> SSLContext:
-        """What all clients verify certificates with: reading the list of authorities takes 20 ms."""
+        """The SSL context of all clients: reading the list of authorities takes 20 ms."""
         return httpx.create_ssl_context()
 
     def _bounds(self, request: httpx.Request) -> Bounds:

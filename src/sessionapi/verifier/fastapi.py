@@ -15,9 +15,9 @@ from sessionapi.verifier.clients import AsyncVerifier
 
 
 class Bearer(SecurityBase):
-    """Protects a route: its value is the claims of a good access token, else the answer is 401 or 503.
+    """Protect a route: its value is the claims of a good access token, else the response is 401 or 503.
 
-    A WebSocket is refused before it is accepted: with that answer where the server can send one
+    A WebSocket is refused before it is accepted: with that response where the server can send one
     (`websocket.http.response`), else it is closed with 1008.
     """
 

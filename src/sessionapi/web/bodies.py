@@ -19,7 +19,7 @@ from starlette.responses import Response
 from sessionapi.errors import MalformedBody, PayloadTooLarge, UnsupportedMediaType
 from sessionapi.web.guard import MAX_BODY
 from sessionapi.web.problems import MAX_ERRORS
-from sessionapi.web.sent import media_type
+from sessionapi.web.request_headers import media_type
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)

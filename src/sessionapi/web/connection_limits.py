@@ -37,7 +37,7 @@ STATE = "sessionapi.connections"
 
 
 class Waiting(IntEnum):
-    """What a connection waits for; nothing while a request is being answered. The first give way first."""
+    """Reasons why a connection waits for its client, in the order in which connections give way."""
 
     TO_CLOSE = 0
     FOR_HEAD = 1

@@ -1,7 +1,7 @@
 """CORS: which pages may read responses. Off, except for the origins in ALLOWED_ORIGINS and for public files.
 
 Preflights allow every header: a listed origin is trusted with the user's session, and libraries for tracing
-add headers (`traceparent`, `sentry-trace`, `baggage`) that nobody lists before a request has failed.
+add headers (`traceparent`, `sentry-trace`, `baggage`) that operators list only after a request has failed.
 """
 
 from collections.abc import Collection

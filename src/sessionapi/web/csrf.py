@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from sessionapi import origins
 from sessionapi.settings import Settings
-from sessionapi.web.sent import header
+from sessionapi.web.request_headers import header
 
 
 def allowed(request: Request, settings: Settings) -> bool:

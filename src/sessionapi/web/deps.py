@@ -13,7 +13,7 @@ from sessionapi.errors import FieldError, NotFound, ValidationFailed
 from sessionapi.model import Client, ServiceToken
 from sessionapi.tokens import Claims
 from sessionapi.web import csrf
-from sessionapi.web.sent import header
+from sessionapi.web.request_headers import header
 from sessionapi.wiring import App
 
 _MAX_USER_AGENT = 512

@@ -14,13 +14,12 @@ from sessionapi.errors import MalformedRequest, Overloaded, RequestTimedOut, Ses
 from sessionapi.web import problems
 from sessionapi.web.connection_limits import STATE, Connections, Waiting
 from sessionapi.web.headers import security_headers
+from sessionapi.web.request_headers import MAX_FIELDS
 
 log = structlog.get_logger()
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request line with its header fields: eight times what browsers and proxies send."""
-MAX_FIELDS = 200
-"""Header fields of a request; browsers send about 20. A field of four bytes takes 150 bytes of memory."""
 MAX_OVERHEAD = 64 * 1024
 """Bytes of a chunked body that are not data: chunk sizes, extensions and trailers."""
 FREE_OVERHEAD = 16
@@ -42,9 +41,9 @@ class HttpProtocol(HttpToolsProtocol):
     - Fields after the head are dropped, and change nothing (RFC 9110 section 6.5.1).
     - The head has at most MAX_HEAD bytes and MAX_FIELDS fields, a chunked body at most MAX_OVERHEAD bytes
       that are not data, and at most MAX_QUEUED requests wait for earlier ones.
-    - HTTP/1.1 has exactly one Host, HTTP/1.0 at most one; there is no other version. The only transfer coding
-      is `chunked`, and not in HTTP/1.0 (RFC 9112 sections 3.2 and 6.1). The target is a path, or names the
-      same host as Host.
+    - HTTP/1.1 has exactly one Host, HTTP/1.0 at most one, and other versions are refused. The only transfer
+      coding is `chunked`, and not in HTTP/1.0 (RFC 9112 sections 3.2 and 6.1). The target is a path, or names
+      the same host as Host.
     - Whatever breaks a rule is refused with a problem, after the responses to earlier requests, and the
       connection is closed. Nothing that follows is read.
     - A client that is slow is refused or closed by `Connections`. Idle connections are kept longer than
@@ -68,7 +67,7 @@ class HttpProtocol(HttpToolsProtocol):
     _uncounted = 0
     """Bytes of the packet in which the present head began."""
     _framing = b""
-    """The field that says where the body of the present message ends; empty if there is no body."""
+    """The field that gives the end of the present body; empty without a body."""
     _restating = False
     _ended = False
     """Whether the last message of this connection has been read, or refused."""
@@ -108,7 +107,7 @@ class HttpProtocol(HttpToolsProtocol):
             upgraded_at = upgrade.args[0]
         except httptools.HttpParserError as problem:
             self._refuse(_reason(problem))
-        if upgraded_at is not None:  # outside of the handler, so that a later error has no such context
+        if upgraded_at is not None:  # outside the handler: a later error must not have this context
             self._ignore_upgrade(data[upgraded_at:])
         if self.waiting is not None:
             self._check_wait()
@@ -132,8 +131,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Go on behind the head, where the parser expects another protocol, and has skipped the body.
 
-        A new parser gets the framing of the message as a head of its own: the length as a number, or that
-        there are chunks. So the same code reads the body and all that follows as without the upgrade.
+        A new parser gets the framing of the message in a second head: the length as a number, or that there
+        are chunks. So the same code reads the body and all that follows as without the upgrade.
         """
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn: ignore it
@@ -290,7 +289,7 @@ class HttpProtocol(HttpToolsProtocol):
             raise MalformedRequest("The request target is not a path of this service.")
 
     def _refuse(self, error: SessionApiError) -> None:
-        """Read no further; answer when all earlier requests are answered."""
+        """Read no further, and send the refusal after the responses to earlier requests."""
         self._ended = True
         self.headers = []
         log.info("request refused", code=error.code, reason=error.detail, client=self.address or "proxy")
@@ -311,7 +310,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._send_refusal(error)
 
     def _abandon(self, cycle: RequestResponseCycle) -> None:
-        """Tell the app that the client of a request is gone; nothing that it sends is sent."""
+        """Disconnect the app from the client of a request; nothing that it sends is sent."""
         cycle.disconnected, cycle.waiting_for_100_continue = True, False
         cycle.message_event.set()
 

@@ -32,6 +32,7 @@ from sessionapi.web.deps import (
     id_in_path,
 )
 from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, WRITES, answers
+from sessionapi.web.request_headers import header
 from sessionapi.web.routes.login import hand_out
 from sessionapi.web.schemas import (
     CurrentIn,
@@ -45,7 +46,6 @@ from sessionapi.web.schemas import (
     current_out,
     session_out,
 )
-from sessionapi.web.sent import header
 from sessionapi.wiring import App
 
 router = APIRouter(tags=["sessions"], route_class=bodies.JsonRoute)
@@ -113,8 +113,8 @@ async def refresh(request: Request) -> Response:
 async def logout(request: Request, parts: Parts, client: From) -> Response:
     """End the session of each good credential: refresh token in the body, in the cookie, access token.
 
-    A session that has ended is no error, and neither is an unknown refresh token. An access token that isn't
-    ours is an error, unless a refresh token next to it is good. The cookie is cleared.
+    A session that has ended is not an error, and neither is an unknown refresh token. An invalid access token
+    is an error, unless a refresh token next to it is good. The cookie is cleared.
     """
     body = await bodies.read_json(request, LogoutIn)
     cookie = cookies.read(request, parts.settings)

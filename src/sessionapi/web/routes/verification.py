@@ -10,6 +10,7 @@ from sessionapi.errors import MalformedBody
 from sessionapi.web import bodies, cors, openapi
 from sessionapi.web.deps import Parts, Service
 from sessionapi.web.openapi import BODY, STORE, answers
+from sessionapi.web.request_headers import media_type
 from sessionapi.web.schemas import (
     IntrospectIn,
     IntrospectionOut,
@@ -17,7 +18,6 @@ from sessionapi.web.schemas import (
     MetadataOut,
     RevocationsOut,
 )
-from sessionapi.web.sent import media_type
 from sessionapi.wiring import App
 
 router = APIRouter(tags=["verification"])

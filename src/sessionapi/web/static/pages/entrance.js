@@ -7,7 +7,7 @@ import { ELSEWHERE, NOT_KEPT, obstacle } from "./obstacles.js";
 export const client = createClient();
 export const words = { csrf_rejected: ELSEWHERE };
 
-/** Return whether this browser can stay signed in; if not, the form says why and stays locked. */
+/** Return whether this browser can stay signed in; if not, the form shows why and stays locked. */
 export function usable(form) {
   const text = obstacle();
   if (text) tell(form, text);
@@ -27,7 +27,7 @@ async function isSignedIn() {
     const answer = await fetch("/sign-in", { redirect: "manual", cache: "no-store" });
     return answer.status !== 200;
   } catch {
-    return true; // not reachable: the next page says so
+    return true; // not reachable: the next page shows that
   }
 }
 
