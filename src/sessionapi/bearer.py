@@ -24,15 +24,20 @@ def read(headers: Iterable[tuple[bytes, bytes]]) -> str:
     MissingToken if there is none, MalformedAuthorization if it can't be exactly one.
     """
     values = [value for name, value in headers if name == b"authorization"]
-    if not values:
-        raise MissingToken
     if len(values) > 1:
         raise MalformedAuthorization
-    scheme, _, token = values[0].strip().partition(b" ")
+    return token_of(values[0] if values else None)
+
+
+def token_of(authorization: bytes | None) -> str:
+    """Return the Bearer token of an Authorization field; raises as `read` does."""
+    if authorization is None:
+        raise MissingToken
+    scheme, _, token = authorization.strip().partition(b" ")
     if scheme.lower() != b"bearer":
         raise MissingToken
     token = token.strip()
-    too_long = len(values[0]) > MAX_HEADER
+    too_long = len(authorization) > MAX_HEADER
     if not token or b" " in token or b"\t" in token or too_long or not token.isascii():
         raise MalformedAuthorization
     return token.decode()

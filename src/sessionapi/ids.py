@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+import uuid_utils
 import uuid_utils.compat
 from typeid import TypeID, base32
 from typeid.errors import TypeIDException
@@ -19,6 +20,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def new_id() -> UUID:
     """Return a UUIDv7 (RFC 9562): unique, and roughly ordered by time, so that indexes grow at one end."""
     return uuid_utils.compat.uuid7()
+
+
+def new_request_id() -> str:
+    """Return the 32 hexadecimal digits of a new UUIDv7; the library's own type takes a third of the time."""
+    return uuid_utils.uuid7().hex
 
 
 def new_id_after(last: UUID) -> UUID:

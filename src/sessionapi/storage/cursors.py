@@ -14,10 +14,13 @@ from sessionapi.storage.sqlite_file import SqliteFile
 
 Row = tuple[Any, ...]
 
+BEGIN_READ = "BEGIN"
+BEGIN_WRITE = "BEGIN IMMEDIATE"
 
-def connect(file: SqliteFile) -> "Connection":
+
+def connect(file: SqliteFile, begin: str) -> "Connection":
     """Return a connection for SQLAlchemy's `async_creator_fn`; its thread doesn't outlive the process."""
-    connection = Connection(file)
+    connection = Connection(file, begin)
     connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does with those that it makes itself
     return connection
 
@@ -25,31 +28,34 @@ def connect(file: SqliteFile) -> "Connection":
 class Connection(aiosqlite.Connection):
     """A connection whose cursors have read everything when a statement returns.
 
-    `begins` is the BEGIN of a transaction that has had no statement yet: it goes along with the first. `used`
-    says that there was a statement since the last end, so that there is something to end. When the file was
-    replaced, no transaction begins, and none counts as committed: `file` raises Unavailable.
+    `begin` is the statement that begins its transactions. `begins` says that one has had no statement yet:
+    its BEGIN goes along with the first. `used` says that there was a statement since the last end, so that
+    there is something to end. When the file was replaced, no transaction begins, and none that writes counts
+    as committed: `file` raises Unavailable.
     """
 
-    begins: str | None = None
+    begins = False
     used = False
 
-    def __init__(self, file: SqliteFile) -> None:
+    def __init__(self, file: SqliteFile, begin: str) -> None:
         super().__init__(file.connect, iter_chunk_size=64)
         self.file = file
+        self.begin = begin
 
     async def commit(self) -> None:
         """Commit, unless nothing was begun."""
         if self.used:
             await self._end(super().commit)
-            self.file.check()
-        self.begins = None
+            if self.begin == BEGIN_WRITE:
+                self.file.check()
+        self.begins = False
 
     async def rollback(self) -> None:
         """Roll back, unless nothing was begun: SQLAlchemy's pool asks for it after every transaction."""
         await self._end(super().rollback)
 
     async def _end(self, end: Callable[[], Awaitable[None]]) -> None:
-        self.begins = None
+        self.begins = False
         if self.used:
             await end()
             self.used = False
@@ -96,12 +102,12 @@ class Cursor:
         await work(self._run, how, statement, parameters)
 
     def _run(self, how: str, statement: str, parameters: Any) -> None:
-        begins, self._connection.begins = self._connection.begins, None
+        begins, self._connection.begins = self._connection.begins, False
         cursor = self._connection._conn.cursor()  # noqa: SLF001
         try:
             if begins:
                 self._connection.file.check()
-                cursor.execute(begins)
+                cursor.execute(self._connection.begin)
             getattr(cursor, how)(statement, parameters)
             self._rows = cursor.fetchall() if cursor.description else []
             self.description, self.rowcount, self.lastrowid = (

@@ -26,7 +26,7 @@ POOL_TIMEOUT = 10
 def create(url: str) -> tuple[AsyncEngine, AsyncEngine]:
     """Return (engine for writes, engine for reads) of an `sqlite:///` address."""
     file = SqliteFile(addresses.sqlite_path(url))
-    writer, reader = _engine(file, "BEGIN IMMEDIATE", 1), _engine(file, "BEGIN", READERS)
+    writer, reader = _engine(file, cursors.BEGIN_WRITE, 1), _engine(file, cursors.BEGIN_READ, READERS)
     sa.event.listen(reader.sync_engine, "engine_disposed", lambda _engine: file.close())
     return writer, reader
 
@@ -48,7 +48,7 @@ def try_opening(url: str) -> None:
 
 def _engine(file: SqliteFile, begin: str, size: int) -> AsyncEngine:
     def connect(*_arguments: Any, **_options: Any) -> cursors.Connection:
-        return cursors.connect(file)
+        return cursors.connect(file, begin)
 
     engine = create_async_engine(
         "sqlite+aiosqlite:///opened by the creator below",
@@ -61,13 +61,13 @@ def _engine(file: SqliteFile, begin: str, size: int) -> AsyncEngine:
         connect_args={"async_creator_fn": connect},
     )
     sa.event.listen(engine.sync_engine, "connect", set_pragmas)
-    sa.event.listen(engine.sync_engine, "begin", lambda connection: _begin(connection, begin))
+    sa.event.listen(engine.sync_engine, "begin", _begin)
     return engine
 
 
-def _begin(connection: sa.Connection, statement: str) -> None:
+def _begin(connection: sa.Connection) -> None:
     driver: Any = connection.connection.driver_connection
-    driver.begins = statement
+    driver.begins = True
 
 
 def set_pragmas(connection: Connection | Any, _record: object) -> None:

@@ -65,9 +65,10 @@ def without_surplus(request: Request, value: Any, model: type[BaseModel]) -> Any
 
     How many were left out is in `scope["state"]["surplus"]`. An object with that many is always refused.
     """
+    if not isinstance(value, dict) or len(value) <= MAX_ERRORS:
+        return value
     known = model.model_fields
-    may_hold = len(known) + MAX_ERRORS
-    if not isinstance(value, dict) or len(value) <= may_hold or model.model_config.get("extra") != "forbid":
+    if len(value) <= len(known) + MAX_ERRORS or model.model_config.get("extra") != "forbid":
         return value
     surplus = set([name for name in value if name not in known][MAX_ERRORS:])
     request.scope["state"]["surplus"] = len(surplus)

@@ -62,7 +62,7 @@ class ServiceCredential(SecurityBase):
 
     async def __call__(self, request: Request) -> ServiceToken:
         """Return the service token, or raise what is wrong with it."""
-        return await app_of(request).service_tokens.check(bearer.read(request.scope["headers"]))
+        return await app_of(request).service_tokens.check(bearer_token(request))
 
 
 class AccessToken(SecurityBase):
@@ -86,9 +86,14 @@ class AccessToken(SecurityBase):
         return claims
 
 
+def bearer_token(request: Request) -> str:
+    """Return the Bearer token of a request, or raise what is wrong with its Authorization header."""
+    return bearer.token_of(request.scope["state"]["headers"].get(b"authorization"))
+
+
 async def access(request: Request) -> Claims:
     """Return the claims of the access token of a request, or raise what is wrong with it."""
-    return await app_of(request).checks.check(bearer.read(request.scope["headers"]))
+    return await app_of(request).checks.check(bearer_token(request))
 
 
 async def caller_of(request: Request, claims: Annotated[Claims, Security(AccessToken())]) -> Actor:

@@ -15,6 +15,9 @@ MAX_BODY = 64 * 1024
 """Bytes. A larger declared length is refused here, unread; a body without one by the router, on the way."""
 
 
+_DIGITS = len(str(MAX_BODY))
+
+
 class Guard:
     """ASGI middleware in front of the routes."""
 
@@ -51,8 +54,8 @@ def refusal(scope: Scope) -> SessionApiError | None:
     if state["refused"]:
         refused: SessionApiError = state["refused"]
         return refused
-    length = state["headers"].get(b"content-length", b"0")
-    if _is_over(length, MAX_BODY):
+    length = state["headers"].get(b"content-length", b"")
+    if len(length) >= _DIGITS and _is_over(length, MAX_BODY):
         return PayloadTooLarge()
     if scope["method"] != "POST" or not state["cookies"]:
         return None

@@ -15,7 +15,6 @@ log = structlog.get_logger()
 API_CSP = b"default-src 'none'; frame-ancestors 'none'"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Labels of a metric are closed: a stranger's method must not make a series of its own."""
-FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto"})
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -46,6 +45,7 @@ class Edge:
         self._request_headers = headers
         self._metrics = metrics
         self._headers = security_headers(https=https)
+        self._names = {name for name, _ in self._headers}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. It is a task of its own, so what is bound to its log lines ends with it."""
@@ -66,7 +66,8 @@ class Edge:
                 self._add_headers(message, request_id)
             await send(message)
 
-        app = self._forwarded if sent.keys() & FORWARDED else self._app
+        is_forwarded = b"x-forwarded-for" in sent or b"x-forwarded-proto" in sent
+        app = self._forwarded if is_forwarded else self._app
         method = scope["method"]
         if method == "HEAD":
             scope = {**scope, "method": "GET"}  # the server reads its own scope when it sends the response
@@ -77,23 +78,22 @@ class Edge:
 
     def _add_headers(self, message: Message, request_id: str) -> None:
         given = message["headers"]
-        said = {name for name, _ in given}
-        ours = [header for header in self._headers if header[0] not in said]
+        ours = self._headers
+        names = {name for name, _ in given}
+        if not names.isdisjoint(self._names):
+            ours = [header for header in ours if header[0] not in names]
         message["headers"] = [*given, *ours, (b"x-request-id", request_id.encode())]
 
     def _record(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         """Log and count one request, without its query string, which may hold personal data."""
-        refusal = {"code": scope["state"]["code"]} if "code" in scope["state"] else {}
-        write = log.debug if status == 200 and scope["path"] in PROBES else log.info
-        write(
-            "request",
-            method=method,
-            path=scope["path"],
-            status=status,
-            **refusal,
-            ms=round(seconds * 1000, 1),
-            client=(scope.get("client") or ("unknown",))[0],
-        )
+        path = scope["path"]
+        entry = {"method": method, "path": path, "status": status}
+        if "code" in scope["state"]:
+            entry["code"] = scope["state"]["code"]
+        entry["ms"] = round(seconds * 1000, 1)
+        entry["client"] = (scope.get("client") or ("unknown",))[0]
+        write = log.debug if status == 200 and path in PROBES else log.info
+        write("request", **entry)
         method = method if method in _METHODS else "other"
         route = scope.get("route_path") or getattr(scope.get("route"), "path", "none")
         self._metrics.count_request(method, str(route), status, seconds)
@@ -115,4 +115,4 @@ def without_body(send: Send) -> Send:
 
 
 def _request_id(given: bytes) -> str:
-    return given.decode() if given and _SANE_REQUEST_ID.fullmatch(given) else ids.new_id().hex
+    return given.decode() if given and _SANE_REQUEST_ID.fullmatch(given) else ids.new_request_id()

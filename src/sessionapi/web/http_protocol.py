@@ -156,19 +156,20 @@ class HttpProtocol(HttpToolsProtocol):
             self._restating = False
         else:
             version = self.parser.get_http_version()
-            self._check_head(version)
-            self._start_request(version)
+            method = self.parser.get_method()
+            self._check_head(version, method)
+            self._start_request(version, method)
         self.headers = []  # fields after the head go nowhere
         self._overhead = 0
         self.waiting = Waiting.FOR_BODY
         self._wait += 1
 
-    def _start_request(self, version: str) -> None:
+    def _start_request(self, version: str, method: bytes) -> None:
         """Give the request to the app, or let it wait for the one before, as uvicorn does."""
         parser, scope = self.parser, self.scope
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
-        scope["method"] = parser.get_method().decode("ascii")
+        scope["method"] = method.decode("ascii")
         scope["http_version"] = version
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = url.path
@@ -249,7 +250,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._ended = True
         self.transport.abort()
 
-    def _check_head(self, version: str) -> None:
+    def _check_head(self, version: str, method: bytes) -> None:
         fields = dict(self.headers)
         if version not in ("1.1", "1.0") or (version == "1.1" and b"host" not in fields):
             raise MalformedRequest("Use HTTP/1.1, with one Host header.")
@@ -258,8 +259,8 @@ class HttpProtocol(HttpToolsProtocol):
         count = len(self.headers)
         if len(fields) != count or count > MAX_FIELDS or self._overhead + self._uncounted > MAX_HEAD:
             self._check_fields()
-        if not self.url.startswith(b"/") or b"#" in self.url or self.parser.get_method() == b"CONNECT":
-            self._check_target(fields.get(b"host", b""))
+        if not self.url.startswith(b"/") or b"#" in self.url or method == b"CONNECT":
+            self._check_target(fields.get(b"host", b""), method)
         self._framing = b""
         if b"transfer-encoding" in fields:
             if fields[b"transfer-encoding"].strip().lower() != b"chunked" or version == "1.0":
@@ -281,11 +282,11 @@ class HttpProtocol(HttpToolsProtocol):
                 f"A request line with its headers may have {MAX_HEAD} bytes and {MAX_FIELDS} headers."
             )
 
-    def _check_target(self, host: bytes) -> None:
+    def _check_target(self, host: bytes, method: bytes) -> None:
         scheme, _, rest = self.url.lower().partition(b"://")
         authority, slash, _ = rest.partition(b"/")
         known = scheme in (b"http", b"https") and authority == host.lower() and slash
-        if not known or self.parser.get_method() == b"CONNECT" or b"?" in authority or b"#" in self.url:
+        if not known or method == b"CONNECT" or b"?" in authority or b"#" in self.url:
             raise MalformedRequest("The request target is not a path of this service.")
 
     def _refuse(self, error: SessionApiError) -> None:
@@ -327,7 +328,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.write_eof()
 
     def _write_problem(self, error: SessionApiError) -> None:
-        request_id = ids.new_id().hex
+        request_id = ids.new_request_id()
         status = problems.STATUS[error.code][0]
         body = to_json(problems.members(error, self._places.public_url, request_id))
         https = self._places.public_url.startswith("https:")

@@ -46,6 +46,7 @@ class RequestHeaders:
         headers = scope["headers"]
         fields = dict(headers)
         refused = None
+        as_they_came = len(fields) == len(headers) and b"cookie" not in fields
         if len(fields) != len(headers):
             fields, refused = _joined(headers)
         state = scope.setdefault("state", {})
@@ -54,7 +55,8 @@ class RequestHeaders:
         if b"cookie" in fields:
             refused = self._keep_own_cookies(fields, state["cookies"]) or refused
         state["refused"] = refused or _wrong_host(fields, scope) or _wrong_coding(fields) or _too_much(scope)
-        scope["headers"] = list(fields.items())
+        if not as_they_came:
+            scope["headers"] = list(fields.items())
         return fields
 
     def _keep_own_cookies(self, fields: Fields, cookies: dict[str, str]) -> SessionApiError | None:

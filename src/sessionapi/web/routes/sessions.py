@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, TypeAdapter
 
-from sessionapi import bearer, ids
+from sessionapi import ids
 from sessionapi.actors import owner
 from sessionapi.errors import (
     AuthenticationError,
@@ -27,6 +27,7 @@ from sessionapi.web.deps import (
     Parts,
     Writer,
     app_of,
+    bearer_token,
     client_of,
     cursor,
     id_in_path,
@@ -133,7 +134,7 @@ async def logout(request: Request, parts: Parts, client: From) -> Response:
 async def _genuine(request: Request, parts: App) -> tuple[Claims | None, AuthenticationError | None]:
     """Return the claims of the access token, whether or not it has expired, or what is wrong with it."""
     try:
-        return await parts.checks.genuine(bearer.read(request.scope["headers"])), None
+        return await parts.checks.genuine(bearer_token(request)), None
     except AuthenticationError as problem:
         return None, problem
 
