@@ -313,7 +313,7 @@ def test_several_workers_begin_on_one_empty_folder_and_stop(name: str, tmp_path:
             for _ in range(6):
                 assert server.log_in()["access_token"]
             if name == "granian":  # a worker of Granian that is still starting ignores SIGTERM
-                eventually(lambda: "Started worker-2" in server.log.read_text(), 60)  # noqa: B023
+                eventually(lambda: "Started worker-2" in server.log.read_text(), 60)
 
 
 def test_create_app_takes_settings(tmp_path: Path):
