@@ -1,4 +1,7 @@
-"""A flood of connections, in a process that runs until killed: `python -m tests.flood KIND HOST PORT`."""
+"""A flood of connections, in a process that runs until killed: `python -m tests.flood KIND HOST PORT`.
+
+The floods of `SIGNED_IN` come from a signed-in user, and from an address of its own.
+"""
 
 import asyncio
 import json
@@ -6,7 +9,7 @@ import os
 import sys
 from contextlib import suppress
 
-from tests.raw import chunked, request
+from tests.raw import Connection, chunked, request
 
 MANY = 1_100 if "SESSIONAPI_PROVE" in os.environ else 300
 """Connections of a slow flood: more than the files that the server of the tests may open at first."""
@@ -26,6 +29,41 @@ FLOODS = {
     "large bodies": (60, [request("POST", "/login", b"x" * 5_000_000)]),
     "upgrades": (60, [request("POST", "/login", LOGIN, "Connection: upgrade", "Upgrade: h2c") * 8]),
 }
+PASSWORD = "correct horse battery"
+SIGNED_IN = {
+    "password checks": ("POST", "/sessions/current/reauthenticate", {"password": PASSWORD}),
+    "changes of the account": ("PATCH", "/me", {"preferences": {"theme": "dark"}}),
+    "changes of the session": ("PATCH", "/sessions/current", {"data": {"cart": [1]}}),
+}
+ADDRESS = "127.0.0.66"
+
+
+async def flood_signed_in(kind: str, host: str, port: int) -> None:
+    method, path, body = SIGNED_IN[kind]
+    connections = 400 if "SESSIONAPI_PROVE" in os.environ else 100
+    with Connection(f"http://{host}:{port}", source=ADDRESS) as connection:
+        user = json.dumps({"username": "mallory", "password": PASSWORD}).encode()
+        token = connection.send(request("POST", "/signup", user)).read().json()["access_token"]
+    message = request(method, path, json.dumps(body).encode(), f"Authorization: Bearer {token}")
+    answered = 0
+
+    async def one() -> None:
+        nonlocal answered
+        while True:
+            with suppress(OSError):
+                reader, writer = await asyncio.open_connection(host, port, local_addr=(ADDRESS, 0))
+                try:
+                    writer.write(message)
+                    while await reader.read(65_536):
+                        answered += 1
+                        if answered == connections // 2:
+                            print(READY, flush=True)  # noqa: T201
+                        writer.write(message)
+                finally:
+                    writer.transport.abort()
+            await asyncio.sleep(0.01)
+
+    await asyncio.gather(*(one() for _ in range(connections)))
 
 
 async def flood(kind: str, host: str, port: int) -> None:
@@ -57,4 +95,5 @@ async def flood(kind: str, host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(flood(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    begin = flood_signed_in if sys.argv[1] in SIGNED_IN else flood
+    asyncio.run(begin(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server, bearer, eventually, serving
-from tests.flood import FLOODS, GET, LOGIN, MANY, READY
+from tests.flood import FLOODS, GET, LOGIN, MANY, READY, SIGNED_IN
 from tests.raw import Connection, request
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
@@ -28,6 +28,12 @@ FILES = 1024 if PROVE else 256
 """The soft limit of open files with which most systems start a process; less for the short form."""
 MOST_GROWTH = 150
 """MB that the server may grow by; the flood of queued requests took 3.2 GB before they were bounded."""
+ANOTHER = "127.0.2.1"
+"""An address from which no flood comes: of one address the connections give way to each other."""
+USERS = 12 if PROVE else 2
+LOGINS_EACH = 10
+MOST_WAIT = 3
+"""Seconds of the login in the middle, on a core that another process of the tests may use too."""
 CORE = str(min(os.sched_getaffinity(0)))
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.server, pytest.mark.prove, pytest.mark.timeout(900)]
@@ -56,30 +62,59 @@ def descriptors(server: Server) -> int:
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
 
 
-def work(server: Server, seconds: float) -> tuple[list[float], list[float]]:
+Work = tuple[list[float], list[float]]
+"""Seconds of each login, and of each read of /protected."""
+
+
+def work(server: Server, seconds: float) -> Work:
     """Log in, and read /protected on the same connection, again and again; return how long each took."""
-    logins, reads = [], []
     began = time.perf_counter()
+    logins: list[float] = []
+    reads: list[float] = []
     while time.perf_counter() - began < seconds or len(logins) < 3:
-        with Connection(server.url) as connection:
-            start = time.perf_counter()
-            answer = connection.send(request("POST", "/login", LOGIN)).read()
-            assert answer.status == 200, answer
-            logins.append(time.perf_counter() - start)
-            (name, value) = next(iter(bearer(answer.json()).items()))
-            for _ in range(5):
-                start = time.perf_counter()
-                assert (
-                    connection.send(request("GET", "/protected", b"", f"{name}: {value}")).read().status
-                    == 200
-                )
-                reads.append(time.perf_counter() - start)
+        log_in_and_read(server, LOGIN, ANOTHER, logins, reads)
     return logins, reads
+
+
+def work_of_many(server: Server, users: int) -> Work:
+    """The same, by users that each log in as often as the limits allow, from an address of their own."""
+    logins: list[float] = []
+    reads: list[float] = []
+    for number in range(users):
+        address, body = f"127.0.1.{number + 1}", LOGIN.replace(b"ada", b"user%d" % number)
+        with Connection(server.url, source=address) as connection:
+            assert connection.send(request("POST", "/signup", body)).read().status == 201
+        for _ in range(LOGINS_EACH):
+            log_in_and_read(server, body, address, logins, reads)
+    return logins, reads
+
+
+def log_in_and_read(
+    server: Server, body: bytes, address: str, logins: list[float], reads: list[float]
+) -> None:
+    with Connection(server.url, source=address) as connection:
+        start = time.perf_counter()
+        answer = connection.send(request("POST", "/login", body)).read()
+        assert answer.status == 200, answer
+        logins.append(time.perf_counter() - start)
+        (name, value) = next(iter(bearer(answer.json()).items()))
+        for _ in range(5):
+            start = time.perf_counter()
+            assert connection.send(request("GET", "/protected", b"", f"{name}: {value}")).read().status == 200
+            reads.append(time.perf_counter() - start)
 
 
 def shown(seconds: list[float]) -> str:
     p99 = sorted(seconds)[int(len(seconds) * 0.99)]
     return f"{statistics.median(seconds) * 1000:7.1f} {p99 * 1000:8.1f} {max(seconds) * 1000:8.1f}"
+
+
+def report(kind: str, before: float, growth: float, quiet: Work, meanwhile: Work) -> None:
+    print(  # noqa: T201
+        f"\n{kind:24} memory {before:.0f} MB + {growth:.0f} MB; ms (median, p99, longest):"
+        f"\n  quiet     login {shown(quiet[0])}   /protected {shown(quiet[1])}"
+        f"\n  meanwhile login {shown(meanwhile[0])}   /protected {shown(meanwhile[1])}"
+    )
 
 
 @contextmanager
@@ -102,12 +137,23 @@ def test_a_flood_takes_bounded_memory_and_honest_users_are_served(tmp_path: Path
         with flooded(kind, server):
             logins, reads = work(server, SECONDS)
         growth = megabytes(server, "VmHWM") - before
-        print(  # noqa: T201
-            f"\n{kind:24} memory {before:.0f} MB + {growth:.0f} MB; ms (median, p99, longest):"
-            f"\n  quiet     login {shown(quiet[0])}   /protected {shown(quiet[1])}"
-            f"\n  meanwhile login {shown(logins)}   /protected {shown(reads)}"
-        )
+        report(kind, before, growth, quiet, (logins, reads))
         assert growth < MOST_GROWTH
+
+
+@pytest.mark.parametrize("kind", SIGNED_IN)
+def test_a_flood_that_is_refused_leaves_room_for_others(tmp_path: Path, kind: str):
+    """Falls without `Throttle.slow_down`: cheap refusals filled the event loop, and logins were shed."""
+    hashing = {"hash_memory_kib": 19_456, "hash_time": 2} if PROVE else {}
+    with on_one_core(tmp_path, throttle="on", sessions_per_user=10, **hashing) as server:
+        quiet = work(server, 0.1)
+        before = megabytes(server, "VmRSS")
+        with flooded(kind, server):
+            logins, reads = work_of_many(server, USERS)
+        growth = megabytes(server, "VmHWM") - before
+        report(kind, before, growth, quiet, (logins, reads))
+        assert growth < MOST_GROWTH
+        assert statistics.median(logins) < MOST_WAIT
 
 
 def test_connections_that_send_nothing_more_are_closed_and_leave_no_memory(tmp_path: Path):

@@ -7,7 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
+from sessionapi import windows
 from sessionapi.settings import Settings
 from tests.conftest import PASSWORD, FakeClock, Running, bearer, running
 from tests.test_throttle import WRONG, at, hashes, refused, try_login
@@ -44,6 +46,44 @@ async def test_right_passwords_in_sessions_are_limited_for_each_user(
         assert (await try_login(service.client, PASSWORD)).status_code == 200, "a login has its own window"
         clock.move(60)
         assert (await confirm(service.client, await service.log_in())).status_code == 200
+
+
+async def test_an_address_that_goes_on_when_it_is_refused_waits(
+    make_settings: Callable[..., Settings], clock: FakeClock
+):
+    """Fails without `slow_down`. Another address is answered while the refusal waits."""
+    settings = make_settings(throttle=True, login_per_address=1)
+    async with running(settings, clock) as service:
+        flooding, other = at(service, "203.0.113.1"), at(service, "203.0.113.2")
+        for client in (flooding, other):
+            assert (await try_login(client, WRONG, "nobody")).status_code == 401
+        for _ in range(windows.REFUSALS_PER_ADDRESS):
+            assert (await try_login(flooding, WRONG, "nobody")).status_code == 429
+        waiting = asyncio.create_task(try_login(flooding, WRONG, "nobody"))
+        for _ in range(10):
+            assert (await try_login(other, WRONG, "nobody")).status_code == 429
+        assert not waiting.done()
+        assert refused(await waiting, "login", 1, 60)
+        clock.move(60)
+        assert (await try_login(flooding, WRONG, "nobody")).status_code == 401
+
+
+async def test_a_check_in_a_session_that_memory_refuses_asks_no_query(
+    make_settings: Callable[..., Settings], clock: FakeClock
+):
+    """Fails without `check_in_session`: each refusal took a transaction that writes."""
+    async with running(make_settings(throttle=True, password_checks_per_user=3), clock) as service:
+        tokens = await service.sign_up()
+        for _ in range(3):
+            assert (await confirm(service.client, tokens)).status_code == 200
+        statements: list[str] = []
+        for engine in (service.parts.store._writer, service.parts.store._reader):
+            sa.event.listen(
+                engine.sync_engine, "before_cursor_execute", lambda *sent: statements.append(sent[2])
+            )
+        for ask in (confirm, change):
+            assert refused(await ask(service.client, tokens), "attempt", 3, 60)
+        assert statements == []
 
 
 @pytest.mark.parametrize("name", ["ada", "nobody"])

@@ -4,6 +4,7 @@ A try is reserved in the database before its hash, whether the name exists or no
 the counts, a wrong one leaves them. So of any number of tries at once none is one too many.
 """
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
@@ -17,6 +18,9 @@ from sessionapi.metrics import Metrics
 from sessionapi.model import Client
 from sessionapi.storage import Store, Tx
 from sessionapi.windows import MemoryLimits
+
+FLOOD_DELAY = 2
+"""Seconds that a refusal waits: with 400 connections that makes 200 refusals a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,20 @@ class Throttle:
         if not deletes:
             self._memory.count("write_user", user_id)
 
+    def check_in_session(self, user_id: UUID, client: Client) -> None:
+        """Raise RateLimited if an attempt in a session would be refused in memory: before any query."""
+        self._memory.check("attempt", _in_session(user_id))
+        self._memory.check("attempt_address", network(client.ip))
+
+    async def slow_down(self, client: Client) -> None:
+        """Wait before a refusal by a limit is sent, if this network goes on all the same.
+
+        Otherwise such requests, which cost little each, fill the event loop: 400 connections of them took
+        73 % of the logins of others (measured).
+        """
+        if self._memory.is_flooding(network(client.ip)):
+            await asyncio.sleep(FLOOD_DELAY)
+
     async def reserve_login(
         self, tx: Tx, user_id: UUID | None, typed: str, device_token: str | None, client: Client
     ) -> Try:
@@ -100,7 +118,7 @@ class Throttle:
         refused in one session do not use up the window of the others.
         """
         tried = await self._reserve(tx, self._keys.of_session(session_id), user_id)
-        self._memory.count("attempt", f"session {user_id.hex}")
+        self._memory.count("attempt", _in_session(user_id))
         self._memory.count("attempt_address", network(client.ip))
         return tried
 
@@ -150,3 +168,8 @@ class Throttle:
         ends_at = await tx.tries_end(buckets.recent.key) if buckets.recent.key not in counts else None
         wait = (ends_at - self._clock()).total_seconds() if ends_at else window
         return refusal("password", self._keys.limits.login_failures, window, wait)
+
+
+def _in_session(user_id: UUID) -> str:
+    """Return what the password checks in all sessions of a user are counted under."""
+    return f"session {user_id.hex}"

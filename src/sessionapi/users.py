@@ -101,6 +101,7 @@ class Users:
 
     async def reauthenticate(self, actor: Actor, password: str) -> Tokens:
         """Confirm the password in the caller's session, which moves its `auth_time` and renews its secret."""
+        self._throttle.check_in_session(actor.user_id, actor.client)
         with self._passwords.place(actor.user_id) as place:
             place.assign(actor.user_id)
             verified, tried = await self._verify_in_session(actor, password, place)
@@ -119,6 +120,7 @@ class Users:
         All in one transaction, which also checks that the password that was verified is still the one. The
         leaked passwords are looked up last, after the attempt has been counted and the password verified.
         """
+        self._throttle.check_in_session(actor.user_id, actor.client)
         user = await self._get(actor.user_id)
         self._rules.refuse_guessable(new, user.username, user.email, "new_password")
         with self._passwords.place(actor.user_id) as place:

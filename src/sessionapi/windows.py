@@ -12,6 +12,10 @@ MAX_KEYS = 100_000
 """Addresses or sessions that a process remembers for one limit: 26 MB with one try each (measured)."""
 
 
+REFUSALS_PER_ADDRESS = 300
+"""Refusals by a limit that a network is sent at once in a minute: ten times the logins of an address."""
+
+
 class MemoryLimits:
     """A sliding window for each address, user or session that is limited in memory."""
 
@@ -25,6 +29,7 @@ class MemoryLimits:
             "write": Windows(limits.writes_per_session, 60),
             "write_user": Windows(MANY * limits.writes_per_session, 60),
         }
+        self._refusals = Windows(REFUSALS_PER_ADDRESS, 60)
         self._clock = clock
         self._metrics = metrics
         self._enabled = enabled
@@ -38,6 +43,20 @@ class MemoryLimits:
         if wait > 0:
             self._metrics.throttled.labels(policy).inc()
             raise refusal(policy, windows.quota, windows.seconds, wait)
+
+    def check(self, policy: Policy, key: str) -> None:
+        """Raise RateLimited if `count` would, and count nothing."""
+        if not self._enabled:
+            return
+        windows = self._windows[policy]
+        wait = windows.wait(key, self._clock().timestamp())
+        if wait > 0:
+            self._metrics.throttled.labels(policy).inc()
+            raise refusal(policy, windows.quota, windows.seconds, wait)
+
+    def is_flooding(self, network: str) -> bool:
+        """Count a refusal of a network, and return whether it has had too many of them in a minute."""
+        return self._enabled and self._refusals.count(network, self._clock().timestamp()) > 0
 
 
 @dataclass(slots=True)
@@ -67,6 +86,13 @@ class Windows:
         tries.append(now)
         self._tries.move_to_end(key)
         return 0.0
+
+    def wait(self, key: str, now: float) -> float:
+        """Return the seconds until there is room for a try, 0 if there is. Nothing is counted."""
+        begin = now - self.seconds
+        tries = self._tries.get(key, [])
+        oldest = bisect_right(tries, begin)
+        return tries[oldest] - begin if len(tries) - oldest >= self.quota else 0.0
 
     def _forget(self, until: float) -> None:
         while self._tries:

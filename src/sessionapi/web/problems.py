@@ -24,6 +24,7 @@ from sessionapi.errors import (
     Unavailable,
     ValidationFailed,
 )
+from sessionapi.model import Client
 
 log = structlog.get_logger()
 
@@ -122,6 +123,9 @@ async def on_error(request: Request, problem: Exception) -> JSONResponse:
     """Answer an error of the tree; what the database said goes to the log alone."""
     if isinstance(problem, Unavailable) and problem.cause:  # without one it was refused at once
         log.error("database unavailable", error=problem.cause)
+    if isinstance(problem, RateLimited):
+        client = Client((request.scope.get("client") or (None,))[0])
+        await request.app.state.sessionapi.throttle.slow_down(client)
     return response(problem if isinstance(problem, SessionApiError) else InternalError(), request)
 
 
