@@ -1,6 +1,7 @@
 """The first start makes all that it needs; a start that can't succeed ends in one clear line and status 1."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -8,7 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from typing import Any
 import httpx
 import pytest
 
+from sessionapi.logs import shown
 from sessionapi.settings import Settings
 from tests.conftest import environment, serving
 
 SERVER_SECRET = "the server secret of a used folder and without a comma"
 OTHER_SECRET = "another server secret of the tests, with more than 32 bytes"
+WRITABLE = "set SESSIONAPI_DATA_DIR to a folder that this user can write"
 
 pytestmark = pytest.mark.server
 
@@ -163,7 +166,9 @@ def test_a_weak_secret_is_refused_and_not_told(tmp_path: Path, secrets: dict[str
 def test_a_secret_file_that_has_been_emptied_is_refused_and_not_replaced(prepared: Path):
     """A new secret would end all sessions. Fails without `_refuse_weak` in `ServerSecret.__init__`."""
     (prepared / "secret").touch(mode=0o600)
-    assert "SESSIONAPI_SECRET has 0 bytes" in refusal(prepared)
+    assert refusal(prepared) == (
+        f"the server secret {prepared / 'secret'} has 0 bytes; it needs at least 32 random ones"
+    )
     assert (prepared / "secret").read_text() == ""
 
 
@@ -286,10 +291,77 @@ def test_a_port_in_use_is_told_before_anything_is_made(tmp_path: Path):
         port = taken.getsockname()[1]
         said = refusal(tmp_path / "var", "--port", str(port))
     assert said == (
-        f"can't listen on 127.0.0.1 port {port}: Address already in use; try another one, as in "
+        f"can't listen on 127.0.0.1 port {port}: Address already in use; try another port, as in "
         "`sessionapi serve --port 8001`"
     )
     assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("ü" * 70, "not a valid host name"),
+        ("\udcff", "not a valid host name"),
+        ("x" * 300, ""),
+        ("..", ""),
+        ("a b", ""),
+        ("[::1]", ""),
+        ("::1%nonsense", ""),
+        ("192.0.2.1", "Cannot assign requested address"),
+    ],
+    ids=["long name", "byte", "long", "dots", "space", "brackets", "zone", "of another host"],
+)
+def test_a_host_that_can_not_be_listened_on_is_refused_with_one_that_can(
+    tmp_path: Path, host: str, reason: str
+):
+    """Fails if `serve._listen` catches only OSError; the resolver gives the other reasons."""
+    said = refusal(tmp_path / "var", "--host", host)
+    assert said.startswith(f"can't listen on {shown(host)} port 0: {reason}")
+    assert said.endswith(
+        "; try another host, as in `sessionapi serve --host 127.0.0.1` or `sessionapi serve --host ::1`"
+    )
+    assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.parametrize("host", ["ü" * 70, "..", "x" * 70, "\udcff"])
+def test_a_postgresql_host_that_can_not_be_encoded_is_refused(tmp_path: Path, host: str):
+    """Fails without UnicodeError in `postgresql.REFUSALS`."""
+    url = f"postgresql://user:hidden@{host}/name"
+    said = refusal(tmp_path / "var", database_url=url, secret=SERVER_SECRET)
+    assert said == (
+        f"the database at postgresql://user:***@{shown(host)}/name can't be used: "
+        "the URL has a host or a name that can't be encoded"
+    )
+
+
+@pytest.mark.parametrize("scheme", ["sqlite:///", "postgresql://user:hidden@127.0.0.1:1/"])
+def test_a_null_byte_in_a_database_url_is_refused_before_anything_is_made(tmp_path: Path, scheme: str):
+    said = refusal(tmp_path / "var", database_url=f"{scheme}a%00b", secret=SERVER_SECRET)
+    assert said == "SESSIONAPI_DATABASE_URL has a null byte (%00), which no name may contain"
+    assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_a_database_that_is_not_a_file_is_refused_and_keeps_its_mode(
+    tmp_path: Path, make: Callable[[Path], None]
+):
+    """Fails without `is_file` in `make_private`: `sqlite:////tmp` closed /tmp to all other users."""
+    make(place := tmp_path / "place")
+    place.chmod(0o777)
+    said = refusal(tmp_path / "var", database_url=f"sqlite:///{place}")
+    assert said == f"the database at sqlite:///{place} can't be used: it is not a file"
+    assert stat.S_IMODE(place.stat().st_mode) == 0o777
+
+
+def test_a_folder_of_a_database_url_that_can_not_be_made_is_named(tmp_path: Path):
+    """Fails where DATA_DIR is named in its place."""
+    (tmp_path / "file").touch()
+    url = f"sqlite:///{tmp_path}/file/sessionapi.db"
+    said = refusal(tmp_path / "var", database_url=url)
+    assert said == (
+        f"the folder of SESSIONAPI_DATABASE_URL={url} can't be made: File exists; "
+        "name a file in a folder that this user can write"
+    )
 
 
 def test_a_file_that_is_no_database_is_refused_and_stays_as_it_is(tmp_path: Path):
@@ -310,7 +382,7 @@ def test_a_data_folder_that_can_not_be_one_is_refused(tmp_path: Path, place: str
 def test_a_read_only_data_folder_is_refused(tmp_path: Path):
     with mounted(tmp_path / "disk", "ro") as disk:
         said = refusal(disk / "var", cwd=tmp_path)
-    assert said == f"the data folder {disk / 'var'} can't be written: Read-only file system"
+    assert said == f"the data folder {disk / 'var'} can't be written: Read-only file system; {WRITABLE}"
 
 
 def test_a_data_folder_that_became_read_only_is_refused(tmp_path: Path):
@@ -320,7 +392,7 @@ def test_a_data_folder_that_became_read_only_is_refused(tmp_path: Path):
         remounted = subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True, text=True)
         assert remounted.returncode == 0, remounted.stderr
         said = refusal(disk / "var", cwd=tmp_path)
-    assert said == f"the data folder {disk / 'var'} can't be written: Read-only file system"
+    assert said == f"the data folder {disk / 'var'} can't be written: Read-only file system; {WRITABLE}"
 
 
 def test_a_database_on_a_read_only_disk_is_refused(tmp_path: Path):
@@ -332,7 +404,7 @@ def test_a_database_on_a_read_only_disk_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("space", "fails", "kept"),
     [
-        ("nr_inodes=2", r"the data folder \S+ can't be written: No space left on device", []),
+        ("nr_inodes=2", rf"the data folder \S+ can't be written: No space left on device; {WRITABLE}", []),
         ("nr_inodes=4", r"the server secret \S+ can't be read or made: No space left on device", ["lock"]),
         ("size=4k", r"the database at \S+ can't be used: database or disk is full", ["lock", "secret"]),
         ("size=16k", r"the database at \S+ can't be used: disk I/O error", ["lock", "secret"]),

@@ -21,10 +21,13 @@ class ServerSecret:
     value of the environment as it stood. That form stays accepted, so that what it has sealed still opens.
     """
 
-    def __init__(self, current: bytes, accepted: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self, current: bytes, accepted: Sequence[bytes] = (), source: str = "SESSIONAPI_SECRET"
+    ) -> None:
+        """Raise StartupError for a weak secret; `source` names the place of the present one."""
         stripped = [value.strip() for value in (current, *accepted)]
         for place, value in enumerate(stripped):
-            _refuse_weak("SECRET_ACCEPTED" if place else "SECRET", value)
+            _refuse_weak("SESSIONAPI_SECRET_ACCEPTED" if place else source, value)
         self._all = tuple(dict.fromkeys([*stripped, current]))
 
     def derive(self, purpose: str) -> tuple[bytes, ...]:
@@ -57,13 +60,11 @@ def _write_once(path: Path, text: str) -> None:
         draft.unlink()
 
 
-def _refuse_weak(name: str, secret: bytes) -> None:
+def _refuse_weak(source: str, secret: bytes) -> None:
     if len(secret) < MIN_BYTES:
-        raise StartupError(
-            f"SESSIONAPI_{name} has {len(secret)} bytes; it needs at least {MIN_BYTES} random ones"
-        )
+        raise StartupError(f"{source} has {len(secret)} bytes; it needs at least {MIN_BYTES} random ones")
     if len(set(secret)) == 1:
-        raise StartupError(f"SESSIONAPI_{name} repeats one byte; make a random one")
+        raise StartupError(f"{source} repeats one byte; make a random one")
 
 
 def _hkdf(secret: bytes, purpose: str) -> bytes:

@@ -233,9 +233,10 @@ def _server_secret(settings: Settings) -> ServerSecret:
         )
     path = settings.secret_path
     try:
-        return ServerSecret(secret.read_or_make(path, fresh=ids.new_secret(48).hex()), accepted)
+        current = secret.read_or_make(path, fresh=ids.new_secret(48).hex())
     except OSError as problem:
         raise StartupError(f"the server secret {path} can't be read or made: {problem.strerror}") from problem
+    return ServerSecret(current, accepted, source=f"the server secret {path}")
 
 
 @contextmanager
@@ -243,16 +244,28 @@ def _data_folder(settings: Settings) -> Iterator[None]:
     if not settings.embedded:
         yield
         return
+    addresses.check(settings.effective_database_url)
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        addresses.make_folder(settings.effective_database_url)
         lock = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as problem:
         raise StartupError(
-            f"the data folder {settings.data_dir} can't be written: {problem.strerror}"
+            f"the data folder {settings.data_dir} can't be written: {problem.strerror}; "
+            "set SESSIONAPI_DATA_DIR to a folder that this user can write"
         ) from problem
     try:
+        _make_database_folder(settings.effective_database_url)
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)
+
+
+def _make_database_folder(url: str) -> None:
+    try:
+        addresses.make_folder(url)
+    except OSError as problem:
+        raise StartupError(
+            f"the folder of SESSIONAPI_DATABASE_URL={url} can't be made: {problem.strerror}; "
+            "name a file in a folder that this user can write"
+        ) from problem

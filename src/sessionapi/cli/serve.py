@@ -1,6 +1,7 @@
 """`sessionapi serve`: one process, or several on one socket."""
 
 import asyncio
+import errno
 import resource
 import socket
 import sys
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 
 BACKLOG = 2048
 DRAIN_SECONDS = 10
+OTHER_PORT = "try another port, as in `sessionapi serve --port 8001`"
+OTHER_HOST = "try another host, as in `sessionapi serve --host 127.0.0.1` or `sessionapi serve --host ::1`"
 WORKER_PATIENCE = 30
 """Seconds without a sign of life after which a worker is replaced. uvicorn's 5 are also the time that a new
 worker has for its imports: on a busy machine all would be killed again and again."""
@@ -59,18 +62,25 @@ def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return _bound(host, port)
+    except (OSError, TypeError, ValueError) as problem:  # the last two: a name that can't be encoded (IDNA)
+        reason = problem.strerror if isinstance(problem, OSError) else "not a valid host name"
+        taken = isinstance(problem, OSError) and problem.errno in (errno.EADDRINUSE, errno.EACCES)
+        advice = OTHER_PORT if taken else OTHER_HOST
+        raise StartupError(f"can't listen on {host} port {port}: {reason}; {advice}") from problem
+
+
+def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
-    except OSError as problem:
+    except BaseException:
         listener.close()
-        raise StartupError(
-            f"can't listen on {host} port {port}: {problem.strerror}; try another one, as in "
-            "`sessionapi serve --port 8001`"
-        ) from problem
+        raise
     return listener
 
 

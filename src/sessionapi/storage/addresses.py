@@ -54,6 +54,8 @@ class Options:
 
 def check(url: str) -> None:
     """Raise StartupError for an address that is malformed or asks for what isn't understood."""
+    if b"\0" in unquote_to_bytes(os.fsencode(url)):
+        raise _refusal("a null byte (%00), which no name may contain")
     if is_sqlite(url):
         if "?" in url:
             raise _refusal("options, which sqlite:/// doesn't take; in the name of a file ? is written %3F")

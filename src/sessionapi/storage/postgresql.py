@@ -27,8 +27,15 @@ IDLE_IN_TRANSACTION = 10
 GONE = frozenset({"57P01", "57P02", "57P03", "25006"})
 """SQLSTATEs of a server that stops, starts, or has become a standby: its connections are of no use."""
 
-REFUSALS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What a host may say to a new connection; the last is that it isn't one of `target_session_attrs`."""
+REFUSALS = (
+    OSError,
+    UnicodeError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""Errors of a new connection. UnicodeError: the URL has a host or a name that can't be encoded.
+InternalClientError: the host isn't one of `target_session_attrs`."""
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]  # it has no types
@@ -94,7 +101,10 @@ class Hosts:
                 self._urls.sort(key=lambda each: each != url)
                 return connection
         refusal = Unavailable()
-        refusal.cause = (str(said) or type(said).__name__).splitlines()[0]
+        if isinstance(said, UnicodeError):  # its text may show a part of the password
+            refusal.cause = "the URL has a host or a name that can't be encoded"
+        else:
+            refusal.cause = (str(said) or type(said).__name__).splitlines()[0]
         if "startup parameter" in refusal.cause:
             refusal.cause += "; if this is a PgBouncer, set SESSIONAPI_PGBOUNCER=on"
         raise refusal from said

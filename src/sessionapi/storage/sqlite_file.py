@@ -5,6 +5,7 @@ commits there is lost. The log (`-wal`) and the index of the log (`-shm`) are as
 """
 
 import contextlib
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -33,10 +34,14 @@ Identity = tuple[int, int]
 def make_private(path: Path) -> None:
     """Create the file if it is missing, and take away what others may do with it and with its companions.
 
+    Raise OSError for a folder or a device: without its mode for others, `/tmp` is of no use to them.
+
     SQLite gives its log, index and journal the mode of the database. An existing file is never opened here:
     closing it would release the locks that SQLite holds on it in this process.
     """
     path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a file")
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, PRIVATE))
     for each in (path, *(Path(f"{path}{suffix}") for suffix in COMPANIONS)):
