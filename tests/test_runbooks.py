@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -76,9 +77,13 @@ def assert_restored(server: Server, ada: dict, bob: dict) -> None:
 
 @pytest.mark.server
 def test_a_backup_of_sqlite_is_restored_and_what_came_back_to_life_is_ended(tmp_path: Path):
-    """Fails without the last line of the restore: bob's session, which he had ended, is alive."""
+    """Fails without the last line of the restore: bob's session, which he had ended, is active again.
+
+    Fails without `umask` too: other users of the host could read the backup.
+    """
     (backup,), (restore,) = blocks("SQLite")[:1], blocks("SQLite")[1:]
     ada, bob = live_before_and_after(tmp_path, backup)
+    assert stat.S_IMODE((tmp_path / "backup.db").stat().st_mode) == 0o600
     assert run(restore, tmp_path) == "2\n"
     with serving(tmp_path / "var") as server:
         assert_restored(server, ada, bob)
@@ -93,6 +98,7 @@ async def test_a_dump_of_postgresql_is_restored_and_what_came_back_to_life_is_en
     await migrations.migrate(url)
     settings = {"database_url": url, "secret": SERVER_SECRET}
     ada, bob = live_before_and_after(tmp_path, backup, **settings)
+    assert stat.S_IMODE((tmp_path / "backup.dump").stat().st_mode) == 0o600
     said = run(restore.replace("restored", restored), tmp_path, **settings)
     assert said == "The schema is up to date.\n2\n"
     moved = {**settings, "database_url": url.rpartition("/")[0] + f"/{restored}"}
