@@ -56,3 +56,67 @@ def test_several_workers_with_metrics_need_a_temporary_directory_and_name_the_se
     (line,) = done.stderr.splitlines()
     assert line.startswith("sessionapi: SESSIONAPI_METRICS=on with several workers needs a temporary dir")
     assert line.endswith("Set TMPDIR to a directory that this user can write.")
+
+
+FAILING = """
+import asyncio, gc, sys, threading, warnings
+from sessionapi import cli, logs
+
+class Resource:
+    def __del__(self):
+        raise ValueError("by a destructor")
+
+async def fail(text):
+    raise ValueError(text)
+
+async def forget():
+    asyncio.get_running_loop().create_task(fail("by a task"))
+    await asyncio.sleep(0)
+    gc.collect()
+
+@cli.app.command()
+def failing(log_format: str):
+    logs.configure(log_format=log_format, level="info")
+    warnings.warn("by a\\nwarning", DeprecationWarning)
+    file = open("/dev/null")
+    del file
+    thread = threading.Thread(target=lambda: asyncio.run(fail("by a thread")))
+    thread.start()
+    thread.join()
+    asyncio.run(forget())
+    Resource()
+    raise ValueError("by a command")
+
+cli.main()
+"""
+"""A command that fails in each way that Python itself reports on standard error."""
+SOURCES = ("a destructor", "a task", "a thread", "a command")
+
+
+def failing(log_format: str) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-W", "default", "-c", FAILING, "failing", log_format],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout) == (1, ""), ended
+    return ended.stderr
+
+
+def test_what_python_itself_reports_is_json_too():
+    """Fails without `_route_python_reports` in `logs.configure`."""
+    lines = [json.loads(line) for line in failing("json").splitlines()]
+    warnings = [line["event"] for line in lines if line["level"] == "warning"]
+    assert [text.split(": ")[1] for text in warnings] == ["DeprecationWarning", "ResourceWarning"]
+    assert "by a\nwarning" in warnings[0]
+    traces = "\n".join(line["exception"] for line in lines if "exception" in line)
+    assert [source for source in SOURCES if f"ValueError: by {source}\n" not in f"{traces}\n"] == []
+    assert len(lines) == 2 + len(SOURCES)
+
+
+def test_what_python_itself_reports_stays_readable_as_text():
+    lines = failing("text").splitlines()
+    assert lines[-1] == "ValueError: by a command"
+    assert "Traceback (most recent call last):" in lines
+    assert "ValueError: by a thread" in lines

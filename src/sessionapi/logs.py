@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections import deque
 from contextvars import ContextVar
 from typing import Any, TextIO
@@ -46,6 +47,8 @@ def configure(*, log_format: str, level: str, cached: bool = True) -> None:
         cache_logger_on_first_use=cached,
     )
     _route_standard_logging(renderer, number)
+    if not human:
+        _route_python_reports()
 
 
 class Lines:
@@ -136,3 +139,20 @@ def _route_standard_logging(renderer: list[Processor], level: int) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(level, logging.WARNING))
+
+
+def _route_python_reports() -> None:
+    """Log what Python itself writes to standard error: its warnings and uncaught exceptions."""
+    logging.captureWarnings(True)  # noqa: FBT003 - its only argument
+    sys.excepthook = lambda *error: _log_uncaught("uncaught exception", error)
+    sys.unraisablehook = lambda report: _log_uncaught(
+        "uncaught exception in a destructor", (report.exc_type, report.exc_value, report.exc_traceback)
+    )
+    threading.excepthook = lambda report: _log_uncaught(
+        "uncaught exception in a thread", (report.exc_type, report.exc_value, report.exc_traceback)
+    )
+
+
+def _log_uncaught(event: str, error: Any) -> None:
+    if error[0] is not SystemExit:  # a thread may end with it
+        logging.getLogger(__name__).critical(event, exc_info=error)
