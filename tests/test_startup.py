@@ -17,12 +17,14 @@ from typing import Any
 import httpx
 import pytest
 
+from sessionapi.errors import StartupError
 from sessionapi.logs import shown
-from sessionapi.settings import Settings
+from sessionapi.settings import Settings, load
 from tests.conftest import environment, serving
 
 SERVER_SECRET = "the server secret of a used folder and without a comma"
 OTHER_SECRET = "another server secret of the tests, with more than 32 bytes"
+CHECK = "check the file, its folder and its disk"
 WRITABLE = "set SESSIONAPI_DATA_DIR to a folder that this user can write"
 
 pytestmark = pytest.mark.server
@@ -330,7 +332,8 @@ def test_a_postgresql_host_that_can_not_be_encoded_is_refused(tmp_path: Path, ho
     said = refusal(tmp_path / "var", database_url=url, secret=SERVER_SECRET)
     assert said == (
         f"the database at postgresql://user:***@{shown(host)}/name can't be used: "
-        "the URL has a host or a name that can't be encoded"
+        "the URL has a host or a name that can't be encoded; "
+        "check the URL, and that PostgreSQL accepts connections there"
     )
 
 
@@ -341,6 +344,13 @@ def test_a_null_byte_in_a_database_url_is_refused_before_anything_is_made(tmp_pa
     assert not (tmp_path / "var").exists()
 
 
+def test_a_null_byte_in_the_data_folder_is_refused():
+    """The environment can't hold one, but a `.env` file can."""
+    with pytest.raises(StartupError) as refused:
+        load({"data_dir": "a\0b"})
+    assert refused.value.detail == "SESSIONAPI_DATA_DIR=a\0b: must not contain a null byte"
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
 def test_a_database_that_is_not_a_file_is_refused_and_keeps_its_mode(
     tmp_path: Path, make: Callable[[Path], None]
@@ -349,7 +359,7 @@ def test_a_database_that_is_not_a_file_is_refused_and_keeps_its_mode(
     make(place := tmp_path / "place")
     place.chmod(0o777)
     said = refusal(tmp_path / "var", database_url=f"sqlite:///{place}")
-    assert said == f"the database at sqlite:///{place} can't be used: it is not a file"
+    assert said == f"the database at sqlite:///{place} can't be used: it is not a file; {CHECK}"
     assert stat.S_IMODE(place.stat().st_mode) == 0o777
 
 
@@ -368,7 +378,7 @@ def test_a_file_that_is_no_database_is_refused_and_stays_as_it_is(tmp_path: Path
     data = tmp_path / "var"
     data.mkdir()
     (data / "sessionapi.db").write_text(text := "no database, only words, many of them. " * 100)
-    assert refusal(data).endswith("can't be used: file is not a database")
+    assert refusal(data).endswith(f"can't be used: file is not a database; {CHECK}")
     assert (data / "sessionapi.db").read_text() == text
 
 
@@ -398,7 +408,7 @@ def test_a_data_folder_that_became_read_only_is_refused(tmp_path: Path):
 def test_a_database_on_a_read_only_disk_is_refused(tmp_path: Path):
     with mounted(tmp_path / "disk", "ro") as disk:
         said = refusal(tmp_path / "var", database_url=f"sqlite:///{disk}/sessionapi.db")
-    assert said.endswith("/disk/sessionapi.db can't be used: Read-only file system")
+    assert said.endswith(f"/disk/sessionapi.db can't be used: Read-only file system; {CHECK}")
 
 
 @pytest.mark.parametrize(
@@ -406,9 +416,17 @@ def test_a_database_on_a_read_only_disk_is_refused(tmp_path: Path):
     [
         ("nr_inodes=2", rf"the data folder \S+ can't be written: No space left on device; {WRITABLE}", []),
         ("nr_inodes=4", r"the server secret \S+ can't be read or made: No space left on device", ["lock"]),
-        ("size=4k", r"the database at \S+ can't be used: database or disk is full", ["lock", "secret"]),
-        ("size=16k", r"the database at \S+ can't be used: disk I/O error", ["lock", "secret"]),
-        ("size=128k", r"the database at \S+ can't be used: database or disk is full", ["lock", "secret"]),
+        (
+            "size=4k",
+            rf"the database at \S+ can't be used: database or disk is full; {CHECK}",
+            ["lock", "secret"],
+        ),
+        ("size=16k", rf"the database at \S+ can't be used: disk I/O error; {CHECK}", ["lock", "secret"]),
+        (
+            "size=128k",
+            rf"the database at \S+ can't be used: database or disk is full; {CHECK}",
+            ["lock", "secret"],
+        ),
     ],
     ids=["folder", "secret", "first page", "log", "key"],
 )

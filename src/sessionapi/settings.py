@@ -257,6 +257,13 @@ class Settings(BaseSettings):
         settings._public_url_as_written = written.strip().rstrip("/")  # noqa: SLF001 - our own
         return settings
 
+    @field_validator("data_dir")
+    @classmethod
+    def _has_no_null_byte(cls, value: Path) -> Path:
+        if "\0" in str(value):
+            raise _refusal("must not contain a null byte")
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _is_base_url(cls, value: str) -> str:

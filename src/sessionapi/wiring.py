@@ -167,7 +167,10 @@ async def prepare(settings: Settings, clock: Clock = system_clock, *, abandon_ke
             await app.keys.load()
         except Unavailable as problem:
             where = settings.shown_database_url
-            raise StartupError(f"the database at {where} can't be used: {problem.cause}") from problem
+            advice = addresses.advice(settings.effective_database_url)
+            raise StartupError(
+                f"the database at {where} can't be used: {problem.cause}; {advice}"
+            ) from problem
         finally:
             await app.stop()
 

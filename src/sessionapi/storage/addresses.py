@@ -98,6 +98,13 @@ def shown(url: str) -> str:
     return parts._replace(netloc=hidden, query="").geturl()
 
 
+def advice(url: str) -> str:
+    """Return what an operator can check if the database can't be used."""
+    if is_sqlite(url):
+        return "check the file, its folder and its disk"
+    return "check the URL, and that PostgreSQL accepts connections there"
+
+
 def hosts(url: str) -> list[str]:
     """Return addresses that name one host each, in the order in which they are tried.
 

@@ -151,4 +151,5 @@ async def _run(url: str, work: Callable[[sa.Connection], T]) -> T:
 
 
 def _unusable(url: str, said: str) -> StartupError:
-    return StartupError(f"the database at {addresses.shown(url)} can't be used: {said}")
+    where, advice = addresses.shown(url), addresses.advice(url)
+    return StartupError(f"the database at {where} can't be used: {said}; {advice}")
