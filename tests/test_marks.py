@@ -320,7 +320,7 @@ def test_a_server_stays_ready_and_small_while_all_sessions_end(tmp_path: Path, d
             printed, progress = command.communicate()
             assert printed == f"{MANY + 1}\n"
             progress = progress.count("sessions ended so far.")
-            assert progress == MANY // 10_000 or not PROVE
+            assert progress > MANY // 20_000 or not PROVE, "the server writes some of the rows itself"
             assert refusal(client.get("/protected", headers=bearer(first))) == REVOKED
         assert server.refresh(server.log_in("ada")).status_code == 200
 
