@@ -8,9 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from sessionapi import audit, ids, refresh_token
-from sessionapi.limits import Bucket, Buckets
-from sessionapi.model import Client, RevocationMark, ServiceToken
-from sessionapi.policy import Attempt, Decision
+from sessionapi.model import Attempt, Bucket, Buckets, Client, Decision, RevocationMark, ServiceToken
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.storage import Tx
 from sessionapi.storage.batched import Rotation
@@ -108,7 +106,7 @@ async def drive(tx: Tx, service: Running, user) -> None:
         "insert_session": (replace(session, id=ids.new_id()),),
         "session": where,
         "session_and_user": where,
-        "holds_secret": (token,),
+        "has_secret": (*where, token.secret_digest),
         "note_refresh": (session, Attempt(0, "d" * 32), note, now),
         "replace_secret": (*where, refresh_token.digest(b"x"), now),
         "name_device": (*where, "laptop"),

@@ -49,7 +49,7 @@ def minted(server_secret: str, tokens: dict, secrets: list[bytes]) -> list[str]:
 
 @pytest.mark.parametrize("transport", ["body", "cookie"])
 async def test_a_stolen_server_secret_with_known_ids_alone_does_nothing(service: Running, transport):
-    """Falls without the comparison of secret_digest in Refreshes._living, or holds_secret in Sessions.log_out
+    """Falls without the comparison of secret_digest in Refreshes._living, or has_secret in Sessions.log_out
     and Sessions._end_replaced."""
     tokens = await service.sign_up()
     in_cookie = await service.client.post(

@@ -23,7 +23,7 @@ async def test_a_session_that_nobody_uses_ends_at_its_idle_timeout(service: Runn
 
 @pytest.mark.parametrize(("remember", "lifetime", "step"), [(True, 30 * DAY, DAY), (False, DAY, 3600)])
 async def test_a_session_in_use_ends_at_its_absolute_end(service: Running, remember, lifetime, step):
-    """Falls without expires_at in policy.ends_at."""
+    """Falls without expires_at in Session.ends_at."""
     tokens = await service.sign_up(remember=remember)
     for _ in range(lifetime // step - 1):
         service.clock.move(step)
@@ -65,7 +65,7 @@ async def test_even_a_repeat_that_is_active_moves_the_idle_end(service: Running)
 
 @pytest.mark.parametrize("left", [59, 30, 1])
 async def test_no_access_token_outlives_the_idle_or_the_absolute_end(service: Running, left):
-    """Falls without the min() in policy.access_token_expiry."""
+    """Falls without the min() in issuer.access_token_expiry."""
     tokens = await service.sign_up(remember=False)
     service.clock.move(12 * 3600 - left)
     near = (await service.refresh(tokens, active=False)).json()

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sessionapi import audit, identifiers, ids, policy, refresh_token
+from sessionapi import audit, identifiers, ids, json_data, refresh_token
 from sessionapi.actors import OPERATOR, Actor, Actors, Caller
 from sessionapi.clock import Clock
 from sessionapi.errors import FieldError, NotFound, UsernameTaken, ValidationFailed
@@ -264,12 +264,14 @@ def _changes(user: User, given: Mapping[str, Any]) -> dict[str, Any]:
     if "email" in given:
         changes["email"] = given["email"]
     if given.get("preferences") is not None:
-        changes["preferences"] = policy.bounded(policy.merge(user.preferences, given["preferences"]))
+        changes["preferences"] = json_data.bounded(json_data.merge(user.preferences, given["preferences"]))
     if given.get("roles") is not None:
         changes["roles"] = list(given["roles"])
     if given.get("claims") is not None:
-        changes["claims"] = policy.bounded(given["claims"])
-    changes = {name: new for name, new in changes.items() if not policy.same_json(new, getattr(user, name))}
+        changes["claims"] = json_data.bounded(given["claims"])
+    changes = {
+        name: new for name, new in changes.items() if not json_data.same_json(new, getattr(user, name))
+    }
     if given.get("username") is not None:
         name, key = identifiers.parse_name(given["username"])
         if name != user.username:

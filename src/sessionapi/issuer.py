@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
 
-from sessionapi import bearer, ids, policy, refresh_token, tokens
+from sessionapi import bearer, ids, refresh_token, tokens
 from sessionapi.errors import FieldError, ValidationFailed
 from sessionapi.keyring import KeyRing
 from sessionapi.model import Session, User
-from sessionapi.policy import Policy
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.tokens import Rules
 
@@ -48,13 +47,13 @@ class Issuer:
         self,
         ring: KeyRing,
         rules: Rules,
-        the_policy: Policy,
+        access_token_ttl: timedelta,
         refresh_keys: Sequence[bytes],
         new_secret: Callable[[], bytes] = ids.new_secret,
     ) -> None:
         self._ring = ring
         self._rules = rules
-        self._policy = the_policy
+        self._access_token_ttl = access_token_ttl
         self._refresh_keys = refresh_keys
         self._new_secret = new_secret
 
@@ -78,7 +77,7 @@ class Issuer:
     def _tokens(
         self, session: Session, user: User, now: datetime, text: str | None, *, is_new: bool
     ) -> Tokens:
-        end = policy.ends_at(session)
+        end = session.ends_at
         access_token, expires_in = self._access_token(session, user, now, end)
         return Tokens(
             access_token=access_token,
@@ -121,7 +120,7 @@ class Issuer:
     def _access_token(self, session: Session, user: User, now: datetime, end: datetime) -> tuple[str, int]:
         """Return (token, seconds it lives)."""
         issued_at = int(now.timestamp())
-        expires_at = int(policy.access_token_expiry(end, now, self._policy).timestamp())
+        expires_at = int(access_token_expiry(end, now, self._access_token_ttl).timestamp())
         key, auth_time = self._ring.active, int(session.auth_time.timestamp())
         claims = self._claims(user, session.id, session.amr, issued_at, expires_at, auth_time)
         text = tokens.sign(claims, kid=key.kid, algorithm=key.algorithm, private_key=key.private_key)
@@ -157,3 +156,8 @@ class Issuer:
             "amr": list(amr),
             "roles": list(user.roles),
         }
+
+
+def access_token_expiry(end: datetime, now: datetime, ttl: timedelta) -> datetime:
+    """Return when a new access token expires: after its lifetime, or at the session's `end` if that is sooner."""
+    return min(now + ttl, end)

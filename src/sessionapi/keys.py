@@ -11,8 +11,7 @@ from sessionapi import audit, ids, keyring
 from sessionapi.clock import Clock
 from sessionapi.errors import Conflict, NotFound, StartupError
 from sessionapi.keyring import KeyRing, SecretDoesNotOpen, SigningKey
-from sessionapi.model import Algorithm, KeyState, StoredKey
-from sessionapi.revocations import WINDOW
+from sessionapi.model import REVOCATION_WINDOW, Algorithm, KeyState, StoredKey
 from sessionapi.storage import Store, Tx
 
 
@@ -168,8 +167,8 @@ class Keys:
             await self.publish()
         elif following is not None and now >= self.due_at(following):
             await self.promote()
-        if any(key.state == "retired" and key.state_since < now - WINDOW for key in ring):
-            await self._store.run(lambda tx: tx.delete_retired_keys(now - WINDOW))
+        if any(key.state == "retired" and key.state_since < now - REVOCATION_WINDOW for key in ring):
+            await self._store.run(lambda tx: tx.delete_retired_keys(now - REVOCATION_WINDOW))
 
     async def _activate(self, tx: Tx, key: StoredKey, now: datetime) -> None:
         """Let this next key sign; Conflict, which rolls back, if another process was faster."""

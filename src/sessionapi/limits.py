@@ -15,6 +15,7 @@ from typing import Literal
 from uuid import UUID
 
 from sessionapi.errors import RateLimited
+from sessionapi.model import Bucket, Buckets
 
 Policy = Literal[
     "login", "signup", "refresh", "password", "attempt", "attempt_address", "write", "write_user"
@@ -100,36 +101,6 @@ def trusted_peers(networks: Sequence[str]) -> list[str]:
         if isinstance(each, IPv4Network)
     ]
     return [*(str(each) for each in found), *mapped]
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """One count of wrong passwords in the database: at most `quota` until `kept` after the first of them.
-
-    Without `kept` only a right password, a new one or an administrator clears it.
-    """
-
-    key: bytes
-    quota: int
-    kept: timedelta | None
-
-
-@dataclass(frozen=True, slots=True)
-class Buckets:
-    """The two counts that a try falls under: those of the last minutes, and those in a row.
-
-    `on` says what is throttled, and what a lock would lock.
-    """
-
-    on: Literal["account", "device", "session"]
-    recent: Bucket
-    in_a_row: Bucket
-
-    @property
-    def both(self) -> tuple[Bucket, Bucket]:
-        """The two in one order for everybody, so that no two transactions wait for each other's rows."""
-        first, second = sorted((self.recent, self.in_a_row), key=lambda bucket: bucket.key)
-        return first, second
 
 
 class BucketKeys:

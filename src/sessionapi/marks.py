@@ -18,8 +18,8 @@ from datetime import datetime, timedelta
 
 from sessionapi import audit, ids
 from sessionapi.clock import Clock
-from sessionapi.model import RevocationMark, RevokeReason
-from sessionapi.revocations import WINDOW, Revocations
+from sessionapi.model import REVOCATION_WINDOW, RevocationMark, RevokeReason
+from sessionapi.revocations import Revocations
 from sessionapi.storage import Store, Tx
 from sessionapi.storage.marks import FIRST_KEY, SessionKey
 
@@ -93,7 +93,7 @@ class Marks:
         await self.finish()
         async with self._store.read() as tx:
             marks = await tx.revocation_marks()
-        oldest = self._clock() - 2 * WINDOW
+        oldest = self._clock() - 2 * REVOCATION_WINDOW
         if old := [mark for mark in marks[1:] if mark.at < oldest]:
             await self._store.run(lambda tx: tx.delete_marks(old))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sessionapi import ids, policy
+from sessionapi import ids
 from sessionapi.model import Event, ServiceToken, Session, StoredKey, User
 
 Members = Mapping[str, Any]
@@ -46,7 +46,7 @@ def session(session: Session) -> Members:
         "ip": session.ip,
         "created_at": moment(session.created_at),
         "last_seen_at": moment(session.last_seen_at),
-        "idle_expires_at": moment(policy.idle_end(session)),
+        "idle_expires_at": moment(session.idle_expires_at),
         "expires_at": moment(session.expires_at),
     }
 

@@ -6,7 +6,7 @@ frozen, because each refresh makes one of each, and a frozen one takes four time
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -26,6 +26,9 @@ RevokeReason = Literal[
     "refresh_reuse",
 ]
 ExpireReason = Literal["idle", "absolute"]
+
+REVOCATION_WINDOW = timedelta(seconds=315)
+"""The longest access token (300 s) and 15 s: after that no token of an ended session is valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,84 @@ class Session:
     amr: tuple[str, ...]
     transport: Transport
     remember: bool
+
+    @property
+    def idle_expires_at(self) -> datetime:
+        """When the session ends if it is not used again."""
+        return self.last_seen_at + timedelta(seconds=self.idle_timeout)
+
+    @property
+    def ends_at(self) -> datetime:
+        """The nearer of the two ends, as things stand."""
+        return min(self.idle_expires_at, self.expires_at)
+
+
+DIGEST_SIZE = 32
+"""Letters of one digest of an `Idempotency-Key`: the first half of its SHA-256, in hex."""
+KEPT_DIGESTS = 4
+"""How many keys a rotation remembers: the first ones, so that nobody pushes the rotating client's key out."""
+
+Outcome = Literal["renewal", "rotation", "repeat", "reuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a refresh presents. `retry_digest` is that of its `Idempotency-Key`, if it has one."""
+
+    generation: int
+    retry_digest: str | None = None
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a refresh leads to. `generation` is that of the token which the client then holds.
+
+    The three flags say what is written beside a rotation: the idle clock moves, the key is kept, and a
+    repeat came so late that the next rotation has to wait.
+    """
+
+    outcome: Outcome
+    generation: int
+    moves_idle_clock: bool = False
+    keeps_key: bool = False
+    marks_repeat: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything is to be written; a plain renewal and a plain repeat only read."""
+        beside = self.moves_idle_clock or self.keeps_key or self.marks_repeat
+        return beside or self.outcome in ("rotation", "reuse")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One count of wrong passwords in the database: at most `quota` until `kept` after the first of them.
+
+    Without `kept` only a right password, a new one or an administrator clears it.
+    """
+
+    key: bytes
+    quota: int
+    kept: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """The two counts that a try falls under: those of the last minutes, and those in a row.
+
+    `on` says what is throttled, and what a lock would lock.
+    """
+
+    on: Literal["account", "device", "session"]
+    recent: Bucket
+    in_a_row: Bucket
+
+    @property
+    def both(self) -> tuple[Bucket, Bucket]:
+        """The two in one order for everybody, so that no two transactions wait for each other's rows."""
+        first, second = sorted((self.recent, self.in_a_row), key=lambda bucket: bucket.key)
+        return first, second
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,12 @@
 Durations are `timedelta`, from the settings of the same names (design 4.2).
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic_core import from_json
-
-from sessionapi.errors import FieldError, SessionExpired, SessionRevoked, ValidationFailed
-from sessionapi.model import ExpireReason, RevokeReason, Session
+from sessionapi.errors import SessionExpired, SessionRevoked
+from sessionapi.model import DIGEST_SIZE, KEPT_DIGESTS, Attempt, Decision, ExpireReason, RevokeReason, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +40,6 @@ class Ended:
     reason: RevokeReason | ExpireReason
 
 
-def idle_end(session: Session) -> datetime:
-    """When the session ends if nobody is seen on it again."""
-    return session.last_seen_at + timedelta(seconds=session.idle_timeout)
-
-
-def ends_at(session: Session) -> datetime:
-    """The nearer of the two ends, as things stand."""
-    return min(idle_end(session), session.expires_at)
-
-
 def ended(session: Session, now: datetime) -> Ended | None:
     """Return how the session has ended, or None while it lives. At the very end it has ended.
 
@@ -61,9 +47,9 @@ def ended(session: Session, now: datetime) -> Ended | None:
     """
     if session.revoked_at is not None:
         return Ended("revoked", session.revoke_reason or "revoked_by_admin")
-    if now < ends_at(session):
+    if now < session.ends_at:
         return None
-    return Ended("expired", "idle" if idle_end(session) <= session.expires_at else "absolute")
+    return Ended("expired", "idle" if session.idle_expires_at <= session.expires_at else "absolute")
 
 
 def require_living(session: Session | None, now: datetime) -> Session:
@@ -74,49 +60,6 @@ def require_living(session: Session | None, now: datetime) -> Session:
     if end is not None:
         raise (SessionRevoked if end.how == "revoked" else SessionExpired)(end.reason)
     return session
-
-
-def access_token_expiry(end: datetime, now: datetime, policy: Policy) -> datetime:
-    """When an access token made now dies: after its lifetime, or at the session's `end` if that is sooner."""
-    return min(now + policy.access_token_ttl, end)
-
-
-DIGEST_SIZE = 32
-"""Letters of one digest of an `Idempotency-Key`: the first half of its SHA-256, in hex."""
-KEPT_DIGESTS = 4
-"""How many keys a rotation remembers: the first ones, so that nobody pushes the rotating client's key out."""
-
-Outcome = Literal["renewal", "rotation", "repeat", "reuse"]
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What a refresh presents. `retry_digest` is that of its `Idempotency-Key`, if it has one."""
-
-    generation: int
-    retry_digest: str | None = None
-    active: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a refresh leads to. `generation` is that of the token which the client then holds.
-
-    The three flags say what is written beside a rotation: the idle clock moves, the key is kept, and a
-    repeat came so late that the next rotation has to wait.
-    """
-
-    outcome: Outcome
-    generation: int
-    moves_idle_clock: bool = False
-    keeps_key: bool = False
-    marks_repeat: bool = False
-
-    @property
-    def writes(self) -> bool:
-        """Whether anything is to be written; a plain renewal and a plain repeat only read."""
-        beside = self.moves_idle_clock or self.keeps_key or self.marks_repeat
-        return beside or self.outcome in ("rotation", "reuse")
 
 
 def decide(session: Session, attempt: Attempt, now: datetime, policy: Policy) -> Decision:
@@ -185,58 +128,6 @@ def _write_interval(session: Session, policy: Policy) -> timedelta:
     """The least time between two writes: ROTATE_AFTER, but a tenth of the idle timeout if that is less."""
     tenth = timedelta(seconds=session.idle_timeout) / 10
     return max(min(policy.rotate_after, tenth), 3 * policy.refresh_grace)
-
-
-MAX_OBJECT = 4096
-"""Bytes of JSON that a session's data or a user's preferences may have."""
-MAX_DEPTH = 32
-
-
-def merge(target: Mapping[str, Any], patch: Mapping[str, Any], depth: int = 1) -> dict[str, Any]:
-    """Return a JSON object with another merged into it (RFC 7396).
-
-    A null removes, objects are merged, everything else replaces.
-    """
-    if depth > MAX_DEPTH:
-        raise _unkept(f"Objects may be nested {MAX_DEPTH} deep at most.")
-    merged = dict(target)
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        elif isinstance(value, Mapping):
-            inner = merged.get(name)
-            merged[name] = merge(inner if isinstance(inner, Mapping) else {}, value, depth + 1)
-        else:
-            merged[name] = value
-    return merged
-
-
-def same_json(one: object, other: object) -> bool:
-    """Return whether two JSON values are the same; for Python `1 == True == 1.0`."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
-def bounded(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON object that both engines can keep and that is small enough, else ValidationFailed.
-
-    It is read as the store will read it, which takes 200 lists in each other: a row that can't be read would
-    fail all that ask for it, an administrator's list and the refreshes of others among them.
-    """
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        size = len(text.encode())
-        from_json(text)
-    except (ValueError, RecursionError):
-        raise _unkept("A number or a text in it is not valid JSON, or it is nested too deep.") from None
-    if "\\u0000" in text:
-        raise _unkept("A text in it holds a NUL.")
-    if size > MAX_OBJECT:
-        raise _unkept(f"The whole object would have {size} bytes; at most {MAX_OBJECT} are kept.")
-    return dict(value)
-
-
-def _unkept(text: str) -> ValidationFailed:
-    return ValidationFailed(text, [FieldError("data", "not_kept", text)])
 
 
 def is_recent(auth_time: int, now: datetime, policy: Policy) -> bool:

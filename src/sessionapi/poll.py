@@ -14,8 +14,8 @@ import structlog
 from sessionapi.clock import Clock
 from sessionapi.errors import StartupError, Unavailable
 from sessionapi.keys import Keys
-from sessionapi.model import StoredKey
-from sessionapi.revocations import WINDOW, Revocations
+from sessionapi.model import REVOCATION_WINDOW, StoredKey
+from sessionapi.revocations import Revocations
 from sessionapi.storage import Store
 
 log = structlog.get_logger()
@@ -76,7 +76,7 @@ class Poll:
         async with self._store.read() as tx:
             theirs = await tx.now()
             marks = await tx.revocation_marks()
-            ended = await tx.revoked_since(asked_at - WINDOW, [mark.at for mark in marks])
+            ended = await tx.revoked_since(asked_at - REVOCATION_WINDOW, [mark.at for mark in marks])
             ring = await tx.signing_keys()
         self._revocations.take(ended, marks)
         problem = self._take(ring)  # also with a clock that is off: a dropped key must be known

@@ -14,8 +14,8 @@ from sessionapi.clock import Clock
 from sessionapi.errors import Conflict, InvalidRefreshToken, RefreshTokenReused
 from sessionapi.issuer import Issuer, Tokens
 from sessionapi.metrics import Metrics
-from sessionapi.model import Client, Session, Transport, User
-from sessionapi.policy import Attempt, Decision, Policy, require_living
+from sessionapi.model import DIGEST_SIZE, Attempt, Client, Decision, Session, Transport, User
+from sessionapi.policy import Policy, require_living
 from sessionapi.refresh_token import RefreshToken
 from sessionapi.sessions import Sessions
 from sessionapi.storage import Store, Tx
@@ -212,7 +212,7 @@ class Refreshes:
         if token is None:
             raise InvalidRefreshToken
         key = presented.idempotency_key
-        digest = refresh_token.digest(key.encode()).hex()[: policy.DIGEST_SIZE] if key else None
+        digest = refresh_token.digest(key.encode()).hex()[:DIGEST_SIZE] if key else None
         return _Request(token, Attempt(token.generation, digest, presented.active), presented, now)
 
     async def _write(self, request: _Request) -> _Step:

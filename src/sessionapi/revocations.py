@@ -9,17 +9,14 @@ may renew an old session after it.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from pydantic_core import to_json
 
 from sessionapi import ids
 from sessionapi.clock import Clock
-from sessionapi.model import EndedSession, RevocationMark, RevokeReason
-
-WINDOW = timedelta(seconds=315)
-"""The longest access token (300 s) and 15 s: after that no token of an ended session is valid."""
+from sessionapi.model import REVOCATION_WINDOW, EndedSession, RevocationMark, RevokeReason
 
 
 class Revocations:
@@ -52,7 +49,7 @@ class Revocations:
         for mark in marks:
             self.add_mark(mark)
         self._note(ended)
-        self._forget(self._clock() - WINDOW, {mark.at for mark in marks})
+        self._forget(self._clock() - REVOCATION_WINDOW, {mark.at for mark in marks})
 
     def reason(self, session_id: str) -> RevokeReason | None:
         """Return how a session was ended, by its outside id, or None."""
@@ -81,7 +78,7 @@ class Revocations:
         version = f"{self.version}.{keys}"
         if self._body is None or self._body[0] != version:
             revoked = [{"session_id": each, "reason": reason} for each, reason in self._reasons.items()]
-            members = {"revoked": revoked, "keys": keys, "window": int(WINDOW.total_seconds())}
+            members = {"revoked": revoked, "keys": keys, "window": int(REVOCATION_WINDOW.total_seconds())}
             if self.mark is not None:
                 members["revoked_up_to"] = dict(zip(("session_id", "reason"), self.mark, strict=True))
             self._body = version, to_json(members)

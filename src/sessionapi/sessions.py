@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sessionapi import audit, devices, ids, policy, refresh_token
+from sessionapi import audit, devices, ids, json_data, policy, refresh_token
 from sessionapi.actors import Actor, Actors, Caller, owner
 from sessionapi.clock import Clock
 from sessionapi.errors import AuthenticationError, Conflict, NotFound, SessionApiError
 from sessionapi.issuer import Issuer, Tokens
 from sessionapi.model import Client, RevokeReason, Session, Transport, User
 from sessionapi.policy import Policy, require_living
+from sessionapi.refresh_token import RefreshToken
 from sessionapi.revocations import Revocations
 from sessionapi.storage import Store, Tx
 from sessionapi.tokens import Claims
@@ -113,7 +114,7 @@ class Sessions:
         self, tx: Tx, keys: set[tuple[UUID, UUID]], tokens: Sequence[refresh_token.RefreshToken]
     ) -> set[tuple[UUID, UUID]]:
         """Return the keys, and those of the refresh tokens whose secret is that of their session."""
-        return keys | {(token.user_id, token.session_id) for token in tokens if await tx.holds_secret(token)}
+        return keys | {(token.user_id, token.session_id) for token in tokens if await _has_secret(tx, token)}
 
     async def devices(
         self, user_id: UUID, limit: int, before: UUID | None
@@ -178,8 +179,8 @@ class Sessions:
         async def work(tx: Tx, _user: User, _now: datetime) -> None:
             if patch is not None:
                 data = await tx.session_data(*key)
-                merged = policy.bounded(policy.merge(data, patch))
-                if not policy.same_json(data, merged):
+                merged = json_data.bounded(json_data.merge(data, patch))
+                if not json_data.same_json(data, merged):
                     await tx.put_session_data(*key, merged)
             if name is not None:
                 await tx.name_device(*key, name)
@@ -246,7 +247,7 @@ class Sessions:
     async def _replaced(self, tx: Tx, device: Device) -> tuple[UUID, UUID] | None:
         """Return the key of the session that a login replaces, if its cookie is good."""
         token = self._issuer.read(device.replaces) if device.replaces else None
-        good = token is not None and await tx.holds_secret(token)
+        good = token is not None and await _has_secret(tx, token)
         return (token.user_id, token.session_id) if token is not None and good else None
 
     def _new_session(self, user_id: UUID, secret: bytes, device: Device, now: datetime) -> Session:
@@ -273,3 +274,7 @@ class Sessions:
             transport=device.transport,
             remember=device.remember,
         )
+
+
+async def _has_secret(tx: Tx, token: RefreshToken) -> bool:
+    return await tx.has_secret(token.user_id, token.session_id, token.secret_digest)

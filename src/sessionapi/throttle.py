@@ -13,9 +13,9 @@ from sessionapi import audit
 from sessionapi.clock import Clock
 from sessionapi.device_token import DeviceTokens
 from sessionapi.errors import RateLimited
-from sessionapi.limits import BucketKeys, Buckets, network, refusal
+from sessionapi.limits import BucketKeys, network, refusal
 from sessionapi.metrics import Metrics
-from sessionapi.model import Client
+from sessionapi.model import Buckets, Client
 from sessionapi.storage import Store, Tx
 from sessionapi.windows import MemoryLimits
 

@@ -96,7 +96,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
     passwords = _passwords(settings, metrics)
     rules = Rules(settings.effective_issuer, settings.audience)
     policy = policy_of(settings)
-    issuer = Issuer(ring, rules, policy, server_secret.derive("refresh token"))
+    issuer = Issuer(ring, rules, policy.access_token_ttl, server_secret.derive("refresh token"))
     keys = Keys(
         store,
         ring,

@@ -74,7 +74,7 @@ async def test_input_a_signed_in_users_hostile_bodies_are_too(service: Running):
 
 @pytest.mark.parametrize("value", [b"[" * 201 + b"]" * 201, b"[" * 900 + b"]" * 900, b"9" * 4200])
 async def test_input_what_is_kept_can_be_read_again(service: Running, value: bytes):
-    """Falls without `from_json` in policy.bounded: all that read such a row failed, others' refreshes too."""
+    """Falls without `from_json` in json_data.bounded: reads of such a row failed, and refreshes of others."""
     tokens = await service.sign_up()
     headers = {**bearer(tokens), "Content-Type": "application/json"}
     for path, member in (("/me", b"preferences"), ("/sessions/current", b"data")):

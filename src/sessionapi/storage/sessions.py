@@ -11,9 +11,16 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi import ids
-from sessionapi.model import EndedSession, RevokeReason, Session, User
-from sessionapi.policy import DIGEST_SIZE, KEPT_DIGESTS, Attempt, Decision
-from sessionapi.refresh_token import RefreshToken
+from sessionapi.model import (
+    DIGEST_SIZE,
+    KEPT_DIGESTS,
+    Attempt,
+    Decision,
+    EndedSession,
+    RevokeReason,
+    Session,
+    User,
+)
 from sessionapi.storage.tables import (
     revocation_marks,
     row_of,
@@ -83,10 +90,10 @@ class SessionQueries:
         row = (await self._connection.execute(statement)).first()
         return None if row is None else session_and_user_of(row)
 
-    async def holds_secret(self, token: RefreshToken) -> bool:
-        """Return whether a token's secret is that of its session: it can't be made up from ids."""
+    async def has_secret(self, user_id: UUID, session_id: UUID, digest: bytes) -> bool:
+        """Return whether this is the digest of a session's secret, which can't be made up from ids."""
         statement = sa.select(sessions.c.id).where(
-            _is(token.user_id, token.session_id), sessions.c.secret_digest == token.secret_digest
+            _is(user_id, session_id), sessions.c.secret_digest == digest
         )
         return (await self._connection.execute(statement)).first() is not None
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessionapi.limits import Bucket, Buckets
+from sessionapi.model import Bucket, Buckets
 from sessionapi.storage.tables import Moment
 from sessionapi.storage.tables import password_tries as tries
 
