@@ -12,13 +12,14 @@ from uuid import UUID
 import asyncpg
 import sqlalchemy as sa
 
-from sessionapi import ids, refresh_token
+from sessionapi import ids
 from sessionapi.clock import system_clock
-from sessionapi.model import Session, User
-from sessionapi.refresh_token import RefreshToken
+from sessionapi.models import Session, User
 from sessionapi.settings import Settings
-from sessionapi.storage import addresses, tables
+from sessionapi.storage import database_url, tables
 from sessionapi.storage.tables import to_microseconds
+from sessionapi.tokens import refresh_token
+from sessionapi.tokens.refresh_token import RefreshToken
 
 LONG_AGO = timedelta(hours=1)
 """Since the last rotation of a session that is due: longer than ROTATE_AFTER."""
@@ -57,7 +58,7 @@ def insert(settings: Settings, table: sa.Table, rows: Iterable[dict[str, Any]]) 
     names = [column.name for column in table.c]
     if settings.embedded:
         statement = f"INSERT INTO {table.name} ({','.join(names)}) VALUES ({','.join('?' * len(names))})"
-        with sqlite3.connect(addresses.sqlite_path(url)) as database:
+        with sqlite3.connect(database_url.sqlite_path(url)) as database:
             database.executemany(
                 statement, ([_plain(row[name], hexed=True) for name in names] for row in rows)
             )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import SERVER_CORE, Process, serving
-from sessionapi import wiring
-from sessionapi.secret import ServerSecret
+from sessionapi import container
+from sessionapi.keys.server_secret import ServerSecret
 from sessionapi.settings import Settings
 from sessionapi.storage import migrations
 
@@ -35,7 +35,7 @@ def prepare(settings: Settings) -> None:
     """Make the schema and the signing key, as the first start would."""
     if not settings.embedded:
         asyncio.run(migrations.migrate(settings.effective_database_url))
-    asyncio.run(wiring.prepare(settings))
+    asyncio.run(container.prepare(settings))
 
 
 def refresh_key() -> bytes:

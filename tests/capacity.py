@@ -15,14 +15,14 @@ import sqlalchemy as sa
 
 from sessionapi import audit
 from sessionapi.clock import system_clock
-from sessionapi.database_copy import DatabaseCopy
-from sessionapi.model import Client
-from sessionapi.poll import LEAST_INTERVAL
+from sessionapi.container import build, prepare
+from sessionapi.models import Client
+from sessionapi.sessions.sync import LEAST_INTERVAL
 from sessionapi.settings import Settings
 from sessionapi.storage import Store, migrations
-from sessionapi.storage.addresses import Options
+from sessionapi.storage.database_copy import DatabaseCopy
+from sessionapi.storage.database_url import Options
 from sessionapi.storage.tables import events, sessions, users
-from sessionapi.wiring import build, prepare
 from tests.conftest import CHEAP_HASH, SERVER_SECRET
 from tests.postgres import fetch, postgresql
 from tests.test_copy_database import a_session, a_user

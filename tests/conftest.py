@@ -28,9 +28,10 @@ from coverage import Coverage
 from playwright.sync_api import Browser, sync_playwright
 from typer.testing import CliRunner
 
-from sessionapi import cli, wiring
+from sessionapi import cli, container
 from sessionapi.settings import Settings
-from sessionapi.storage import addresses, migrations
+from sessionapi.storage import migrations
+from sessionapi.storage.database_url import sqlite_path
 from sessionapi.storage.tables import metadata
 from sessionapi.web import app as web
 from tests import postgres
@@ -200,7 +201,7 @@ def make_settings(tmp_path: Path, database_url: str) -> Callable[..., Settings]:
 class Running:
     """An app in this process, with a client that talks to it over ASGI."""
 
-    parts: wiring.App
+    parts: container.App
     client: httpx.AsyncClient
     clock: FakeClock
 
@@ -239,7 +240,7 @@ def rows(url: str, query: str) -> list[tuple]:
     """Return the rows of a database; SQLite's form of an id and of JSON on both engines."""
     if url.startswith("postgresql:"):
         return postgres.fetch(url, query)
-    with closing(sqlite3.connect(addresses.sqlite_path(url))) as database:
+    with closing(sqlite3.connect(sqlite_path(url))) as database:
         return database.execute(query).fetchall()
 
 
@@ -262,8 +263,8 @@ async def running(settings: Settings, clock: FakeClock) -> AsyncIterator[Running
     if settings.embedded and not settings.data_dir.exists():
         settings.data_dir.mkdir(parents=True)
         (settings.data_dir / "sessionapi.db").write_bytes(migrated_file())
-    await wiring.prepare(settings, clock)
-    parts = wiring.build(settings, clock)
+    await container.prepare(settings, clock)
+    parts = container.build(settings, clock)
     app = web.create(parts)
     transport = httpx.ASGITransport(app=app)
     async with (

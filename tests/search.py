@@ -21,8 +21,8 @@ from functools import cache
 from typing import NamedTuple
 from uuid import UUID
 
-from sessionapi.model import DIGEST_SIZE, KEPT_DIGESTS, Attempt, Decision, Session
-from sessionapi.policy import Policy, decide, digests
+from sessionapi.models import DIGEST_SIZE, KEPT_DIGESTS, Attempt, Decision, Session
+from sessionapi.sessions.policy import Policy, decide, digests
 
 STEP = timedelta(seconds=5)
 POLICY = Policy(rotate_after=timedelta(seconds=30))  # three graces: as often as the rules let it rotate

@@ -12,8 +12,9 @@ import asyncpg
 import httpx
 import pytest
 
-from sessionapi import ids, refresh_token
+from sessionapi import ids
 from sessionapi.settings import Settings
+from sessionapi.tokens import refresh_token
 from tests import postgres
 from tests.conftest import PASSWORD, FakeClock, Running, bearer, refusal, running
 

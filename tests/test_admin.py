@@ -4,7 +4,7 @@ import jwt
 import pytest
 
 from sessionapi import ids
-from sessionapi.actors import OPERATOR
+from sessionapi.sessions.actors import OPERATOR
 from tests.conftest import PASSWORD, Running, refusal
 
 FORBIDDEN = (403, "forbidden", None)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 import sqlalchemy as sa
 
-from sessionapi.batches import Batches
 from sessionapi.errors import Overloaded, Unavailable
+from sessionapi.sessions.batching import Batches
 from tests.conftest import Running, refusal, running
 
 

@@ -10,11 +10,13 @@ import httpx
 import pytest
 from click.testing import Result
 
-from sessionapi import __version__, ids, sessions, settings_table, tokens
-from sessionapi.cli import terminal
-from sessionapi.cli.parts import missing_database
+from sessionapi import __version__, ids
+from sessionapi.cli import prompts, settings_table
+from sessionapi.cli.context import missing_database
 from sessionapi.clock import system_clock
 from sessionapi.errors import Unavailable
+from sessionapi.sessions import lifecycle
+from sessionapi.tokens import access_token
 from tests.conftest import PASSWORD, Commands, Running, running
 
 TYPED = PASSWORD + "\n"
@@ -161,7 +163,7 @@ async def test_nothing_that_a_client_sent_steers_the_terminal(commands: Commands
     """Falls without `shown` in lists._cell, and in JSON without json.dumps's escapes."""
     await commands.beside("users", "add", "ada", given=TYPED)
     claims = await beside.parts.checks.genuine((await beside.log_in())["access_token"])
-    user_id, session_id = sessions.owner(claims)
+    user_id, session_id = lifecycle.owner(claims)
     async with beside.parts.store.begin() as tx:  # as versions before the rule for names stored it
         await tx.name_device(user_id, session_id, "\x9b31m\u202e[red]:bomb:")
     done = await commands.beside("sessions", "list", "--user", "ada")
@@ -186,7 +188,7 @@ async def test_claims_come_from_the_argument_or_standard_input_into_the_next_tok
 
 
 def claims_of(answer: dict) -> dict:
-    return tokens.jwt.decode(answer["access_token"], options={"verify_signature": False})
+    return access_token.jwt.decode(answer["access_token"], options={"verify_signature": False})
 
 
 @pytest.mark.parametrize(
@@ -304,7 +306,7 @@ def test_the_small_commands_say_what_they_are_for(commands: Commands):
 def test_a_refusal_of_the_database_says_what_the_driver_said(capsys):
     problem = Unavailable()
     problem.cause = "database is locked\x1b[2J"
-    terminal.complain(problem)
+    prompts.complain(problem)
     assert capsys.readouterr().err == (
         "sessionapi: The database can't be reached at this moment. Nothing was changed."
         " (database is locked\\x1b[2J)\n"

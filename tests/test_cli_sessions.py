@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from sessionapi import ids
-from sessionapi.all_sessions import AllSessions
 from sessionapi.clock import system_clock
-from sessionapi.marks import Marks
-from sessionapi.model import Client
-from sessionapi.sessions import Device
+from sessionapi.models import Client
+from sessionapi.sessions.bulk import AllSessions
+from sessionapi.sessions.lifecycle import Device
+from sessionapi.sessions.marks import Marks
 from sessionapi.storage.tables import users
 from tests.conftest import Commands, FakeClock, Running, running
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from sessionapi.web.routes.client import STATIC
+from sessionapi.web.routes.session_client import STATIC
 from tests.conftest import Running, running
 
 SOURCE = (STATIC / "session-client.js").read_text()

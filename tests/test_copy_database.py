@@ -19,10 +19,10 @@ import sqlalchemy as sa
 
 from sessionapi import ids
 from sessionapi.clock import system_clock
-from sessionapi.database_copy import DatabaseCopy, Sum
 from sessionapi.errors import Conflict
 from sessionapi.storage import Store, migrations
-from sessionapi.storage.addresses import Options
+from sessionapi.storage.database_copy import DatabaseCopy, Sum
+from sessionapi.storage.database_url import Options
 from sessionapi.storage.tables import metadata, service_tokens, session_data, sessions, users
 from tests.conftest import (
     PATIENCE,

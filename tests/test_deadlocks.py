@@ -10,7 +10,7 @@ import pytest
 
 from sessionapi.clock import system_clock
 from sessionapi.storage import Store
-from sessionapi.storage.batched import Rotation
+from sessionapi.storage.session_batches import Rotation
 from tests import postgres
 from tests.conftest import Running
 

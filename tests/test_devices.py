@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from sessionapi import devices, identifiers
+from sessionapi import identifiers
+from sessionapi.sessions import user_agents
 from tests.conftest import PASSWORD, Running
 
 MUTATED = 20_000 if "SESSIONAPI_PROVE" in os.environ else 2_000
@@ -67,9 +68,9 @@ async def agent_logs_in(service: Running, user_agent: bytes) -> str:
 async def test_a_user_agent_that_makes_the_library_raise_is_an_unknown_device(service: Running):
     """Fails without the `except` in `devices._browser_and_system`: the login was a 500."""
     await service.sign_up()
-    assert await agent_logs_in(service, RAISES.encode()) == devices.UNKNOWN
-    assert await agent_logs_in(service, b"\xff\xfe\xad\x85 (((;;") == devices.UNKNOWN
-    assert await agent_logs_in(service, b"Mozilla/5.0 (Linux; Android 4;  ) " * 100) == devices.UNKNOWN
+    assert await agent_logs_in(service, RAISES.encode()) == user_agents.UNKNOWN
+    assert await agent_logs_in(service, b"\xff\xfe\xad\x85 (((;;") == user_agents.UNKNOWN
+    assert await agent_logs_in(service, b"Mozilla/5.0 (Linux; Android 4;  ) " * 100) == user_agents.UNKNOWN
 
 
 @pytest.mark.parametrize("user_agent", LIBRARIES)
@@ -83,8 +84,8 @@ async def test_http_clients_of_languages_are_named(service: Running, user_agent:
 def test_no_mutated_user_agent_raises():
     """20,000 of them with SESSIONAPI_PROVE, 2,000 otherwise."""
     choose = random.Random(17)
-    names = {devices.name(mutated(choose)) for _ in range(MUTATED)}
-    assert devices.UNKNOWN in names
+    names = {user_agents.name(mutated(choose)) for _ in range(MUTATED)}
+    assert user_agents.UNKNOWN in names
     assert len(names) > 100
     for name in names:
         assert 0 < len(name) <= 100

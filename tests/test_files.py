@@ -16,8 +16,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from sessionapi import keyring
-from sessionapi.secret import ServerSecret, _hkdf
+from sessionapi.keys import keyring
+from sessionapi.keys.server_secret import ServerSecret, _hkdf
 from sessionapi.settings import Settings
 from sessionapi.storage import Store
 from tests.conftest import PASSWORD, Server, bearer, environment, eventually, refusal, serving

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from sessionapi import windows
 from sessionapi.settings import Settings
+from sessionapi.throttling import rate_limiter
 from tests.conftest import PASSWORD, FakeClock, Running, bearer, running
 from tests.test_throttle import WRONG, at, hashes, refused, try_login
 
@@ -57,7 +57,7 @@ async def test_an_address_that_goes_on_when_it_is_refused_waits(
         flooding, other = at(service, "203.0.113.1"), at(service, "203.0.113.2")
         for client in (flooding, other):
             assert (await try_login(client, WRONG, "nobody")).status_code == 401
-        for _ in range(windows.REFUSALS_PER_ADDRESS):
+        for _ in range(rate_limiter.REFUSALS_PER_ADDRESS):
             assert (await try_login(flooding, WRONG, "nobody")).status_code == 429
         waiting = asyncio.create_task(try_login(flooding, WRONG, "nobody"))
         for _ in range(10):

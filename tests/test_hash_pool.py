@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from sessionapi.errors import Overloaded
-from sessionapi.hash_pool import HashPool
 from sessionapi.metrics import Metrics
+from sessionapi.users.hash_pool import HashPool
 
 
 @dataclass

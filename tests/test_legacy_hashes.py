@@ -14,8 +14,8 @@ import pytest
 from passlib.hash import phpass, sha512_crypt
 from passlib.hash import scrypt as passlib_scrypt
 
-from sessionapi import legacy_hashes
 from sessionapi.errors import ValidationFailed
+from sessionapi.users import legacy_hashes
 from tests.conftest import PASSWORD, Commands, Running, refusal
 from tests.test_passwords import LEGACY
 

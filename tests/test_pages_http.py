@@ -6,9 +6,9 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
-from sessionapi import model
-from sessionapi.web import theme
-from sessionapi.web.reasons import REASONS
+from sessionapi import models
+from sessionapi.web import branding
+from sessionapi.web.end_reasons import REASONS
 from sessionapi.web.routes.pages import router, stays_home
 from tests.conftest import PASSWORD, Running, running
 from tests.pages import GATED
@@ -183,7 +183,7 @@ async def test_a_page_holds_nothing_inline_nothing_of_its_user_and_is_never_stor
 
 
 def test_every_reason_is_told_in_words():
-    known = {*get_args(model.RevokeReason), "idle", "absolute"}
+    known = {*get_args(models.RevokeReason), "idle", "absolute"}
     assert known <= set(REASONS)
 
 
@@ -232,12 +232,14 @@ def test_every_accent_can_be_read_on_light_on_dark_and_beneath_its_text(red: int
     """WCAG 2.2, 1.4.3. Falls without _readable in web/theme.py."""
     for green in range(0, 256, 51):
         for blue in range(0, 256, 51):
-            sheet = theme.stylesheet(f"#{red:02x}{green:02x}{blue:02x}")
-            shade = {name: theme._colour(text) for name, text in re.findall(r"--([a-z-]+): (#\w+);", sheet)}
-            assert theme.contrast(shade["accent"], shade["on-accent"]) >= 4.5
-            assert theme.contrast(shade["accent-pressed"], shade["on-accent"]) >= 4.5
-            assert theme.contrast(shade["accent-on-light"], theme.LIGHT) >= 4.5
-            assert theme.contrast(shade["accent-on-dark"], theme.DARK) >= 4.5
+            sheet = branding.stylesheet(f"#{red:02x}{green:02x}{blue:02x}")
+            shade = {
+                name: branding._colour(text) for name, text in re.findall(r"--([a-z-]+): (#\w+);", sheet)
+            }
+            assert branding.contrast(shade["accent"], shade["on-accent"]) >= 4.5
+            assert branding.contrast(shade["accent-pressed"], shade["on-accent"]) >= 4.5
+            assert branding.contrast(shade["accent-on-light"], branding.LIGHT) >= 4.5
+            assert branding.contrast(shade["accent-on-dark"], branding.DARK) >= 4.5
 
 
 async def test_static_files_are_asked_for_each_time_and_answered_304(site: Running):

@@ -6,10 +6,11 @@ from uuid import UUID
 
 import pytest
 
-from sessionapi import issuer, json_data, policy
 from sessionapi.errors import ValidationFailed
-from sessionapi.model import Attempt, Session
-from sessionapi.policy import Ended, Policy, decide
+from sessionapi.models import Attempt, Session
+from sessionapi.sessions import json_data, policy
+from sessionapi.sessions.policy import Ended, Policy, decide
+from sessionapi.tokens import issuer
 
 T0 = datetime(2026, 11, 24, tzinfo=UTC)
 US = timedelta(microseconds=1)

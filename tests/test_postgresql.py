@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from sessionapi.clock import system_clock
 from sessionapi.errors import StartupError
 from sessionapi.settings import Settings
-from sessionapi.storage import Store, addresses, migrations
+from sessionapi.storage import Store, database_url, migrations
 from tests import postgres
 from tests.conftest import FakeClock, Running, bearer, refusal, running
 from tests.postgres import Cluster
@@ -160,8 +160,8 @@ def test_an_address_that_is_not_understood_is_refused_without_its_password(engin
 
 def test_an_address_is_shown_without_its_password_and_options(engine: str):
     url = "postgresql://user:hidden@one:5432,two:5433/name?sslmode=require"
-    assert addresses.shown(url) == "postgresql://user:***@one:5432,two:5433/name"
-    assert addresses.hosts(url) == [
+    assert database_url.shown(url) == "postgresql://user:***@one:5432,two:5433/name"
+    assert database_url.hosts(url) == [
         "postgresql://user:hidden@one:5432/name?sslmode=require",
         "postgresql://user:hidden@two:5433/name?sslmode=require",
     ]

@@ -5,8 +5,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from sessionapi import ids
-from sessionapi.actors import OPERATOR
-from sessionapi.purge import Purge, Purged
+from sessionapi.sessions.actors import OPERATOR
+from sessionapi.sessions.purge import Purge, Purged
 from tests.conftest import PASSWORD, Commands, FakeClock, Running, running
 
 DAY = 86_400

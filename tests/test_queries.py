@@ -7,12 +7,13 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from sessionapi import audit, ids, refresh_token
-from sessionapi.model import Attempt, Bucket, Buckets, Client, Decision, RevocationMark, ServiceToken
-from sessionapi.refresh_token import RefreshToken
+from sessionapi import audit, ids
+from sessionapi.models import Attempt, Bucket, Buckets, Client, Decision, RevocationMark, ServiceToken
 from sessionapi.storage import Tx
-from sessionapi.storage.batched import Rotation
-from sessionapi.storage.copies import CopyQueries
+from sessionapi.storage.session_batches import Rotation
+from sessionapi.storage.table_copy import CopyQueries
+from sessionapi.tokens import refresh_token
+from sessionapi.tokens.refresh_token import RefreshToken
 from tests.conftest import Running
 
 SMALL = ("signing_keys", "service_tokens", "revocation_marks", "greatest_mark")

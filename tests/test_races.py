@@ -10,7 +10,7 @@ import bcrypt
 import pytest
 import sqlalchemy as sa
 
-from sessionapi.actors import OPERATOR
+from sessionapi.sessions.actors import OPERATOR
 from sessionapi.storage.tables import users
 from tests.conftest import PASSWORD, Running, running
 

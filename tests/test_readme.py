@@ -11,7 +11,8 @@ import httpx
 import pytest
 import typer.main
 
-from sessionapi import cli, settings_table
+from sessionapi import cli
+from sessionapi.cli import settings_table
 from sessionapi.web.problems import STATUS
 from tests.conftest import eventually, serving
 

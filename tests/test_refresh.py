@@ -6,14 +6,14 @@ import shutil
 import pytest
 import sqlalchemy as sa
 
-from sessionapi import refresh_token
-from sessionapi.actors import OPERATOR
-from sessionapi.model import Client
-from sessionapi.refresh_token import RefreshToken
-from sessionapi.refreshes import Presented
-from sessionapi.secret import ServerSecret
-from sessionapi.storage.batched import Rotation
+from sessionapi.keys.server_secret import ServerSecret
+from sessionapi.models import Client
+from sessionapi.sessions.actors import OPERATOR
+from sessionapi.sessions.refresh import Presented
+from sessionapi.storage.session_batches import Rotation
 from sessionapi.storage.tables import sessions
+from sessionapi.tokens import refresh_token
+from sessionapi.tokens.refresh_token import RefreshToken
 from tests.conftest import SERVER_SECRET, Running, refusal, running
 
 DUE = 600

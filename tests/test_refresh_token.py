@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessionapi import ids, refresh_token
-from sessionapi.refresh_token import RefreshToken
+from sessionapi import ids
+from sessionapi.tokens import refresh_token
+from sessionapi.tokens.refresh_token import RefreshToken
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 TOKEN = RefreshToken(UUID(int=1), UUID(int=2), 7, b"s" * 16)

@@ -14,9 +14,10 @@ import structlog
 import typer.main
 from click.testing import Result
 
-from sessionapi import cli, keyring
-from sessionapi.model import StoredKey
-from sessionapi.secret import ServerSecret
+from sessionapi import cli
+from sessionapi.keys import keyring
+from sessionapi.keys.server_secret import ServerSecret
+from sessionapi.models import StoredKey
 from sessionapi.storage import migrations
 from tests import postgres
 from tests.conftest import (

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from sessionapi import ids, keyring, refresh_token
-from sessionapi.keyring import SecretDoesNotOpen
-from sessionapi.refresh_token import RefreshToken
-from sessionapi.secret import ServerSecret
+from sessionapi import ids
+from sessionapi.keys import keyring
+from sessionapi.keys.keyring import SecretDoesNotOpen
+from sessionapi.keys.server_secret import ServerSecret
+from sessionapi.tokens import refresh_token
+from sessionapi.tokens.refresh_token import RefreshToken
 from tests.conftest import PASSWORD, SERVER_SECRET, Running, refusal
 
 INVALID = (401, "invalid_refresh_token", None)

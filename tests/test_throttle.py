@@ -21,10 +21,11 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from sessionapi import ids, windows
-from sessionapi.actors import OPERATOR
+from sessionapi import ids
+from sessionapi.sessions.actors import OPERATOR
 from sessionapi.settings import Settings
 from sessionapi.storage.tables import password_tries
+from sessionapi.throttling import rate_limiter
 from tests.conftest import (
     PASSWORD,
     SERVER_SECRET,
@@ -402,10 +403,10 @@ async def test_what_is_throttled_is_counted_by_limit(
 
 def test_a_million_addresses_leave_no_more_than_the_bound(clock: FakeClock):
     """Falls without `_forget`. A key goes with its window, and the oldest one past the bound."""
-    kept = windows.Windows(30, 60)
+    kept = rate_limiter.Windows(30, 60)
     for number in range(1_000_000 if os.environ.get("SESSIONAPI_PROVE") == "1" else 150_000):
         assert kept.count(str(number), clock().timestamp()) == 0
-    assert len(kept) == windows.MAX_KEYS
+    assert len(kept) == rate_limiter.MAX_KEYS
     clock.move(60)
     assert kept.count("one more", clock().timestamp()) == 0
     assert len(kept) == 1

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from sessionapi.errors import ExpiredToken, InvalidToken
-from sessionapi.token_cache import TokenCache
-from sessionapi.tokens import Rules
+from sessionapi.tokens.access_token import Rules
+from sessionapi.tokens.cache import TokenCache
 from tests.conftest import Running, bearer, refusal
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database

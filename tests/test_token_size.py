@@ -9,10 +9,10 @@ import sys
 import httpx
 import pytest
 
-from sessionapi import bearer as bearer_header
 from sessionapi import ids
-from sessionapi.actors import OPERATOR
 from sessionapi.errors import ValidationFailed
+from sessionapi.sessions.actors import OPERATOR
+from sessionapi.tokens import bearer as bearer_header
 from sessionapi.verifier import Verifier
 from tests.conftest import PASSWORD, Commands, Running, Server, bearer, environment, serving
 from tests.test_admin import administrator

@@ -16,12 +16,14 @@ import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import Depends, FastAPI
 
-from sessionapi import ids, keyring, tokens
+from sessionapi import ids
 from sessionapi.errors import ExpiredToken, InvalidToken, SessionRevoked, StartupError, Unavailable
+from sessionapi.keys import keyring
+from sessionapi.tokens import access_token
 from sessionapi.verifier import AsyncVerifier, Claims, Verifier
 from sessionapi.verifier.asgi import Protect
-from sessionapi.verifier.core import Limits, max_age_of, read_key
 from sessionapi.verifier.fastapi import Bearer
+from sessionapi.verifier.state import Limits, max_age_of, read_key
 from tests.conftest import FakeClock, Running, bearer, running
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
@@ -100,7 +102,7 @@ async def test_ten_thousand_forged_key_ids_make_one_request(service: Running, cl
     good = await service.sign_up()
     claims = jwt.decode(good["access_token"], options={"verify_signature": False})
     key = ec.generate_private_key(ec.SECP256R1())
-    template = tokens.sign(claims, kid="key_a", algorithm="ES256", private_key=key).partition(".")[2]
+    template = access_token.sign(claims, kid="key_a", algorithm="ES256", private_key=key).partition(".")[2]
     async with listening(service) as url, AsyncVerifier(ISSUER, url=url, clock=clock) as verifier:
         await verifier.verify(good["access_token"])
         clock.move(10)
@@ -162,7 +164,7 @@ def tokens_of_unknown_key(like: dict) -> str:
     """A token that makes a verifier look at the keys again."""
     claims = jwt.decode(like["access_token"], options={"verify_signature": False})
     kid = ids.public("key", ids.new_id())
-    return tokens.sign(
+    return access_token.sign(
         claims, kid=kid, algorithm="ES256", private_key=ec.generate_private_key(ec.SECP256R1())
     )
 
@@ -300,7 +302,7 @@ async def test_a_token_of_one_algorithm_is_refused_under_a_key_of_another(make_s
         assert verifier.verify(good["access_token"]).session_id == good["session_id"]
         claims = jwt.decode(good["access_token"], options={"verify_signature": False})
         kid = service.parts.ring.active.kid
-        other = tokens.sign(
+        other = access_token.sign(
             claims, kid=kid, algorithm="ES256", private_key=ec.generate_private_key(ec.SECP256R1())
         )
         with pytest.raises(InvalidToken):

@@ -27,14 +27,16 @@ import websockets.sync.client as websocket
 from fastapi import Depends, FastAPI, WebSocket
 from websockets.exceptions import InvalidStatus
 
-from sessionapi import ids, keyring, tokens
-from sessionapi.breached import BreachedPasswords
+from sessionapi import ids
 from sessionapi.errors import ExpiredToken, InvalidToken, SessionRevoked, Unavailable
+from sessionapi.keys import keyring
 from sessionapi.metrics import Metrics
+from sessionapi.tokens import access_token
+from sessionapi.users.breached_passwords import BreachedPasswords
 from sessionapi.verifier import AsyncVerifier, Claims, Verifier
 from sessionapi.verifier.asgi import Protect
-from sessionapi.verifier.core import Limits
 from sessionapi.verifier.fastapi import Bearer
+from sessionapi.verifier.state import Limits
 from tests.conftest import FakeClock, Server, bearer, environment, eventually, serving
 from tests.test_verifier import told_by_the_verifier
 
@@ -169,7 +171,7 @@ def test_a_second_event_loop_learns_of_a_logout_and_of_a_new_key(issuer: Issuer)
 
 def signed_by_another_key(server: Server, old: dict) -> dict | None:
     new = server.log_in()
-    same = tokens.key_id(new["access_token"]) == tokens.key_id(old["access_token"])
+    same = access_token.key_id(new["access_token"]) == access_token.key_id(old["access_token"])
     return None if same else new
 
 
@@ -295,7 +297,7 @@ def test_a_key_with_a_member_of_any_type_leaves_the_others_alone(algorithm: str,
         "amr": ["pwd"],
         "roles": [],
     }
-    signed = tokens.sign(claims, kid="key_good", algorithm="ES256", private_key=private)
+    signed = access_token.sign(claims, kid="key_good", algorithm="ES256", private_key=private)
     assert verifier.verify(signed).session_id == claims["sid"]
 
 
@@ -455,7 +457,7 @@ def signed_at(clock: FakeClock, seconds: int) -> tuple[str, dict]:
     who = {"sub": ids.public("user", ids.new_id()), "sid": ids.public("sess", ids.new_id())}
     times = {"iat": now, "exp": now + 60, "auth_time": now}
     claims = {"iss": ISSUER, "aud": "sessionapi", "jti": "x", "amr": ["pwd"], "roles": [], **who, **times}
-    signed = tokens.sign(claims, kid="key_1", algorithm="ES256", private_key=private)
+    signed = access_token.sign(claims, kid="key_1", algorithm="ES256", private_key=private)
     return signed, {"keys": [keyring.public_jwk("key_1", "ES256", private)]}
 
 
@@ -521,7 +523,7 @@ def test_a_websocket_is_accepted_with_a_good_token_and_else_refused_before_it_is
         with websocket.connect(f"{url}{path}", additional_headers=bearer(token)) as connection:
             assert (
                 connection.recv()
-                == tokens.verify(
+                == access_token.verify(
                     token, lambda _: verifier._core._keys_get("key_1"), verifier._core.rules, clock()
                 ).session_id
             )

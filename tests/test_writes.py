@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from sessionapi.settings import Settings
-from sessionapi.storage import addresses
+from sessionapi.storage import database_url
 from tests import postgres
 from tests.conftest import PASSWORD, FakeClock, Running, bearer, running
 from tests.test_admin import administrator
@@ -34,7 +34,7 @@ class Written:
         self._url = service.parts.settings.effective_database_url
         self._file = None
         if self._url.startswith("sqlite:"):
-            self._file = sqlite3.connect(addresses.sqlite_path(self._url))
+            self._file = sqlite3.connect(database_url.sqlite_path(self._url))
         self.version = self._look()
 
     def _look(self) -> Any:

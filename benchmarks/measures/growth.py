@@ -13,9 +13,9 @@ from benchmarks.measures.refresh import outcomes
 from benchmarks.plan import Plan
 from benchmarks.processes import Process
 from benchmarks.results import Results, Row
-from sessionapi import refresh_token
 from sessionapi.settings import Settings
-from sessionapi.storage import addresses, tables
+from sessionapi.storage import database_url, tables
+from sessionapi.tokens import refresh_token
 
 ROTATE_AFTER, REFRESH_GRACE = 3, 1
 """The smallest that the settings take, in seconds: each pass rotates every session again."""
@@ -80,7 +80,7 @@ def _size(settings: Settings) -> tuple[int, int]:
     url, names = settings.effective_database_url, list(tables.metadata.tables)
     if not settings.embedded:
         return asyncio.run(_size_there(url, names))
-    with sqlite3.connect(addresses.sqlite_path(url), timeout=60, isolation_level=None) as database:
+    with sqlite3.connect(database_url.sqlite_path(url), timeout=60, isolation_level=None) as database:
         database.execute("VACUUM")
         rows = sum(database.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names)
         pages = database.execute("PRAGMA page_count").fetchone()[0]

@@ -16,7 +16,7 @@ from benchmarks.results import Results, Row
 from benchmarks.workloads import Workload
 from sessionapi.clock import system_clock
 from sessionapi.settings import Settings
-from sessionapi.storage import addresses
+from sessionapi.storage import database_url
 from sessionapi.storage.tables import to_microseconds
 
 TARGET = 1.3
@@ -109,7 +109,7 @@ def insert_others(settings: Settings, count: int) -> None:
     if not embedded:
         asyncio.run(_execute(settings.effective_database_url, [*statements, "VACUUM ANALYZE"]))
         return
-    with sqlite3.connect(addresses.sqlite_path(settings.effective_database_url)) as database:
+    with sqlite3.connect(database_url.sqlite_path(settings.effective_database_url)) as database:
         for statement in statements:
             database.execute(statement)
         database.commit()

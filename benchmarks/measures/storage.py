@@ -9,15 +9,16 @@ from benchmarks import fill, postgresql, service
 from benchmarks.plan import Plan
 from benchmarks.processes import PATIENCE
 from benchmarks.results import Results, Row
-from sessionapi import refresh_token, wiring
-from sessionapi.batches import Batches
+from sessionapi import container
 from sessionapi.clock import system_clock
-from sessionapi.policy import Policy
-from sessionapi.refresh_token import RefreshToken
+from sessionapi.sessions.batching import Batches
+from sessionapi.sessions.policy import Policy
 from sessionapi.settings import Settings
 from sessionapi.storage import Store
-from sessionapi.storage.addresses import Options
-from sessionapi.storage.batched import Rotation
+from sessionapi.storage.database_url import Options
+from sessionapi.storage.session_batches import Rotation
+from sessionapi.tokens import refresh_token
+from sessionapi.tokens.refresh_token import RefreshToken
 
 IN_FLIGHT = 64
 TARGET = 10
@@ -39,7 +40,7 @@ def measure(plan: Plan, results: Results) -> None:
 
 async def _compare(plan: Plan, engine: str, settings: Settings) -> Row:
     store = Store(settings.effective_database_url, Options(timeout=PATIENCE))
-    policy = wiring.policy_of(settings)
+    policy = container.policy_of(settings)
     single, together = [], []
     try:
         for _ in range(plan.rounds):

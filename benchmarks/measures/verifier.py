@@ -11,8 +11,9 @@ from jwt.algorithms import ECAlgorithm
 
 from benchmarks.plan import Plan
 from benchmarks.results import Results, Row
-from sessionapi import ids, tokens
+from sessionapi import ids
 from sessionapi.clock import system_clock
+from sessionapi.tokens import access_token
 from sessionapi.verifier import Verifier
 
 ISSUER, AUDIENCE, KID = "https://login.example.com", "sessionapi", "key_1"
@@ -71,13 +72,13 @@ def _token(private_key: Any) -> str:
         "sub": ids.public("user", ids.new_id()),
         "sid": ids.public("sess", ids.new_id()),
         "iat": now,
-        "exp": now + tokens.LONGEST_TTL,
+        "exp": now + access_token.LONGEST_TTL,
         "jti": ids.new_secret().hex(),
         "auth_time": now,
         "amr": ["pwd"],
         "roles": [],
     }
-    return tokens.sign(claims, kid=KID, algorithm="ES256", private_key=private_key)
+    return access_token.sign(claims, kid=KID, algorithm="ES256", private_key=private_key)
 
 
 def _each(check: Callable[[str], Any], given: Sequence[str]) -> float:

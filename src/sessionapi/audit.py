@@ -6,7 +6,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from sessionapi.ids import new_id
-from sessionapi.model import Client, Event
+from sessionapi.models import Client, Event
 
 Kind = Literal[
     "user.created",

@@ -18,9 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm
 
-from sessionapi import bearer as bearer_header
-from sessionapi import device_token, identifiers, ids, refresh_token
+from sessionapi import identifiers, ids
 from sessionapi.errors import AuthenticationError, SessionApiError
+from sessionapi.throttling import device_token
+from sessionapi.tokens import bearer as bearer_header
+from sessionapi.tokens import refresh_token
 from sessionapi.verifier import Verifier
 from tests.conftest import PASSWORD, Running, Server, bearer, environment, refusal, serving
 

@@ -13,7 +13,7 @@ from argon2 import extract_parameters
 from passlib.hash import bcrypt
 
 from sessionapi import ids
-from sessionapi.actors import OPERATOR
+from sessionapi.sessions.actors import OPERATOR
 from sessionapi.settings import Settings
 from tests.conftest import PASSWORD, FakeClock, Running, refusal, running
 

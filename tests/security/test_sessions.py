@@ -5,7 +5,7 @@ from base64 import urlsafe_b64decode
 
 import pytest
 
-from sessionapi.actors import OPERATOR
+from sessionapi.sessions.actors import OPERATOR
 from tests.conftest import PASSWORD, Running, refusal, running
 from tests.test_admin import administrator, set_roles
 

@@ -8,7 +8,7 @@ import pytest
 
 from sessionapi.errors import Unavailable
 from sessionapi.verifier import AsyncVerifier, Verifier
-from sessionapi.verifier.core import Limits
+from sessionapi.verifier.state import Limits
 from tests.test_verifier_programs import SOON, hostile
 
 

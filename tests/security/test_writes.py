@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from sessionapi import ids
-from sessionapi.actors import OPERATOR
+from sessionapi.sessions.actors import OPERATOR
 from sessionapi.settings import Settings
 from tests.conftest import PASSWORD, FakeClock, Running, refusal, running
 from tests.test_admin import administrator, set_roles

@@ -9,13 +9,24 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sessionapi import __version__, ids, members, settings, settings_table
-from sessionapi.cli import copy_database, keys, lists, parts, serve, service_tokens, sessions, terminal, users
+from sessionapi import __version__, ids, representations, settings
+from sessionapi.cli import (
+    context,
+    copy_database,
+    keys,
+    output,
+    prompts,
+    serve,
+    service_tokens,
+    sessions,
+    settings_table,
+    users,
+)
+from sessionapi.container import App
 from sessionapi.errors import SessionApiError
-from sessionapi.model import Event
-from sessionapi.purge import Purged
+from sessionapi.models import Event
+from sessionapi.sessions.purge import Purged
 from sessionapi.storage import migrations
-from sessionapi.wiring import App
 
 AUDIT_COLUMNS = ("at", "kind", "user_id", "session_id", "ip", "details")
 
@@ -28,7 +39,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except SessionApiError as problem:
-            terminal.complain(problem)
+            prompts.complain(problem)
             raise typer.Exit(1) from problem
 
 
@@ -70,7 +81,7 @@ def migrate(
 @app.command()
 def purge() -> None:
     """Delete what nobody needs any more, and print how much it was. A running server does so by itself."""
-    gone = parts.run(_purge)
+    gone = context.run(_purge)
     typer.echo(f"sessions             {gone.sessions}")
     typer.echo(f"emptied accounts     {gone.users}")
     typer.echo(f"dead password resets {gone.password_resets}")
@@ -86,12 +97,12 @@ def audit(
     user: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only events of this user; a deleted one by its id.")
     ] = None,
-    limit: lists.Limit = 100,
-    as_json: lists.AsJson = False,
+    limit: output.Limit = 100,
+    as_json: output.AsJson = False,
 ) -> None:
     """List the audit log, the newest first."""
-    found, more = parts.run(lambda it: _audit(it, user, limit))
-    lists.show([members.event(each) for each in found], AUDIT_COLUMNS, as_json=as_json, more=more)
+    found, more = context.run(lambda it: _audit(it, user, limit))
+    output.show([representations.event(each) for each in found], AUDIT_COLUMNS, as_json=as_json, more=more)
 
 
 @app.command("settings")
@@ -107,5 +118,5 @@ def version() -> None:
 
 
 async def _audit(it: App, name: str | None, limit: int) -> tuple[list[Event], bool]:
-    user_id = None if name is None else ids.parse("user", name) or (await parts.find(it, name)).id
-    return await lists.gather(lambda size, before: it.accounts.events(size, before, user_id), limit)
+    user_id = None if name is None else ids.parse("user", name) or (await context.find(it, name)).id
+    return await output.gather(lambda size, before: it.accounts.events(size, before, user_id), limit)

@@ -6,21 +6,21 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sessionapi import logs, settings, wiring
-from sessionapi.cli import lists
-from sessionapi.cli.parts import PATIENCE, missing_database
-from sessionapi.cli.terminal import err, say
-from sessionapi.database_copy import DatabaseCopy, Sum
+from sessionapi import container, logging, settings
+from sessionapi.cli import output
+from sessionapi.cli.context import PATIENCE, missing_database
+from sessionapi.cli.prompts import err, say
 from sessionapi.errors import NotFound, StartupError
 from sessionapi.settings import Settings
-from sessionapi.storage import addresses, migrations
+from sessionapi.storage import database_url, migrations
+from sessionapi.storage.database_copy import DatabaseCopy, Sum
 
 COLUMNS = ("table", "rows", "sha256")
 
 
 def copy_database(
     to: Annotated[str, typer.Option("--to", metavar="URL", help="The new, empty database.")],
-    as_json: lists.AsJson = False,
+    as_json: output.AsJson = False,
 ) -> None:
     """Copy all data into another database, and compare; nobody is logged out.
 
@@ -28,10 +28,10 @@ def copy_database(
     """
     patient = {"database_timeout": PATIENCE}
     source, target = settings.load(patient), settings.load({**patient, "database_url": to})
-    logs.configure(log_format=source.log_format, level="warning", cached=False)
+    logging.configure(log_format=source.log_format, level="warning", cached=False)
     sums = asyncio.run(_copy(source, target))
     rows = [{"table": each.table, "rows": each.rows, "sha256": each.digest} for each in sums]
-    lists.show(rows, COLUMNS, as_json=as_json)
+    output.show(rows, COLUMNS, as_json=as_json)
     say("All is the same on both sides. Serve the new place, and the old one never again, with")
     say("  SESSIONAPI_DATABASE_URL=<the address that --to named>")
     say(f"  SESSIONAPI_SECRET={_secret(source)}")
@@ -40,12 +40,12 @@ def copy_database(
 
 async def _copy(source: Settings, target: Settings) -> list[Sum]:
     _require_file(source)
-    await wiring.prepare(source)  # which refuses a server secret that doesn't open the key ring
-    addresses.make_folder(target.effective_database_url)
+    await container.prepare(source)  # which refuses a server secret that doesn't open the key ring
+    database_url.make_folder(target.effective_database_url)
     for each, version_of in ((source, migrations.check), (target, migrations.migrate)):
         url = each.effective_database_url
         _require_own_schema(url, await version_of(url))
-    stores = wiring.store_of(source), wiring.store_of(target)
+    stores = container.store_of(source), container.store_of(target)
     try:
         with _progress() as progress:
             task = progress.add_task("")
@@ -74,7 +74,7 @@ def _require_own_schema(url: str, version: str) -> None:
     """Refuse a schema of a newer version: what that one has added would be left behind."""
     if version != migrations.newest():
         raise StartupError(
-            f"{addresses.shown(url)} has schema {version}, of a newer sessionapi: copy with that one"
+            f"{database_url.shown(url)} has schema {version}, of a newer sessionapi: copy with that one"
         )
 
 

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from sessionapi import ids, members
-from sessionapi.cli import lists
-from sessionapi.cli.parts import run
-from sessionapi.cli.terminal import confirm, say
+from sessionapi import ids, representations
+from sessionapi.cli import output
+from sessionapi.cli.context import run
+from sessionapi.cli.prompts import confirm, say
+from sessionapi.container import App
 from sessionapi.errors import Conflict
-from sessionapi.model import StoredKey
-from sessionapi.wiring import App
+from sessionapi.models import StoredKey
 
 COLUMNS = ("kid", "algorithm", "state", "created_at", "state_since")
 
@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Signing keys.")
 
 
 @app.command("list")
-def list_keys(as_json: lists.AsJson = False) -> None:
+def list_keys(as_json: output.AsJson = False) -> None:
     """List the keys of the ring, the oldest first."""
     _show(run(lambda it: it.keys.all()), as_json=as_json)
 
@@ -56,7 +56,7 @@ def abandon(yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = Fal
 
 
 def _show(ring: list[StoredKey], *, as_json: bool) -> None:
-    lists.show([members.signing_key(key) for key in ring], COLUMNS, as_json=as_json)
+    output.show([representations.signing_key(key) for key in ring], COLUMNS, as_json=as_json)
 
 
 async def _rotate_now(parts: App) -> str:

@@ -12,12 +12,12 @@ import structlog
 import typer
 import uvicorn
 
-from sessionapi import logs, wiring
+from sessionapi import container, logging
 from sessionapi import settings as settings_module
 from sessionapi.cli import workers as workers_module
-from sessionapi.doubts import doubts
 from sessionapi.errors import StartupError
 from sessionapi.settings import Settings
+from sessionapi.settings_warnings import doubts
 
 log = structlog.get_logger()
 
@@ -45,12 +45,12 @@ def serve(
 ) -> None:
     """Start the service. The first start makes all that it needs."""
     settings = settings_module.load()
-    logs.configure(log_format=settings.log_format, level=settings.log_level)
+    logging.configure(log_format=settings.log_format, level=settings.log_level)
     for text in doubts(settings):
         log.warning(text)
     _raise_open_files_limit()
     listener = _listen(host, settings.port if port is None else port)
-    asyncio.run(wiring.prepare(settings))
+    asyncio.run(container.prepare(settings))
     config = _uvicorn_config(workers)
     if workers == 1:
         _announce(settings, listener)
@@ -90,7 +90,7 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     where = settings.data_dir.resolve() if settings.embedded else settings.shown_database_url
     typer.echo(f"Listening on {address}")
     typer.echo(f"API page     {address}/docs")
-    typer.echo(f"Data         {logs.shown(str(where))}")
+    typer.echo(f"Data         {logging.shown(str(where))}")
     sys.stdout.flush()
     clients_use = urlsplit(settings.public_url)
     if clients_use.scheme == "http" and (clients_use.port or 80) != port:

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from sessionapi import members
-from sessionapi.cli import lists
-from sessionapi.cli.parts import run
-from sessionapi.cli.terminal import say
+from sessionapi import representations
+from sessionapi.cli import output
+from sessionapi.cli.context import run
+from sessionapi.cli.prompts import say
 
 COLUMNS = ("name", "created_at", "revoked_at")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What the service is called here.")]
@@ -25,10 +25,10 @@ def add(name: Name) -> None:
 
 
 @app.command("list")
-def list_service_tokens(as_json: lists.AsJson = False) -> None:
+def list_service_tokens(as_json: output.AsJson = False) -> None:
     """List the service tokens by name, revoked ones too, the oldest first."""
     found = run(lambda it: it.service_tokens.all())
-    lists.show([members.service_token(token) for token in found], COLUMNS, as_json=as_json)
+    output.show([representations.service_token(token) for token in found], COLUMNS, as_json=as_json)
 
 
 @app.command()

@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from sessionapi import ids, members
-from sessionapi.actors import OPERATOR
-from sessionapi.cli import lists
-from sessionapi.cli.parts import find, run
-from sessionapi.cli.terminal import say
+from sessionapi import ids, representations
+from sessionapi.cli import output
+from sessionapi.cli.context import find, run
+from sessionapi.cli.prompts import say
+from sessionapi.container import App
 from sessionapi.errors import NotFound, ValidationFailed
-from sessionapi.members import Members
-from sessionapi.model import Session
-from sessionapi.wiring import App
+from sessionapi.models import Session
+from sessionapi.representations import Members
+from sessionapi.sessions.actors import OPERATOR
 
 COLUMNS = ("user_id", "id", "device_name", "ip", "created_at", "last_seen_at")
 """As many as a terminal of 80 columns has room for beside two ids; JSON has all."""
@@ -29,12 +29,12 @@ app = typer.Typer(no_args_is_help=True, help="Sessions.")
 @app.command("list")
 def list_sessions(
     user: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this user.")] = None,
-    limit: lists.Limit = 100,
-    as_json: lists.AsJson = False,
+    limit: output.Limit = 100,
+    as_json: output.AsJson = False,
 ) -> None:
     """List the living sessions: of one user the newest first, or user by user."""
     found, more = run(lambda parts: _list(parts, user, limit))
-    lists.show([_told(each) for each in found], COLUMNS, as_json=as_json, more=more)
+    output.show([_told(each) for each in found], COLUMNS, as_json=as_json, more=more)
 
 
 @app.command()
@@ -62,9 +62,9 @@ def revoke(
 
 async def _list(parts: App, name: str | None, limit: int) -> tuple[list[Session], bool]:
     if name is None:
-        return await lists.gather(parts.all_sessions.page, limit)
+        return await output.gather(parts.all_sessions.page, limit)
     user = await find(parts, name)
-    return await lists.gather(lambda size, before: parts.sessions.devices(user.id, size, before), limit)
+    return await output.gather(lambda size, before: parts.sessions.devices(user.id, size, before), limit)
 
 
 async def _revoke(parts: App, session: str | None, name: str | None, span: timedelta | None) -> int:
@@ -97,7 +97,7 @@ class _Progress:
 
 
 def _told(session: Session) -> Members:
-    return {"user_id": ids.public("user", session.user_id), **members.session(session)}
+    return {"user_id": ids.public("user", session.user_id), **representations.session(session)}
 
 
 def _span(text: str) -> timedelta:

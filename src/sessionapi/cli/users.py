@@ -7,15 +7,15 @@ from uuid import UUID
 
 import typer
 
-from sessionapi import ids, logs, members
-from sessionapi.accounts import RESET_TTL, Accounts
-from sessionapi.actors import OPERATOR, Caller
-from sessionapi.cli import lists, terminal
-from sessionapi.cli.parts import find, run
+from sessionapi import ids, logging, representations
+from sessionapi.cli import output, prompts
+from sessionapi.cli.context import find, run
+from sessionapi.container import App
 from sessionapi.errors import ValidationFailed
-from sessionapi.members import Members
-from sessionapi.model import User
-from sessionapi.wiring import App
+from sessionapi.models import User
+from sessionapi.representations import Members
+from sessionapi.sessions.actors import OPERATOR, Caller
+from sessionapi.users.accounts import RESET_TTL, Accounts
 
 COLUMNS = ("id", "username", "email", "roles", "disabled_at", "locked", "created_at")
 
@@ -34,57 +34,57 @@ def add(
     ] = False,
 ) -> None:
     """Create an account and print its id. The password is asked for, or one line of standard input."""
-    secret = terminal.secret_line("Hash" if hashed else "Password", confirmed=not hashed)
+    secret = prompts.secret_line("Hash" if hashed else "Password", confirmed=not hashed)
     password, given_hash = (None, secret) if hashed else (secret, None)
     user = run(lambda parts: parts.accounts.add(name, email, password=password, hashed=given_hash))
     typer.echo(ids.public("user", user.id))
 
 
 @app.command("list")
-def list_users(limit: lists.Limit = 100, as_json: lists.AsJson = False) -> None:
+def list_users(limit: output.Limit = 100, as_json: output.AsJson = False) -> None:
     """List the accounts, the oldest first."""
     found, more = run(lambda parts: _listed(parts, limit))
-    lists.show(found, COLUMNS, as_json=as_json, more=more)
+    output.show(found, COLUMNS, as_json=as_json, more=more)
 
 
 @app.command()
-def show(name: Name, as_json: lists.AsJson = False) -> None:
+def show(name: Name, as_json: output.AsJson = False) -> None:
     """Show one account, its claims and preferences too."""
     told = run(lambda parts: _shown(parts, name))
     if as_json:
-        lists.show([told], (), as_json=True)
+        output.show([told], (), as_json=True)
     else:
         rows = [{"member": member, "value": value} for member, value in told.items()]
-        lists.show(rows, ("member", "value"), as_json=False)
+        output.show(rows, ("member", "value"), as_json=False)
 
 
 @app.command()
 def disable(name: Name) -> None:
     """Let an account log in no more, and end its sessions."""
     user = run(lambda parts: _do(parts, name, Accounts.disable))
-    terminal.say(f"Disabled {user.username} and ended its sessions.")
+    prompts.say(f"Disabled {user.username} and ended its sessions.")
 
 
 @app.command()
 def enable(name: Name) -> None:
     """Let a disabled account log in again."""
     user = run(lambda parts: _do(parts, name, Accounts.enable))
-    terminal.say(f"Enabled {user.username}.")
+    prompts.say(f"Enabled {user.username}.")
 
 
 @app.command()
 def unlock(name: Name) -> None:
     """Forget the wrong passwords of an account, so that its own is taken everywhere again."""
     user = run(lambda parts: _do(parts, name, Accounts.unlock))
-    terminal.say(f"Unlocked {user.username}.")
+    prompts.say(f"Unlocked {user.username}.")
 
 
 @app.command()
 def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
     """Empty an account and end its sessions. The name is free again; nothing brings the account back."""
-    terminal.confirm(f"Delete {logs.shown(name)} for ever?", yes=yes)
+    prompts.confirm(f"Delete {logging.shown(name)} for ever?", yes=yes)
     user = run(lambda parts: _do(parts, name, Accounts.delete))
-    terminal.say(f"Deleted {user.username}.")
+    prompts.say(f"Deleted {user.username}.")
 
 
 @app.command("set-roles")
@@ -94,7 +94,7 @@ def set_roles(
 ) -> None:
     """Replace the roles of an account; with none given it has none. `admin` opens /admin."""
     user = run(lambda parts: _change(parts, name, roles=roles or []))
-    terminal.say(f"{user.username} has the roles: {', '.join(user.roles) or 'none'}.")
+    prompts.say(f"{user.username} has the roles: {', '.join(user.roles) or 'none'}.")
 
 
 @app.command("set-claims")
@@ -103,9 +103,9 @@ def set_claims(
     claims: Annotated[str, typer.Argument(help="A JSON object, or - to read it from standard input.")],
 ) -> None:
     """Replace the claims that an account's access tokens carry besides ours, from the next refresh on."""
-    given = _json_object(terminal.rest_of_input() if claims == "-" else claims)
+    given = _json_object(prompts.rest_of_input() if claims == "-" else claims)
     user = run(lambda parts: _change(parts, name, claims=given))
-    terminal.say(f"{user.username} has the claims: {json.dumps(user.claims)}")
+    prompts.say(f"{user.username} has the claims: {json.dumps(user.claims)}")
 
 
 @app.command("reset-password")
@@ -114,18 +114,18 @@ def reset_password(name: Name) -> None:
     token, link = run(lambda parts: _reset(parts, name))
     typer.echo(f"Token  {token}")
     typer.echo(f"Link   {link}")
-    terminal.say(f"Good once, for {RESET_TTL.seconds // 60} minutes; an earlier one is void.")
+    prompts.say(f"Good once, for {RESET_TTL.seconds // 60} minutes; an earlier one is void.")
 
 
 async def _listed(parts: App, limit: int) -> tuple[list[Members], bool]:
-    found, more = await lists.gather(parts.accounts.page, limit)
+    found, more = await output.gather(parts.accounts.page, limit)
     locked = await parts.throttle.locked([each.id for each in found])
-    return [members.administered(each, locked=each.id in locked) for each in found], more
+    return [representations.administered(each, locked=each.id in locked) for each in found], more
 
 
 async def _shown(parts: App, name: str) -> Members:
     user = await find(parts, name)
-    return members.administered(user, locked=bool(await parts.throttle.locked([user.id])))
+    return representations.administered(user, locked=bool(await parts.throttle.locked([user.id])))
 
 
 async def _do(parts: App, name: str, what: Callable[[Accounts, UUID, Caller], Awaitable[None]]) -> User:

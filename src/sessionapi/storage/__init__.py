@@ -14,19 +14,19 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sessionapi.errors import Unavailable
-from sessionapi.storage import addresses, engines
-from sessionapi.storage.addresses import Options
-from sessionapi.storage.all_sessions import AllSessionQueries
-from sessionapi.storage.batched import BatchQueries
-from sessionapi.storage.copies import CopyQueries
+from sessionapi.storage import database_url, engines
+from sessionapi.storage.bulk_sessions import AllSessionQueries
+from sessionapi.storage.circuit_breaker import Outage
+from sessionapi.storage.database_url import Options
+from sessionapi.storage.deadline import connected
 from sessionapi.storage.events import EventQueries
-from sessionapi.storage.keys import KeyQueries
+from sessionapi.storage.login_attempts import TryQueries
 from sessionapi.storage.marks import MarkQueries
-from sessionapi.storage.outage import Outage
-from sessionapi.storage.patience import connected
 from sessionapi.storage.service_tokens import ServiceTokenQueries
+from sessionapi.storage.session_batches import BatchQueries
 from sessionapi.storage.sessions import SessionQueries
-from sessionapi.storage.tries import TryQueries
+from sessionapi.storage.signing_keys import KeyQueries
+from sessionapi.storage.table_copy import CopyQueries
 from sessionapi.storage.users import UserQueries
 
 ATTEMPTS = 4
@@ -63,7 +63,7 @@ class Store:
     def __init__(self, url: str, options: Options | None = None) -> None:
         options = options or Options()
         self._writer, self._reader = engines.create(url, options)
-        self._seconds = None if addresses.is_sqlite(url) else options.timeout
+        self._seconds = None if database_url.is_sqlite(url) else options.timeout
         self._outage = Outage()
 
     async def run(self, work: Callable[[Tx], Awaitable[T]]) -> T:

@@ -5,7 +5,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessionapi.model import Event
+from sessionapi.models import Event
 from sessionapi.storage.tables import events, row_of
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessionapi.model import RevocationMark
+from sessionapi.models import RevocationMark
 from sessionapi.storage.sessions import unmarked_and_unexpired, without_index
 from sessionapi.storage.tables import revocation_marks, row_of, session_data, sessions
 

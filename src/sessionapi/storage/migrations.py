@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from sessionapi.errors import StartupError, Unavailable
-from sessionapi.storage import addresses, engines, sqlite
-from sessionapi.storage.addresses import Options
+from sessionapi.storage import database_url, engines, sqlite
+from sessionapi.storage.database_url import Options
 from sessionapi.storage.tables import metadata
 
 AS_IF_BEHIND_PGBOUNCER = Options(timeout=10, pgbouncer=True)
@@ -134,7 +134,7 @@ def _obstacles(connection: sa.Connection) -> Iterator[str]:
 async def _run(url: str, work: Callable[[sa.Connection], T]) -> T:
     writer, reader = engines.create(url, AS_IF_BEHIND_PGBOUNCER)
     try:
-        if addresses.is_sqlite(url):
+        if database_url.is_sqlite(url):
             sqlite.try_opening(url)
         async with writer.begin() as connection:
             return await connection.run_sync(work)
@@ -151,5 +151,5 @@ async def _run(url: str, work: Callable[[sa.Connection], T]) -> T:
 
 
 def _unusable(url: str, said: str) -> StartupError:
-    where, advice = addresses.shown(url), addresses.advice(url)
+    where, advice = database_url.shown(url), database_url.advice(url)
     return StartupError(f"the database at {where} can't be used: {said}; {advice}")

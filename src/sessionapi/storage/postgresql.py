@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from sessionapi.errors import Unavailable
-from sessionapi.storage import addresses
-from sessionapi.storage.addresses import Options
+from sessionapi.storage import database_url
+from sessionapi.storage.database_url import Options
 
 CLOSE_SECONDS = 1
 IDLE_IN_TRANSACTION = 10
@@ -80,7 +80,7 @@ class Hosts:
     """
 
     def __init__(self, url: str, options: Options) -> None:
-        self._urls = addresses.hosts(url)
+        self._urls = database_url.hosts(url)
         self._share = options.timeout * 0.8 / min(len(self._urls), 3)
         self._arguments: dict[str, Any] = {"connection_class": Connection}
         if options.pgbouncer:

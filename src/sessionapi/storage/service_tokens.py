@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessionapi.model import ServiceToken
+from sessionapi.models import ServiceToken
 from sessionapi.storage.tables import service_tokens
 
 

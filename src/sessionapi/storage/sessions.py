@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi import ids
-from sessionapi.model import (
+from sessionapi.models import (
     DIGEST_SIZE,
     KEPT_DIGESTS,
     Attempt,
@@ -21,14 +21,7 @@ from sessionapi.model import (
     Session,
     User,
 )
-from sessionapi.storage.tables import (
-    revocation_marks,
-    row_of,
-    session_data,
-    sessions,
-    to_microseconds,
-    users,
-)
+from sessionapi.storage.tables import revocation_marks, row_of, session_data, sessions, to_microseconds, users
 from sessionapi.storage.users import user_of
 
 _GREATEST = (

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from pydantic_core import from_json
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from sessionapi.storage import addresses, cursors, sqlite_file
+from sessionapi.storage import database_url, sqlite_cursor, sqlite_file
 from sessionapi.storage.sqlite_file import BUSY_TIMEOUT, SqliteFile
 
 READERS = 4
@@ -25,8 +25,11 @@ POOL_TIMEOUT = 10
 
 def create(url: str) -> tuple[AsyncEngine, AsyncEngine]:
     """Return (engine for writes, engine for reads) of an `sqlite:///` address."""
-    file = SqliteFile(addresses.sqlite_path(url))
-    writer, reader = _engine(file, cursors.BEGIN_WRITE, 1), _engine(file, cursors.BEGIN_READ, READERS)
+    file = SqliteFile(database_url.sqlite_path(url))
+    writer, reader = (
+        _engine(file, sqlite_cursor.BEGIN_WRITE, 1),
+        _engine(file, sqlite_cursor.BEGIN_READ, READERS),
+    )
     sa.event.listen(reader.sync_engine, "engine_disposed", lambda _engine: file.close())
     return writer, reader
 
@@ -39,7 +42,7 @@ def try_opening(url: str) -> None:
     Without a thread: aiosqlite leaves one behind a failed opening, which prints a trace if the event loop
     has ended by then.
     """
-    path = addresses.sqlite_path(url)
+    path = database_url.sqlite_path(url)
     sqlite_file.make_private(path)
     with closing(sqlite_file.connect(path)) as connection:
         set_pragmas(connection, None)
@@ -47,8 +50,8 @@ def try_opening(url: str) -> None:
 
 
 def _engine(file: SqliteFile, begin: str, size: int) -> AsyncEngine:
-    def connect(*_arguments: Any, **_options: Any) -> cursors.Connection:
-        return cursors.connect(file, begin)
+    def connect(*_arguments: Any, **_options: Any) -> sqlite_cursor.Connection:
+        return sqlite_cursor.connect(file, begin)
 
     engine = create_async_engine(
         "sqlite+aiosqlite:///opened by the creator below",

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessionapi.model import User
+from sessionapi.models import User
 from sessionapi.storage.tables import password_resets, sessions, users
 
 _COLUMNS = [column for column in users.c if column.name != "username_key"]

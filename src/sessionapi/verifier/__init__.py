@@ -23,8 +23,8 @@ from sessionapi.errors import (
     SessionRevoked,
     Unavailable,
 )
-from sessionapi.tokens import Claims
-from sessionapi.verifier.clients import AsyncVerifier, Verifier
+from sessionapi.tokens.access_token import Claims
+from sessionapi.verifier.client import AsyncVerifier, Verifier
 
 __all__ = [
     "AsyncVerifier",

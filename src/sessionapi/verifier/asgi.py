@@ -4,9 +4,9 @@ import json
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
-from sessionapi import bearer
 from sessionapi.errors import AuthenticationError, SessionApiError
-from sessionapi.verifier.clients import AsyncVerifier
+from sessionapi.tokens import bearer
+from sessionapi.verifier.client import AsyncVerifier
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

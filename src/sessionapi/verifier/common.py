@@ -18,8 +18,8 @@ import httpx
 from sessionapi.bounded_http import Answer, Bounds, OutOfBounds
 from sessionapi.clock import Clock, system_clock
 from sessionapi.errors import StartupError
-from sessionapi.tokens import Rules
-from sessionapi.verifier.core import Core, Limits, max_age_of
+from sessionapi.tokens.access_token import Rules
+from sessionapi.verifier.state import Core, Limits, max_age_of
 
 log = logging.getLogger("sessionapi.verifier")
 

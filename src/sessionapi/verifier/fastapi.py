@@ -7,11 +7,11 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.requests import HTTPConnection
 from fastapi.security.base import SecurityBase
 
-from sessionapi import bearer
 from sessionapi.errors import SessionApiError
-from sessionapi.tokens import Claims
+from sessionapi.tokens import bearer
+from sessionapi.tokens.access_token import Claims
 from sessionapi.verifier.asgi import POLICY_VIOLATION, can_be_denied, status_and_headers
-from sessionapi.verifier.clients import AsyncVerifier
+from sessionapi.verifier.client import AsyncVerifier
 
 
 class Bearer(SecurityBase):

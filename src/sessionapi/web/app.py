@@ -14,23 +14,33 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
-from sessionapi import __version__, logs, wiring
-from sessionapi.background import repeat
-from sessionapi.doubts import doubts
+from sessionapi import __version__, container, logging
 from sessionapi.errors import SessionApiError
 from sessionapi.settings import Settings, load
-from sessionapi.web import cookies, cors, openapi, problems, proxies, stopping
+from sessionapi.settings_warnings import doubts
+from sessionapi.web import cookies, cors, graceful_shutdown, openapi, problems, proxies
 from sessionapi.web.connection_limits import STATE, Connections
 from sessionapi.web.express import Express, Stop
 from sessionapi.web.guard import MAX_BODY, Guard
 from sessionapi.web.headers import Edge
+from sessionapi.web.periodic import repeat
 from sessionapi.web.request_headers import RequestHeaders
-from sessionapi.web.routes import account, admin, client, docs, login, pages, service, sessions, verification
+from sessionapi.web.routes import (
+    account,
+    admin,
+    discovery,
+    docs,
+    health,
+    login,
+    pages,
+    session_client,
+    sessions,
+)
 
 KEYS_INTERVAL = 60
 """Seconds between two looks at the age of the signing keys."""
 PURGE_INTERVAL = 300
-PUBLIC_PATHS = client.PATHS | verification.PATHS
+PUBLIC_PATHS = session_client.PATHS | discovery.PATHS
 """Files without secrets, which pages of every origin may read."""
 STOP_SECONDS = 5
 """How long a round of background work may go on when the server stops."""
@@ -58,7 +68,7 @@ class Service(FastAPI):
         scope["app"] = self
         await self.layers(scope, receive, send)
 
-    def wrap(self, parts: wiring.App) -> None:
+    def wrap(self, parts: container.App) -> None:
         """Put the outermost layers around the framework's app, from the inside out."""
         hot = {("GET", "/protected"): account.protected, ("POST", "/refresh"): sessions.refresh}
         stops = {at: Stop(at[1], endpoint) for at, endpoint in hot.items()}
@@ -71,7 +81,7 @@ class Service(FastAPI):
         self.layers = Edge(layers, forwarded, headers, parts.metrics, https=https)
 
 
-def create(parts: wiring.App, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+def create(parts: container.App, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """Return the ASGI app over connected parts."""
     app = Service(
         title="sessionapi",
@@ -100,24 +110,24 @@ def create(parts: wiring.App, lifespan: Lifespan[FastAPI] | None = None) -> Fast
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the app of a process that some ASGI server runs (`sessionapi.create_app`)."""
     settings = settings or load()
-    logs.configure(log_format=settings.log_format, level=settings.log_level)
+    logging.configure(log_format=settings.log_format, level=settings.log_level)
     for text in doubts(settings):
         log.warning(text)
     with ThreadPoolExecutor(1) as thread:  # the caller may run in an event loop, and this is another one
-        thread.submit(asyncio.run, wiring.prepare(settings)).result()
-    return create(wiring.build(settings))
+        thread.submit(asyncio.run, container.prepare(settings)).result()
+    return create(container.build(settings))
 
 
 def from_environment() -> FastAPI:
     """Return the app of a process of `sessionapi serve`, which has prepared everything."""
     loaded = load()
-    logs.configure(log_format=loaded.log_format, level=loaded.log_level)
-    return create(wiring.build(loaded), _in_a_process)
+    logging.configure(log_format=loaded.log_format, level=loaded.log_level)
+    return create(container.build(loaded), _in_a_process)
 
 
 def _routes(*, pages_too: bool) -> APIRouter:
     router = APIRouter(max_body_size=MAX_BODY)
-    for part in (login, sessions, account, admin, verification, service, client, docs):
+    for part in (login, sessions, account, admin, discovery, health, session_client, docs):
         router.include_router(part.router)
     if pages_too:
         router.include_router(pages.router)
@@ -126,7 +136,7 @@ def _routes(*, pages_too: bool) -> APIRouter:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    parts: wiring.App = app.state.sessionapi
+    parts: container.App = app.state.sessionapi
     if not parts.settings.throttle:
         log.warning("THROTTLE=off: anybody may guess passwords without limit; for load tests only")
     await parts.start()
@@ -148,9 +158,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _in_a_process(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """The same in a process of its own, which is told by signals when to stop."""
-    parts: wiring.App = app.state.sessionapi
+    parts: container.App = app.state.sessionapi
     _spare_the_collector()
-    with stopping.watched(parts.leaving, parts.settings.stop_delay):
+    with graceful_shutdown.watched(parts.leaving, parts.settings.stop_delay):
         async with _lifespan(app):
             yield {STATE: Connections(parts.settings)}
 

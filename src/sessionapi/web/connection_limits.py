@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sessionapi import limits
 from sessionapi.settings import Settings
+from sessionapi.throttling import limits
 
 if TYPE_CHECKING:
     from sessionapi.web.http_protocol import HttpProtocol

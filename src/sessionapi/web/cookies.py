@@ -11,8 +11,8 @@ WebKit drops Secure cookies there. All ports of a host share cookies: no framewo
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sessionapi.issuer import Tokens
 from sessionapi.settings import DAY, Settings
+from sessionapi.tokens.issuer import Tokens
 
 DEVICE_MAX_AGE = 365 * DAY
 """Seconds that a browser is a known device after the last login there: browsers keep none over 400 days."""

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sessionapi.errors import CsrfRejected, PayloadTooLarge, SessionApiError
 from sessionapi.web import problems
-from sessionapi.web.deps import may_use_cookie
+from sessionapi.web.dependencies import may_use_cookie
 
 MAX_BODY = 64 * 1024
 """Bytes. A larger declared length is refused here, unread; a body without one by the router, on the way."""

@@ -6,7 +6,7 @@ import time
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sessionapi import ids, logs
+from sessionapi import ids, logging
 from sessionapi.metrics import Metrics
 from sessionapi.web.request_headers import RequestHeaders
 
@@ -56,7 +56,7 @@ class Edge:
         sent = self._request_headers.read(scope)
         request_id = _request_id(sent.get(b"x-request-id", b""))
         scope["state"]["request_id"] = request_id
-        logs.request_id.set(request_id)
+        logging.request_id.set(request_id)
         status = 0
 
         async def send_with_headers(message: Message) -> None:

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Mount
 
-from sessionapi import bearer
 from sessionapi.errors import (
     AuthenticationError,
     FieldError,
@@ -24,7 +23,8 @@ from sessionapi.errors import (
     Unavailable,
     ValidationFailed,
 )
-from sessionapi.model import Client
+from sessionapi.models import Client
+from sessionapi.tokens import bearer
 
 log = structlog.get_logger()
 

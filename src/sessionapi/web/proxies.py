@@ -11,7 +11,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from sessionapi import limits
+from sessionapi.throttling import limits
 
 log = structlog.get_logger()
 

@@ -7,9 +7,10 @@ from annotated_types import Predicate
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from sessionapi import accounts, identifiers, ids, members, password_rules
-from sessionapi.issuer import Tokens
-from sessionapi.model import Event, Session, User
+from sessionapi import identifiers, ids, representations
+from sessionapi.models import Event, Session, User
+from sessionapi.tokens.issuer import Tokens
+from sessionapi.users import accounts, password_policy
 
 
 class Body(BaseModel):
@@ -39,7 +40,7 @@ Username = Annotated[
 
 
 def _not_too_long(password: str) -> str:
-    longest = password_rules.MAX_LENGTH
+    longest = password_policy.MAX_LENGTH
     # A letter decomposes into four code points at most. The first bound also limits the time to normalise.
     if len(password) > 4 * longest or identifiers.length(password) > longest:
         raise PydanticCustomError(
@@ -52,7 +53,7 @@ Password = Annotated[
     str,
     AfterValidator(_not_too_long),
     Field(
-        json_schema_extra={"maxLength": password_rules.MAX_LENGTH}, examples=["correct horse battery staple"]
+        json_schema_extra={"maxLength": password_policy.MAX_LENGTH}, examples=["correct horse battery staple"]
     ),
 ]
 Email = Annotated[
@@ -315,32 +316,32 @@ def tokens_out(tokens: Tokens) -> Json:
         "session_id": ids.public("sess", tokens.session.id),
         "generation": tokens.session.generation,
         "session_expires_in": tokens.session_expires_in,
-        "user": members.naming(tokens.user),
+        "user": representations.naming(tokens.user),
         **({"device_token": tokens.device_token} if in_body and tokens.device_token else {}),
     }
 
 
 def me_out(user: User) -> MeOut:
     """Return the account as its owner sees it."""
-    return MeOut(**members.naming(user), **members.account(user))
+    return MeOut(**representations.naming(user), **representations.account(user))
 
 
 def admin_user_out(user: User, *, locked: bool) -> AdminUserOut:
     """Return the account as an administrator sees it."""
-    return AdminUserOut(**members.administered(user, locked=locked))
+    return AdminUserOut(**representations.administered(user, locked=locked))
 
 
 def session_out(session: Session, current: str) -> SessionOut:
     """Return a session for the list of devices: names and times, never a token."""
-    return SessionOut(**members.session(session), current=ids.public("sess", session.id) == current)
+    return SessionOut(**representations.session(session), current=ids.public("sess", session.id) == current)
 
 
 def current_out(session: Session, data: Json) -> CurrentOut:
     """Return the session that asks, with its data."""
-    own = members.session(session)
-    return CurrentOut(**own, current=True, data=data, auth_time=members.moment(session.auth_time))
+    own = representations.session(session)
+    return CurrentOut(**own, current=True, data=data, auth_time=representations.moment(session.auth_time))
 
 
 def event_out(event: Event) -> EventOut:
     """Return a row of the audit log."""
-    return EventOut(**members.event(event))
+    return EventOut(**representations.event(event))

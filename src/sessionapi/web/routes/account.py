@@ -2,20 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
-from sessionapi.actors import owner
-from sessionapi.web.bodies import Answer, JsonRoute
-from sessionapi.web.deps import AccessToken, Bearer, From, Parts, Writer, access
+from sessionapi.sessions.actors import owner
+from sessionapi.web.dependencies import AccessToken, Bearer, From, Parts, Writer, access
+from sessionapi.web.json_io import Answer, JsonRoute
 from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, WRITES, answers
 from sessionapi.web.routes.login import hand_out
-from sessionapi.web.schemas import (
-    MeIn,
-    MeOut,
-    PasswordIn,
-    PasswordResetIn,
-    ProtectedOut,
-    TokensOut,
-    me_out,
-)
+from sessionapi.web.schemas import MeIn, MeOut, PasswordIn, PasswordResetIn, ProtectedOut, TokensOut, me_out
 
 router = APIRouter(tags=["account"], route_class=JsonRoute)
 

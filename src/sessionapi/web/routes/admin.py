@@ -6,8 +6,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from sessionapi import ids
-from sessionapi.web.bodies import JsonRoute
-from sessionapi.web.deps import Admin, Cursor, Limit, Parts, cursor, id_in_path
+from sessionapi.container import App
+from sessionapi.web.dependencies import Admin, Cursor, Limit, Parts, cursor, id_in_path
+from sessionapi.web.json_io import JsonRoute
 from sessionapi.web.openapi import BEARER, BODY, STORE, answers
 from sessionapi.web.schemas import (
     AdminUserIn,
@@ -20,7 +21,6 @@ from sessionapi.web.schemas import (
     event_out,
     session_out,
 )
-from sessionapi.wiring import App
 
 router = APIRouter(prefix="/admin", tags=["admin"], route_class=JsonRoute)
 

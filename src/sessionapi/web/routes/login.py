@@ -4,15 +4,15 @@ from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
 
+from sessionapi.container import App
 from sessionapi.errors import CsrfRejected
-from sessionapi.issuer import Tokens
-from sessionapi.sessions import Device
+from sessionapi.sessions.lifecycle import Device
+from sessionapi.tokens.issuer import Tokens
 from sessionapi.web import cookies
-from sessionapi.web.bodies import Answer, JsonRoute
-from sessionapi.web.deps import From, Parts, may_use_cookie
+from sessionapi.web.dependencies import From, Parts, may_use_cookie
+from sessionapi.web.json_io import Answer, JsonRoute
 from sessionapi.web.openapi import BODY, BUSY, STORE, answers
 from sessionapi.web.schemas import LoginIn, SignupIn, TokensOut, tokens_out
-from sessionapi.wiring import App
 
 router = APIRouter(tags=["login"], route_class=JsonRoute)
 

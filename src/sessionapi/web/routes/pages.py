@@ -14,9 +14,9 @@ from starlette.templating import Jinja2Templates
 from sessionapi import origins
 from sessionapi.errors import AuthenticationError
 from sessionapi.settings import Settings
-from sessionapi.web import cookies, theme
-from sessionapi.web.deps import Parts, app_of
-from sessionapi.web.reasons import REASONS
+from sessionapi.web import branding, cookies
+from sessionapi.web.dependencies import Parts, app_of
+from sessionapi.web.end_reasons import REASONS
 
 router = APIRouter(include_in_schema=False)
 
@@ -150,13 +150,13 @@ async def change_password() -> Response:
 @router.get("/theme.css")
 async def theme_css(parts: Parts) -> Response:
     """Return the accent colour of the settings."""
-    return _of_the_brand(theme.stylesheet(parts.settings.brand_color), "text/css")
+    return _of_the_brand(branding.stylesheet(parts.settings.brand_color), "text/css")
 
 
 @router.get("/mark.svg")
 async def mark(parts: Parts) -> Response:
     """Return the mark of the brand, which is the pages' icon too."""
-    text = theme.mark(parts.settings.brand_color, parts.settings.brand_name)
+    text = branding.mark(parts.settings.brand_color, parts.settings.brand_name)
     return _of_the_brand(text, "image/svg+xml")
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, TypeAdapter
 
 from sessionapi import ids
-from sessionapi.actors import owner
+from sessionapi.container import App
 from sessionapi.errors import (
     AuthenticationError,
     FieldError,
@@ -14,11 +14,12 @@ from sessionapi.errors import (
     MissingToken,
     ValidationFailed,
 )
-from sessionapi.model import Transport
-from sessionapi.refreshes import Presented
-from sessionapi.tokens import Claims
-from sessionapi.web import bodies, cookies, openapi, problems
-from sessionapi.web.deps import (
+from sessionapi.models import Transport
+from sessionapi.sessions.actors import owner
+from sessionapi.sessions.refresh import Presented
+from sessionapi.tokens.access_token import Claims
+from sessionapi.web import cookies, json_io, openapi, problems
+from sessionapi.web.dependencies import (
     AccessToken,
     Bearer,
     Cursor,
@@ -47,9 +48,8 @@ from sessionapi.web.schemas import (
     current_out,
     session_out,
 )
-from sessionapi.wiring import App
 
-router = APIRouter(tags=["sessions"], route_class=bodies.JsonRoute)
+router = APIRouter(tags=["sessions"], route_class=json_io.JsonRoute)
 
 REFRESH = (
     "invalid_refresh_token",
@@ -90,7 +90,7 @@ async def refresh(request: Request) -> Response:
     The refresh token comes in the body or in the cookie. Two requests with one token get the same successor.
     """
     parts = app_of(request)
-    body = await bodies.read_json(request, RefreshIn)
+    body = await json_io.read_json(request, RefreshIn)
     cookie = _cookie(request, parts, body.refresh_token)
     text = body.refresh_token or cookie
     if text is None:
@@ -117,7 +117,7 @@ async def logout(request: Request, parts: Parts, client: From) -> Response:
     A session that has ended is not an error, and neither is an unknown refresh token. An invalid access token
     is an error, unless a refresh token next to it is good. The cookie is cleared.
     """
-    body = await bodies.read_json(request, LogoutIn)
+    body = await json_io.read_json(request, LogoutIn)
     cookie = cookies.read(request, parts.settings)
     shown = [text for text in (body.refresh_token, cookie) if text]
     claims, refused = await _genuine(request, parts)
@@ -237,7 +237,7 @@ def _idempotency_key(request: Request) -> str | None:
     return (
         None
         if given is None
-        else bodies.judge(lambda: KEY.validate_python(given), "header", "idempotency-key")
+        else json_io.judge(lambda: KEY.validate_python(given), "header", "idempotency-key")
     )
 
 

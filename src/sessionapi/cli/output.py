@@ -1,0 +1,69 @@
+"""Lists, as a table for people or as JSON lines for programs; what they tell is what HTTP tells."""
+
+import json
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sessionapi.cli import prompts
+from sessionapi.logging import shown
+from sessionapi.representations import Members
+
+PAGE = 100
+WIDE = 1000
+"""Columns of a table that isn't shown on a terminal: no line of a file or a pipe is folded."""
+
+T = TypeVar("T")
+K = TypeVar("K")
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, with the members of HTTP.")]
+Limit = Annotated[int, typer.Option(min=1, help="How many at most.")]
+
+
+async def gather(
+    page: Callable[[int, K | None], Awaitable[tuple[list[T], K | None]]], limit: int
+) -> tuple[list[T], bool]:
+    """Return up to `limit` items of a paged list, and whether there are more."""
+    items, following = await page(min(limit, PAGE), None)
+    while following is not None and len(items) < limit:
+        more, following = await page(min(limit - len(items), PAGE), following)
+        items += more
+    return items, following is not None
+
+
+def show(rows: Sequence[Members], columns: Sequence[str], *, as_json: bool, more: bool = False) -> None:
+    """Print a list; that it was cut is said beside it."""
+    if as_json:
+        for row in rows:
+            typer.echo(json.dumps(row))
+    else:
+        _console().print(_table(rows, columns))
+    if more:
+        prompts.say("There are more: see --limit.")
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+
+
+def _table(rows: Sequence[Members], columns: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        # An id is there to be copied, so a narrow terminal folds the other columns first.
+        table.add_column(column, overflow="fold", no_wrap=column.endswith("id"))
+    for row in rows:
+        table.add_row(*(Text(_cell(row[column])) for column in columns))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(value)
+    return shown(value) if isinstance(value, str) else json.dumps(value)

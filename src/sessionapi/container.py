@@ -1,0 +1,275 @@
+"""The one composition root: settings in, an `App` out."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from threading import Event
+
+from sessionapi import ids
+from sessionapi.clock import Clock, system_clock
+from sessionapi.errors import StartupError, Unavailable
+from sessionapi.keys import server_secret
+from sessionapi.keys.keyring import KeyRing
+from sessionapi.keys.rotation import Keys
+from sessionapi.keys.server_secret import ServerSecret
+from sessionapi.metrics import Metrics
+from sessionapi.sessions.actors import Actors
+from sessionapi.sessions.authentication import Checks
+from sessionapi.sessions.bulk import AllSessions
+from sessionapi.sessions.lifecycle import Sessions
+from sessionapi.sessions.marks import Marks
+from sessionapi.sessions.policy import Policy
+from sessionapi.sessions.purge import Purge
+from sessionapi.sessions.refresh import Refreshes
+from sessionapi.sessions.revocations import Revocations
+from sessionapi.sessions.sync import Poll
+from sessionapi.settings import Settings
+from sessionapi.storage import Store, database_copy, database_url, migrations
+from sessionapi.storage.database_url import Options
+from sessionapi.throttling.device_token import DeviceTokens
+from sessionapi.throttling.limits import BucketKeys, Limits
+from sessionapi.throttling.login_throttle import Throttle
+from sessionapi.throttling.rate_limiter import MemoryLimits
+from sessionapi.tokens.access_token import Rules
+from sessionapi.tokens.issuer import Issuer
+from sessionapi.tokens.service_tokens import ServiceTokens
+from sessionapi.users.accounts import Accounts
+from sessionapi.users.login import Users
+from sessionapi.users.password_policy import PasswordRules
+from sessionapi.users.passwords import Passwords
+
+
+@dataclass(frozen=True)
+class App:
+    """All parts of one process, connected."""
+
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    store: Store
+    ring: KeyRing
+    keys: Keys
+    revocations: Revocations
+    marks: Marks
+    poll: Poll
+    checks: Checks
+    actors: Actors
+    service_tokens: ServiceTokens
+    passwords: Passwords
+    sessions: Sessions
+    all_sessions: AllSessions
+    throttle: Throttle
+    users: Users
+    accounts: Accounts
+    refreshes: Refreshes
+    purge: Purge
+    leaving: Event
+    """Set when this process is about to stop."""
+
+    async def start(self) -> None:
+        """Learn what must be in memory before the first request: the key ring, and what was revoked."""
+        await self.keys.load()
+        await self.poll.once()
+
+    async def check_ready(self) -> None:
+        """Raise Unavailable, saying why, unless everything can be served, and will be for a while."""
+        if self.leaving.is_set():
+            raise Unavailable("This process is stopping.")
+        self.poll.check()
+        async with self.store.read() as tx:
+            await tx.now()
+
+    async def stop(self) -> None:
+        """Let go of threads and connections."""
+        await self.poll.settle()
+        await self.refreshes.settle()
+        self.passwords.close()
+        await self.store.close()
+
+
+def build(settings: Settings, clock: Clock = system_clock) -> App:
+    """Connect the parts. Nothing is opened or read yet but the server secret."""
+    server_secret = _server_secret(settings)
+    metrics, store, ring = Metrics(), store_of(settings), KeyRing()
+    passwords = _passwords(settings, metrics)
+    rules = Rules(settings.effective_issuer, settings.audience)
+    policy = policy_of(settings)
+    issuer = Issuer(ring, rules, policy.access_token_ttl, server_secret.derive("refresh token"))
+    keys = Keys(
+        store,
+        ring,
+        server_secret.derive("key ring"),
+        clock,
+        algorithm=settings.algorithm,
+        # Two polls more, for every process of ours has to learn of the key before it can show it.
+        published_for=timedelta(seconds=settings.jwks_max_age + 2 * settings.revocation_poll),
+        max_age=timedelta(seconds=settings.key_max_age),
+    )
+    revocations = Revocations(clock)
+    marks = Marks(store, revocations, clock)
+    poll = Poll(store, keys, revocations, clock, settings.revocation_poll)
+    checks = Checks(store, ring, rules, revocations, poll, clock)
+    actors = Actors(store, policy, clock)
+    sessions = Sessions(store, issuer, actors, policy, revocations, clock)
+    memory = MemoryLimits(limits_of(settings), clock, metrics, enabled=settings.throttle)
+    devices = DeviceTokens(server_secret.derive("device"))
+    buckets = BucketKeys(server_secret.derive("throttle")[0], limits_of(settings))
+    throttle = Throttle(store, memory, devices, buckets, clock, metrics, enabled=settings.throttle)
+    strength = password_rules_of(settings, metrics)
+    signup_open = settings.signup == "open"
+    return App(
+        settings=settings,
+        clock=clock,
+        metrics=metrics,
+        store=store,
+        ring=ring,
+        keys=keys,
+        revocations=revocations,
+        marks=marks,
+        poll=poll,
+        checks=checks,
+        actors=actors,
+        service_tokens=ServiceTokens(store, clock),
+        passwords=passwords,
+        sessions=sessions,
+        all_sessions=AllSessions(store, sessions, marks, clock),
+        throttle=throttle,
+        users=Users(
+            store, passwords, strength, throttle, devices, sessions, actors, clock, signup_open=signup_open
+        ),
+        accounts=Accounts(store, passwords, strength, throttle, sessions, actors, issuer, clock),
+        refreshes=Refreshes(store, issuer, sessions, policy, memory, clock, metrics),
+        purge=Purge(store, clock, timedelta(seconds=settings.keep_ended)),
+        leaving=Event(),
+    )
+
+
+async def prepare(settings: Settings, clock: Clock = system_clock, *, abandon_keys: bool = False) -> None:
+    """Make what the first start must make: folder, server secret, schema, signing key.
+
+    Several processes may do so at once on one data folder: a file lock lets them through one by one, and
+    those after the first find everything done. On PostgreSQL the schema is only checked. A secret that
+    doesn't open the key ring is refused, unless the keys that it doesn't open are to be abandoned.
+    """
+    with _data_folder(settings):
+        app = build(settings, clock)
+        try:
+            if settings.embedded:
+                await migrations.migrate(settings.effective_database_url)
+            else:
+                await migrations.check(settings.effective_database_url)
+            await database_copy.refuse_unfinished(app.store)
+            if abandon_keys:
+                await app.keys.abandon()
+            await app.keys.ensure_active()
+            await app.keys.load()
+        except Unavailable as problem:
+            where = settings.shown_database_url
+            advice = database_url.advice(settings.effective_database_url)
+            raise StartupError(
+                f"the database at {where} can't be used: {problem.cause}; {advice}"
+            ) from problem
+        finally:
+            await app.stop()
+
+
+def store_of(settings: Settings) -> Store:
+    """Return the store that the settings name."""
+    options = Options(settings.database_pool, settings.database_timeout, settings.pgbouncer)
+    return Store(settings.effective_database_url, options)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return the numbers behind the rules of a session."""
+    spans = (
+        "access_token_ttl",
+        "idle_timeout",
+        "session_ttl",
+        "short_idle_timeout",
+        "short_session_ttl",
+        "rotate_after",
+        "refresh_grace",
+        "recent_login",
+    )
+    return Policy(
+        **{name: timedelta(seconds=getattr(settings, name)) for name in spans},
+        sessions_per_user=settings.sessions_per_user,
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the numbers behind the limits."""
+    return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
+
+
+def password_rules_of(settings: Settings, metrics: Metrics) -> PasswordRules:
+    """Return the rules for new passwords."""
+    names = (settings.brand_name, "sessionapi")
+    if not settings.breached_passwords:
+        return PasswordRules(names)
+    from sessionapi.users.breached_passwords import BreachedPasswords  # noqa: PLC0415 - 3 MB, of which most have no need
+
+    return PasswordRules(names, BreachedPasswords(settings.breached_passwords_url, metrics).contains)
+
+
+def _passwords(settings: Settings, metrics: Metrics) -> Passwords:
+    threads = settings.hash_threads or _cores()
+    return Passwords(
+        memory_kib=settings.hash_memory_kib, time=settings.hash_time, threads=threads, metrics=metrics
+    )
+
+
+def _cores() -> int:
+    """Return how many cores this process may use: one that is pinned would only switch between threads."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _server_secret(settings: Settings) -> ServerSecret:
+    accepted = [os.fsencode(value.get_secret_value()) for value in settings.secret_accepted]
+    if settings.secret is not None:
+        return ServerSecret(os.fsencode(settings.secret.get_secret_value()), accepted)
+    if not settings.embedded:
+        raise StartupError(
+            "SESSIONAPI_SECRET is required with PostgreSQL: the same at least 32 random bytes on every host"
+        )
+    path = settings.secret_path
+    try:
+        current = server_secret.read_or_make(path, fresh=ids.new_secret(48).hex())
+    except OSError as problem:
+        raise StartupError(f"the server secret {path} can't be read or made: {problem.strerror}") from problem
+    return ServerSecret(current, accepted, source=f"the server secret {path}")
+
+
+@contextmanager
+def _data_folder(settings: Settings) -> Iterator[None]:
+    if not settings.embedded:
+        yield
+        return
+    database_url.check(settings.effective_database_url)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as problem:
+        raise StartupError(
+            f"the data folder {settings.data_dir} can't be written: {problem.strerror}; "
+            "set SESSIONAPI_DATA_DIR to a folder that this user can write"
+        ) from problem
+    try:
+        _make_database_folder(settings.effective_database_url)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _make_database_folder(url: str) -> None:
+    try:
+        database_url.make_folder(url)
+    except OSError as problem:
+        raise StartupError(
+            f"the folder of SESSIONAPI_DATABASE_URL={url} can't be made: {problem.strerror}; "
+            "name a file in a folder that this user can write"
+        ) from problem

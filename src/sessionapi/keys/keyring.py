@@ -1,0 +1,127 @@
+"""The key ring: `next` (published, not yet signing), `active` (exactly one signs), `retired` (verifies until
+its last token has died), `dropped` (leaked: refused at once).
+
+Private parts are sealed for the database with AES-256-GCM, bound to their `kid`, so that neither a copied
+database nor two rows exchanged in it give a key away.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+)
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+from sessionapi import ids
+from sessionapi.models import Algorithm, KeyState, StoredKey, VerificationKey
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+_NONCE_SIZE = 12
+_RSA_BITS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """An opened key. `public_jwk` is what the JWKS shows of it."""
+
+    id: UUID
+    kid: str
+    algorithm: Algorithm
+    state: KeyState
+    private_key: PrivateKey = field(repr=False)
+    public: VerificationKey
+    public_jwk: Mapping[str, Any]
+
+
+class SecretDoesNotOpen(Exception):
+    """No server secret at hand opens a key of the ring."""
+
+
+class KeyRing:
+    """The keys in memory; `replace` takes over another state of the ring in one step."""
+
+    def __init__(self, keys: Iterable[SigningKey] = ()) -> None:
+        self.replace(keys)
+
+    def replace(self, keys: Iterable[SigningKey]) -> None:
+        """Take these keys for the whole ring."""
+        usable = [key for key in keys if key.state != "dropped"]
+        self._by_kid = {key.kid: key for key in usable}
+        self._active = next((key for key in usable if key.state == "active"), None)
+        states = ",".join(sorted(f"{key.kid}:{key.state}" for key in usable))
+        self.version = hashlib.sha256(states.encode()).hexdigest()[:16]
+
+    @property
+    def active(self) -> SigningKey:
+        """The key that signs."""
+        if self._active is None:
+            raise LookupError("the key ring has no active key")
+        return self._active
+
+    def find(self, kid: str) -> VerificationKey | None:
+        """Return the key that verifies tokens of this `kid`, if there is one: the same object each time."""
+        key = self._by_kid.get(kid)
+        return None if key is None else key.public
+
+    def opened(self, stored: StoredKey) -> SigningKey | None:
+        """Return a key that is in the ring already, in its present state, so that it isn't opened again."""
+        key = self._by_kid.get(ids.public("key", stored.id))
+        return None if key is None else replace(key, state=stored.state)
+
+    def jwks(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Return the public parts as a JWK Set (RFC 7517)."""
+        return {"keys": [key.public_jwk for key in self._by_kid.values()]}
+
+
+def generate(algorithm: Algorithm) -> PrivateKey:
+    """Return a new private key: P-256, or RSA of 2048 bits (NIST SP 800-57: good until 2030)."""
+    if algorithm == "ES256":
+        return ec.generate_private_key(ec.SECP256R1())
+    return rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)
+
+
+def public_jwk(kid: str, algorithm: Algorithm, private_key: PrivateKey) -> dict[str, Any]:
+    """Return the public half as a JWK that says what it may be used for."""
+    public = private_key.public_key()
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        jwk = ECAlgorithm.to_jwk(public, as_dict=True)
+    else:
+        jwk = RSAAlgorithm.to_jwk(public, as_dict=True)
+    jwk.pop("key_ops", None)
+    return {**jwk, "kid": kid, "use": "sig", "alg": algorithm}
+
+
+def seal(key: bytes, kid: str, private_key: PrivateKey) -> bytes:
+    """Return the private key encrypted: nonce ‖ AES-256-GCM, with the `kid` as associated data."""
+    plain = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    nonce = os.urandom(_NONCE_SIZE)
+    return nonce + AESGCM(key).encrypt(nonce, plain, kid.encode())
+
+
+def unseal(keys: Sequence[bytes], stored: StoredKey) -> SigningKey:
+    """Return the opened key; SecretDoesNotOpen if it was sealed under none of `keys`."""
+    kid = ids.public("key", stored.id)
+    for key in keys:
+        try:
+            plain = AESGCM(key).decrypt(
+                stored.sealed_private_key[:_NONCE_SIZE], stored.sealed_private_key[_NONCE_SIZE:], kid.encode()
+            )
+        except InvalidTag:
+            continue
+        private = load_der_private_key(plain, password=None)
+        if not isinstance(private, PrivateKey):
+            raise SecretDoesNotOpen(kid)
+        public = VerificationKey(kid, stored.algorithm, private.public_key())
+        return SigningKey(stored.id, kid, stored.algorithm, stored.state, private, public, stored.public_jwk)
+    raise SecretDoesNotOpen(kid)

@@ -1,0 +1,210 @@
+"""What is done with signing keys: make, publish, promote, retire, drop, seal again; take over the ring.
+
+A change is one guarded statement, or two in one transaction, so that several processes and the command line
+may do the same at once: one of them does it, the others find it done.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sessionapi import audit, ids
+from sessionapi.clock import Clock
+from sessionapi.errors import Conflict, NotFound, StartupError
+from sessionapi.keys import keyring
+from sessionapi.keys.keyring import KeyRing, SecretDoesNotOpen, SigningKey
+from sessionapi.models import REVOCATION_WINDOW, Algorithm, KeyState, StoredKey
+from sessionapi.storage import Store, Tx
+
+
+class Keys:
+    """The ring of this process and its rows.
+
+    `sealing_keys` are derived from the server secrets. A next key is published for `published_for` before it
+    signs, so that whoever caches the JWKS knows it by then; the active one is replaced at `max_age`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ring: KeyRing,
+        sealing_keys: Sequence[bytes],
+        clock: Clock,
+        *,
+        algorithm: Algorithm,
+        published_for: timedelta,
+        max_age: timedelta,
+    ) -> None:
+        self._store = store
+        self._ring = ring
+        self._sealing_keys = sealing_keys
+        self._clock = clock
+        self._algorithm = algorithm
+        self._published_for = published_for
+        self._max_age = max_age
+
+    async def ensure_active(self) -> None:
+        """Make the first key. Of several processes that try at once the unique index lets one through."""
+
+        async def work(tx: Tx) -> None:
+            if not any(key.state == "active" for key in await tx.signing_keys()):
+                await tx.insert_key(self._make("active"))
+
+        await self._store.run(work)
+
+    async def load(self) -> None:
+        """Take over the ring from the database; StartupError if our secret doesn't open it."""
+        self.take(await self.all())
+
+    def take(self, stored: Sequence[StoredKey]) -> None:
+        """Take over the ring as it was read; only keys that are new here are opened."""
+        self._ring.replace([self._open(key) for key in stored if key.state != "dropped"])
+
+    async def all(self) -> list[StoredKey]:
+        """Return the whole ring, oldest first, dropped keys too."""
+        async with self._store.read() as tx:
+            return await tx.signing_keys()
+
+    async def publish(self) -> StoredKey:
+        """Return the next key, which is in the JWKS and doesn't sign yet; it is made if there is none."""
+        made = self._make("next")
+
+        async def work(tx: Tx) -> bool:
+            inserted = await tx.insert_key(made)
+            if inserted:
+                await self._tell(tx, "key.published", made)
+            return inserted
+
+        if await self._store.run(work):
+            return made
+        return next(key for key in await self.all() if key.state == "next")
+
+    def due_at(self, key: StoredKey) -> datetime:
+        """Return when a next key has been published for long enough to sign."""
+        return key.state_since + self._published_for
+
+    async def promote(self, *, early: bool = False) -> StoredKey | None:
+        """Let the next key sign and retire the active one; None if there is none, or it isn't due.
+
+        `early` is for an emergency: verifiers that cache the JWKS then meet a key that they have to fetch.
+        """
+        now = self._clock()
+
+        async def work(tx: Tx) -> StoredKey | None:
+            ring = await tx.signing_keys(lock=True)
+            key = next((key for key in ring if key.state == "next"), None)
+            if key is None or (now < self.due_at(key) and not early):
+                return None
+            await self._activate(tx, key, now)
+            return key
+
+        return await self._store.run(work)
+
+    async def rotate_now(self) -> StoredKey | None:
+        """Replace the active key at once."""
+        await self.publish()
+        return await self.promote(early=True)
+
+    async def drop(self, kid: str) -> None:
+        """Refuse all tokens of a leaked key at once; NotFound unless it is in the ring.
+
+        Its private part is wiped. If it was the active one, the next one signs from now on, or a new one.
+        """
+        key_id, now = ids.parse("key", kid), self._clock()
+
+        async def work(tx: Tx) -> None:
+            ring = await tx.signing_keys(lock=True)
+            key = next((key for key in ring if key.id == key_id), None)
+            if key is None or not await tx.drop_key(key.id, now):
+                raise NotFound(f"There is no key {kid} in the ring; see: sessionapi keys list")
+            await self._tell(tx, "key.dropped", key)
+            if key.state == "active":
+                following = next((key for key in ring if key.state == "next"), None)
+                if following is None:
+                    await tx.insert_key(self._make("active"))
+                else:
+                    await self._activate(tx, following, now)
+
+        await self._store.run(work)
+
+    async def reencrypt(self) -> int:
+        """Seal all private keys under the present server secret; return how many there were."""
+
+        async def work(tx: Tx) -> int:
+            changed = 0
+            for stored in await tx.signing_keys(lock=True):
+                if stored.state != "dropped":
+                    key = self._open(stored)
+                    sealed = keyring.seal(self._sealing_keys[0], key.kid, key.private_key)
+                    changed += await tx.reseal_key(stored, sealed)
+            return changed
+
+        return await self._store.run(work)
+
+    async def abandon(self) -> None:
+        """Drop the keys that our secret doesn't open: it is lost, or leaked together with the database."""
+        now = self._clock()
+
+        async def work(tx: Tx) -> None:
+            for key in await tx.signing_keys(lock=True):
+                if key.state != "dropped" and not self._opens(key):
+                    await tx.drop_key(key.id, now)
+                    await self._tell(tx, "key.dropped", key)
+
+        await self._store.run(work)
+
+    def _opens(self, stored: StoredKey) -> bool:
+        try:
+            self._open(stored)
+        except StartupError:
+            return False
+        return True
+
+    async def keep_up(self) -> None:
+        """Rotate by age, finish rotations that were begun, delete keys whose last token has died."""
+        now, ring = self._clock(), await self.all()
+        active = next(key for key in ring if key.state == "active")
+        following = next((key for key in ring if key.state == "next"), None)
+        if following is None and now >= active.state_since + self._max_age - self._published_for:
+            await self.publish()
+        elif following is not None and now >= self.due_at(following):
+            await self.promote()
+        if any(key.state == "retired" and key.state_since < now - REVOCATION_WINDOW for key in ring):
+            await self._store.run(lambda tx: tx.delete_retired_keys(now - REVOCATION_WINDOW))
+
+    async def _activate(self, tx: Tx, key: StoredKey, now: datetime) -> None:
+        """Let this next key sign; Conflict, which rolls back, if another process was faster."""
+        await tx.retire_active_key(now)
+        if not await tx.activate_key(key.id, now):
+            raise Conflict
+        await self._tell(tx, "key.activated", key)
+
+    async def _tell(self, tx: Tx, kind: audit.Kind, key: StoredKey) -> None:
+        details = {"kid": ids.public("key", key.id)}
+        await tx.record(audit.event(kind, self._clock(), details=details))
+
+    def _open(self, stored: StoredKey) -> SigningKey:
+        known = self._ring.opened(stored)
+        if known is not None:
+            return known
+        try:
+            return keyring.unseal(self._sealing_keys, stored)
+        except SecretDoesNotOpen as problem:
+            raise StartupError(
+                f"SESSIONAPI_SECRET does not open the key ring (key {problem}): use the secret that this "
+                "database was made with, or list it in SESSIONAPI_SECRET_ACCEPTED; if it is lost, see "
+                "sessionapi keys abandon --help"
+            ) from None
+
+    def _make(self, state: KeyState) -> StoredKey:
+        key_id, now = ids.new_id(), self._clock()
+        kid = ids.public("key", key_id)
+        private = keyring.generate(self._algorithm)
+        return StoredKey(
+            id=key_id,
+            algorithm=self._algorithm,
+            state=state,
+            public_jwk=keyring.public_jwk(kid, self._algorithm, private),
+            sealed_private_key=keyring.seal(self._sealing_keys[0], kid, private),
+            created_at=now,
+            state_since=now,
+        )

@@ -1,0 +1,80 @@
+"""Whether an access token is good at this moment: by memory alone, so that a check costs no query."""
+
+import time
+
+from sessionapi import ids
+from sessionapi.clock import Clock
+from sessionapi.errors import AuthenticationError, InvalidToken, SessionRevoked, TryLater, UnknownKey
+from sessionapi.keys.keyring import KeyRing
+from sessionapi.models import User
+from sessionapi.sessions.revocations import Revocations
+from sessionapi.sessions.sync import Poll
+from sessionapi.storage import Store
+from sessionapi.tokens.access_token import Claims, Rules, verify
+from sessionapi.tokens.cache import TokenCache
+
+
+class Checks:
+    """Checks access tokens against the key ring, the clock and the sessions that ended lately."""
+
+    def __init__(
+        self, store: Store, ring: KeyRing, rules: Rules, revocations: Revocations, poll: Poll, clock: Clock
+    ) -> None:
+        self._store = store
+        self._ring = ring
+        self._rules = rules
+        self._revocations = revocations
+        self._poll = poll
+        self._clock = clock
+        self._cache = TokenCache(ring.find, rules)
+
+    async def check(self, access_token: str) -> Claims:
+        """Return the claims of an access token of a living session, else raise why it isn't one."""
+        try:
+            claims = self._cache.verify(access_token, self._clock())
+        except UnknownKey as unknown:
+            await self._look_for(unknown)
+            claims = self._cache.verify(access_token, self._clock())
+        reason = self._revocations.reason(claims.session_id)
+        if reason is not None:
+            raise SessionRevoked(reason)
+        return claims
+
+    async def genuine(self, access_token: str) -> Claims:
+        """Return the claims of an access token that we issued, expired or not: enough for logging out."""
+
+        def verified() -> Claims:
+            return verify(access_token, self._ring.find, self._rules, self._clock(), expired_ok=True)
+
+        try:
+            return verified()
+        except UnknownKey as unknown:
+            await self._look_for(unknown)
+            return verified()
+
+    async def introspect(self, text: str) -> tuple[Claims, User] | None:
+        """Return what an access token says, with its user as the row is now; None if it isn't good.
+
+        Here the rows are asked too (RFC 7662): what ended a moment ago in another process is ended.
+        """
+        try:
+            claims = await self.check(text)
+        except AuthenticationError:
+            return None
+        user_id, session_id = ids.parse("user", claims.user_id), ids.parse("sess", claims.session_id)
+        if user_id is None or session_id is None:
+            return None
+        async with self._store.read() as tx:
+            found = await tx.session_and_user(user_id, session_id)
+        if found is None or found[0].revoked_at is not None or found[1].disabled_at is not None:
+            return None
+        return claims, found[1]
+
+    async def _look_for(self, unknown: UnknownKey) -> None:
+        """Read the ring again, for another process may have changed it a moment ago."""
+        if ids.parse("key", unknown.kid) is None:
+            raise unknown
+        try:
+            await self._poll.fresher_than(time.monotonic())
+        except TryLater:
+            raise InvalidToken from unknown

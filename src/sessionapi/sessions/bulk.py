@@ -1,0 +1,82 @@
+"""The sessions of all users, as the command line lists and ends them."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sessionapi.clock import Clock
+from sessionapi.errors import NotFound
+from sessionapi.models import RevokeReason, Session
+from sessionapi.sessions.actors import OPERATOR
+from sessionapi.sessions.lifecycle import Sessions
+from sessionapi.sessions.marks import Marks, Progress
+from sessionapi.storage import Store
+from sessionapi.storage.marks import FIRST_KEY, SessionKey
+
+BATCH = 500
+"""Users who are read at once."""
+
+
+class AllSessions:
+    """All sessions in one store."""
+
+    def __init__(
+        self, store: Store, sessions: Sessions, marks: Marks, clock: Clock, batch: int = BATCH
+    ) -> None:
+        self._store = store
+        self._sessions = sessions
+        self._marks = marks
+        self._clock = clock
+        self._batch = batch
+
+    async def page(
+        self, limit: int, after: SessionKey | None = None
+    ) -> tuple[list[Session], SessionKey | None]:
+        """Return living sessions, user by user, and the key to go on `after` if there are more."""
+        now = self._clock()
+        async with self._store.read() as tx:
+            found = await tx.all_living_sessions(now, limit + 1, after or FIRST_KEY)
+        last = found[:limit][-1:]
+        return found[:limit], (last[0].user_id, last[0].id) if len(found) > limit else None
+
+    async def revoke(
+        self,
+        reason: RevokeReason,
+        older_than: timedelta | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """End all active sessions, or the older ones; return how many there were.
+
+        One mark ends them in every process, and then their rows are written in batches. If it is interrupted,
+        the sessions are ended all the same, and a running server writes the remaining rows.
+        """
+        now = self._clock()
+        if older_than is None:
+            await self._marks.end_all(reason)
+            return await self._marks.finish(progress)
+        await self._marks.end_older(now - older_than, reason)
+        ended = await self._marks.finish(progress)
+        return ended + await self._revoke_rest(now, now - older_than, reason)
+
+    async def _revoke_rest(self, now: datetime, created_before: datetime, reason: RevokeReason) -> int:
+        """End, one by one, sessions that began before a time although their ids are later.
+
+        There are few: an id is made just after `created_at` was taken.
+        """
+        ended, owners = 0, await self._owners(now, created_before)
+        while owners:
+            for user_id in owners:
+                ended += await self._revoke_of(user_id, created_before, reason)
+            owners = await self._owners(now, created_before, owners[-1])
+        return ended
+
+    async def _revoke_of(self, user_id: UUID, created_before: datetime, reason: RevokeReason) -> int:
+        try:
+            return await self._sessions.revoke_older(user_id, created_before, reason, OPERATOR)
+        except NotFound:  # deleted since then, with all sessions
+            return 0
+
+    async def _owners(
+        self, now: datetime, created_before: datetime, after: UUID = FIRST_KEY[0]
+    ) -> list[UUID]:
+        async with self._store.read() as tx:
+            return await tx.owners_of_living(now, self._batch, after, created_before)

@@ -1,0 +1,282 @@
+"""The life of a session but for its refreshes: start, check, list, end."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sessionapi import audit, ids
+from sessionapi.clock import Clock
+from sessionapi.errors import AuthenticationError, Conflict, NotFound, SessionApiError
+from sessionapi.models import Client, RevokeReason, Session, Transport, User
+from sessionapi.sessions import json_data, policy, user_agents
+from sessionapi.sessions.actors import Actor, Actors, Caller, owner
+from sessionapi.sessions.policy import Policy, require_living
+from sessionapi.sessions.revocations import Revocations
+from sessionapi.storage import Store, Tx
+from sessionapi.tokens import refresh_token
+from sessionapi.tokens.access_token import Claims
+from sessionapi.tokens.issuer import Issuer, Tokens
+from sessionapi.tokens.refresh_token import RefreshToken
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a login says of the device that it happens on.
+
+    `replaces` is the refresh token of its cookie, `token` its device token, if it has one.
+    """
+
+    client: Client
+    remember: bool = True
+    transport: Transport = "body"
+    name: str | None = None
+    replaces: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+class Sessions:
+    """Sessions in one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        issuer: Issuer,
+        actors: Actors,
+        the_policy: Policy,
+        revocations: Revocations,
+        clock: Clock,
+        new_secret: Callable[[], bytes] = ids.new_secret,
+    ) -> None:
+        self._store = store
+        self._issuer = issuer
+        self._actors = actors
+        self._policy = the_policy
+        self._revocations = revocations
+        self._clock = clock
+        self._new_secret = new_secret
+
+    async def start(self, tx: Tx, user: User, device: Device, now: datetime) -> Tokens:
+        """Insert a new session of a user whose row is locked, and return its tokens.
+
+        A login always starts a session of its own and never adopts one that was sent along (ASVS 7.2.4);
+        the one whose cookie it replaces ends, and so does the least recently seen one over the limit. The row
+        of the user whose session is replaced is locked too, see `replaced_users`.
+        """
+        replaced = await self._replaced(tx, device)
+        over = await tx.least_recently_seen(
+            user.id, now, self._policy.sessions_per_user - 1, replaced[1] if replaced else None
+        )
+        await self._lock_in_order(
+            tx, {*([replaced] if replaced else []), *((user.id, each) for each in over)}
+        )
+        if replaced:
+            await self.end(tx, replaced[0], [replaced[1]], "replaced", now, device.client)
+        await self.end(tx, user.id, over, "session_limit", now, device.client)
+        secret = self._new_secret()
+        session = await tx.insert_session(self._new_session(user.id, secret, device, now))
+        await tx.record(
+            audit.event("session.started", now, user_id=user.id, session_id=session.id, client=device.client)
+        )
+        return self._issuer.issue(session, user, now, secret)
+
+    def replaced_users(self, device: Device) -> set[UUID]:
+        """Return whose session a login replaces: their row is locked before it starts."""
+        token = self._issuer.read(device.replaces) if device.replaces else None
+        return {token.user_id} if token else set()
+
+    async def log_out(self, shown: Sequence[str], claims: Claims | None, client: Client) -> bool:
+        """End the session of every good credential: refresh tokens of any generation, an access token.
+
+        Return whether one was good. The session of a good one may have ended before, which is not an error.
+        """
+        tokens = [token for token in map(self._issuer.read, shown) if token is not None]
+        keys = {owner(claims)} if claims else set()
+        if not tokens and not keys:
+            return False
+        async with self._store.read() as tx:  # without the writer: an ended session stays ended
+            good = await self._good_keys(tx, keys, tokens)
+            found = [await tx.session(*key) for key in sorted(good)]
+        now = self._clock()
+        if not any(session and policy.ended(session, now) is None for session in found):
+            return bool(good)
+
+        async def work(tx: Tx) -> bool:
+            await tx.lock_users({user_id for user_id, _ in keys} | {token.user_id for token in tokens})
+            now = self._clock()
+            good = await self._good_keys(tx, keys, tokens)
+            for user_id, session_id in sorted(good):
+                await self.end(tx, user_id, [session_id], "logout", now, client)
+            return bool(good)
+
+        return await self._store.run(work)
+
+    async def _good_keys(
+        self, tx: Tx, keys: set[tuple[UUID, UUID]], tokens: Sequence[refresh_token.RefreshToken]
+    ) -> set[tuple[UUID, UUID]]:
+        """Return the keys, and those of the refresh tokens whose secret is that of their session."""
+        return keys | {(token.user_id, token.session_id) for token in tokens if await _has_secret(tx, token)}
+
+    async def devices(
+        self, user_id: UUID, limit: int, before: UUID | None
+    ) -> tuple[list[Session], UUID | None]:
+        """Return living sessions, the newest first, and the id to go on `before` if there are more."""
+        now = self._clock()
+        async with self._store.read() as tx:
+            found = await tx.living_sessions(user_id, now, limit + 1, before)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    async def revoke(self, user_id: UUID, session_id: UUID, reason: RevokeReason, caller: Caller) -> None:
+        """End one active session of this user; NotFound for anything else, which reveals nothing."""
+
+        async def work(tx: Tx, user: User, now: datetime) -> Sequence[UUID]:
+            return await self.end(tx, user.id, [session_id], reason, now, caller.client)
+
+        if not await self._actors.run(caller, user_id, work):
+            raise NotFound
+
+    async def revoke_all(
+        self, user_id: UUID, reason: RevokeReason, caller: Caller, keep: UUID | None = None
+    ) -> int:
+        """End all active sessions of a user, or all but one; return how many there were."""
+
+        async def work(tx: Tx, user: User, now: datetime) -> Sequence[UUID]:
+            await tx.renew_credentials(user.id)
+            return await self.end_all(tx, user.id, reason, now, caller.client, keep)
+
+        return len(await self._actors.run(caller, user_id, work))
+
+    async def revoke_older(
+        self, user_id: UUID, created_before: datetime, reason: RevokeReason, caller: Caller
+    ) -> int:
+        """End a user's active sessions that began before a time; return how many there were.
+
+        A login that is under way is younger, so the credentials stay as they are.
+        """
+
+        async def work(tx: Tx, user: User, now: datetime) -> Sequence[UUID]:
+            older = await tx.living_ids(user.id, now, created_before)
+            return await self.end(tx, user.id, older, reason, now, caller.client)
+
+        return len(await self._actors.run(caller, user_id, work))
+
+    async def current(self, user_id: UUID, session_id: UUID) -> tuple[Session, dict[str, Any]]:
+        """Return an active session and its data."""
+        now = self._clock()
+        async with self._store.read() as tx:
+            session = await tx.session(user_id, session_id)
+            data = await tx.session_data(user_id, session_id)
+        return require_living(session, now), data
+
+    async def update(
+        self, actor: Actor, patch: dict[str, Any] | None, name: str | None
+    ) -> tuple[Session, dict[str, Any]]:
+        """Merge into the data of the caller's session (RFC 7396) and name its device.
+
+        Two patches at the same time lose nothing.
+        """
+        key = (actor.user_id, actor.session_id)
+
+        async def work(tx: Tx, _user: User, _now: datetime) -> None:
+            if patch is not None:
+                data = await tx.session_data(*key)
+                merged = json_data.bounded(json_data.merge(data, patch))
+                if not json_data.same_json(data, merged):
+                    await tx.put_session_data(*key, merged)
+            if name is not None:
+                await tx.name_device(*key, name)
+
+        await self._actors.run(actor, actor.user_id, work)
+        return await self.current(*key)
+
+    async def renew_secret(self, tx: Tx, user: User, session_id: UUID, now: datetime) -> Tokens:
+        """Give an active session a new secret and `auth_time`, and return its tokens.
+
+        No refresh token made before renews it, or gains the new `auth_time` (ASVS 7.2.4).
+        """
+        secret = self._new_secret()
+        session = await tx.replace_secret(user.id, session_id, refresh_token.digest(secret), now)
+        if session is None:
+            raise await self._why_dead(tx, user.id, session_id, now)
+        return self._issuer.issue(session, user, now, secret)
+
+    async def end_all(
+        self,
+        tx: Tx,
+        user_id: UUID,
+        reason: RevokeReason,
+        now: datetime,
+        client: Client,
+        keep: UUID | None = None,
+    ) -> Sequence[UUID]:
+        """End the active sessions of a user whose row this transaction has locked (design 4.4)."""
+        living = [each for each in await tx.living_ids(user_id, now) if each != keep]
+        return await self.end(tx, user_id, living, reason, now, client)
+
+    async def end(
+        self,
+        tx: Tx,
+        user_id: UUID,
+        session_ids: Sequence[UUID],
+        reason: RevokeReason,
+        now: datetime,
+        client: Client,
+    ) -> Sequence[UUID]:
+        """End those of the sessions that are active, with their data; the audit log has each of them.
+
+        The transaction has locked the row of their user, on which `Actors` relies. Once committed, their
+        access tokens are refused in this process.
+        """
+        ended = await tx.revoke(user_id, session_ids, reason, now) if session_ids else []
+        told: dict[str, Any] = {"user_id": user_id, "client": client, "details": {"reason": reason}}
+        await tx.record(*(audit.event("session.ended", now, session_id=each, **told) for each in ended))
+        tx.after_commit(lambda: self._revocations.add(ended, reason))
+        return ended
+
+    async def _why_dead(self, tx: Tx, user_id: UUID, session_id: UUID, now: datetime) -> SessionApiError:
+        try:
+            require_living(await tx.session(user_id, session_id), now)
+        except AuthenticationError as ended:
+            return ended
+        return Conflict()
+
+    async def _lock_in_order(self, tx: Tx, keys: Collection[tuple[UUID, UUID]]) -> None:
+        """Lock sessions in the order of their keys; one alone is locked by its own UPDATE."""
+        for user_id, session_id in sorted(keys) if len(keys) > 1 else ():
+            await tx.session(user_id, session_id, lock=True)
+
+    async def _replaced(self, tx: Tx, device: Device) -> tuple[UUID, UUID] | None:
+        """Return the key of the session that a login replaces, if its cookie is good."""
+        token = self._issuer.read(device.replaces) if device.replaces else None
+        good = token is not None and await _has_secret(tx, token)
+        return (token.user_id, token.session_id) if token is not None and good else None
+
+    def _new_session(self, user_id: UUID, secret: bytes, device: Device, now: datetime) -> Session:
+        idle_timeout, lifetime = self._policy.lifetimes(remember=device.remember)
+        return Session(
+            user_id=user_id,
+            id=ids.new_id(),
+            generation=0,
+            secret_digest=refresh_token.digest(secret),
+            rotated_at=now,
+            repeated_at=None,
+            retry_digests="",
+            created_at=now,
+            auth_time=now,
+            last_seen_at=now,
+            idle_timeout=int(idle_timeout.total_seconds()),
+            expires_at=now + lifetime,
+            revoked_at=None,
+            revoke_reason=None,
+            ip=device.client.ip,
+            user_agent=device.client.user_agent,
+            device_name=device.name or user_agents.name(device.client.user_agent),
+            amr=("pwd",),
+            transport=device.transport,
+            remember=device.remember,
+        )
+
+
+async def _has_secret(tx: Tx, token: RefreshToken) -> bool:
+    return await tx.has_secret(token.user_id, token.session_id, token.secret_digest)

@@ -1,0 +1,132 @@
+"""Ending very many sessions at once: one mark first, then their rows in batches.
+
+The mark is one row, committed before anything else. From then on the statements that renew or change a
+session refuse those up to the mark, in every process; access tokens are refused with the next poll. The rows
+follow in batches, each a short transaction, so memory is bounded and others can write in between. If the
+process is killed, any server writes the remaining rows within five minutes.
+
+Which sessions are ended is decided by their ids alone, not by the clocks of hosts. The mark is at least as
+great as the id of every session in the database. A session that is inserted after the mark was committed gets
+an id that is greater (`Tx.insert_session`). So no session from before remains, and a login after it is not
+ended.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from sessionapi import audit, ids
+from sessionapi.clock import Clock
+from sessionapi.models import REVOCATION_WINDOW, RevocationMark, RevokeReason
+from sessionapi.sessions.revocations import Revocations
+from sessionapi.storage import Store, Tx
+from sessionapi.storage.marks import FIRST_KEY, SessionKey
+
+BATCH = 500
+"""Rows of one transaction: some 20 ms."""
+
+Progress = Callable[[int], None]
+"""Called after each batch with the number of sessions that were ended so far."""
+
+
+class Marks:
+    """The marks of one store, and the rows that they end."""
+
+    def __init__(self, store: Store, revocations: Revocations, clock: Clock, batch: int = BATCH) -> None:
+        self._store = store
+        self._revocations = revocations
+        self._clock = clock
+        self._batch = batch
+
+    async def end_all(self, reason: RevokeReason) -> None:
+        """End all sessions that there are; those of logins that begin after this are not among them."""
+
+        async def work(tx: Tx) -> None:
+            await tx.lock_all_users()  # first, so that the newest session is known and no write is under way
+            now = self._clock()
+            newest = await tx.newest_session_id()
+            marks = await tx.revocation_marks()
+            at_least = [ids.last_id_at(max(now, await tx.now() or now))]
+            at_least += [ids.last_id_of_next_millisecond(mark.up_to) for mark in marks[:1]]
+            at_least += [newest] if newest else []
+            await self._insert(tx, RevocationMark(max(at_least), _free_time(now, marks), reason))
+
+        await self._store.run(work)
+
+    async def end_older(self, created_before: datetime, reason: RevokeReason) -> None:
+        """End all sessions whose id is of an earlier millisecond than `created_before`."""
+        up_to = ids.last_id_before(created_before)
+
+        async def work(tx: Tx) -> None:
+            await tx.lock_all_users()
+            marks = await tx.revocation_marks()
+            if not marks or marks[0].up_to < up_to:
+                await self._insert(tx, RevocationMark(up_to, _free_time(self._clock(), marks), reason))
+
+        await self._store.run(work)
+
+    async def finish(self, progress: Progress | None = None) -> int:
+        """Write into the rows of the greatest mark that they are ended; return how many the mark has ended.
+
+        It is 0 if all of them were written before. Several processes may do this at once. Between two batches
+        it pauses for as long as one took, so that the transactions of requests get half of the time.
+        """
+        async with self._store.read() as tx:
+            marks = await tx.revocation_marks()
+        if not marks or marks[0].finished_at is not None:
+            return 0
+        ended, after = 0, FIRST_KEY
+        while True:
+            began = time.monotonic()
+            keys = await self._end_batch(marks[0], after)
+            if not keys:
+                break
+            ended, after = ended + len(keys), keys[-1]
+            if progress:
+                progress(ended)
+            await asyncio.sleep(time.monotonic() - began)
+        return await self._store.run(lambda tx: self._finish(tx, marks[0]))
+
+    async def tidy(self) -> None:
+        """Write the rows that a killed command has left, and delete old marks that a greater one covers."""
+        await self.finish()
+        async with self._store.read() as tx:
+            marks = await tx.revocation_marks()
+        oldest = self._clock() - 2 * REVOCATION_WINDOW
+        if old := [mark for mark in marks[1:] if mark.at < oldest]:
+            await self._store.run(lambda tx: tx.delete_marks(old))
+
+    async def _insert(self, tx: Tx, mark: RevocationMark) -> None:
+        await tx.insert_mark(mark)
+        tx.after_commit(lambda: self._revocations.add_mark(mark))
+
+    async def _finish(self, tx: Tx, mark: RevocationMark) -> int:
+        await tx.finish_marks(mark.up_to, self._clock())
+        return await tx.count_marked(mark)
+
+    async def _end_batch(self, mark: RevocationMark, after: SessionKey) -> list[SessionKey]:
+        """End one batch of rows; the audit log has each of the sessions."""
+        now = self._clock()
+
+        async def work(tx: Tx) -> list[SessionKey]:
+            keys = await tx.end_marked(mark, now, self._batch, after)
+            details = {"reason": mark.reason}
+            await tx.record(
+                *(
+                    audit.event("session.ended", now, user_id=user_id, session_id=session_id, details=details)
+                    for user_id, session_id in keys
+                )
+            )
+            return keys
+
+        return await self._store.run(work)
+
+
+def _free_time(now: datetime, marks: Sequence[RevocationMark]) -> datetime:
+    """Return a time that no other mark has, and no single ending, whose time is a whole millisecond."""
+    taken = {mark.at for mark in marks}
+    at = now.replace(microsecond=now.microsecond // 1000 * 1000 + 1)
+    while at in taken:
+        at += timedelta(microseconds=1)
+    return at

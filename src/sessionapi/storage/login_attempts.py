@@ -1,0 +1,119 @@
+"""Questions about counts of wrong passwords."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sessionapi.models import Bucket, Buckets
+from sessionapi.storage.tables import Moment
+from sessionapi.storage.tables import password_tries as tries
+
+
+class TryQueries:
+    """The part of `Tx` that reads and writes `password_tries`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def reserve_try(self, buckets: Buckets, user_id: UUID | None, now: datetime) -> dict[bytes, int]:
+        """Count one more try in each bucket that has room, and return the new counts of those that had.
+
+        One statement decides and counts, so that of any number of tries at once none is one too many.
+        """
+        first, second = buckets.both
+        asked = {
+            "user_id": user_id,
+            "now": now,
+            "first": first.key,
+            "first_quota": first.quota,
+            "first_ends_at": _end(first, now),
+            "second": second.key,
+            "second_quota": second.quota,
+            "second_ends_at": _end(second, now),
+        }
+        return {row.bucket: row.failures for row in await self._connection.execute(_RESERVE, asked)}
+
+    async def tries_end(self, bucket: bytes) -> datetime | None:
+        """Return when a count is forgotten, if it is one that ends."""
+        statement = sa.select(tries.c.ends_at).where(tries.c.bucket == bucket)
+        found: datetime | None = (await self._connection.execute(statement)).scalar()
+        return found
+
+    async def touch_tries(self, buckets: Buckets) -> None:
+        """Write counts, which stay as they are: what a failure costs, whoever it is about.
+
+        There and back, for SQLite writes no page that an UPDATE leaves as it is, and waits for no disk then.
+        """
+        steps = [{**key, "step": step} for key in _keys(buckets) for step in (1, -1)]
+        await self._connection.execute(_TOUCH, steps)
+
+    async def clear_tries(self, buckets: Buckets) -> None:
+        """Forget counts, one by one in the order of their reservation."""
+        await self._connection.execute(_CLEAR, _keys(buckets))
+
+    async def clear_tries_of(self, user_id: UUID) -> int:
+        """Forget all counts of a user; return how many there were."""
+        chosen = (
+            sa.select(tries.c.bucket)
+            .where(tries.c.user_id == user_id)
+            .order_by(tries.c.bucket)
+            .with_for_update()
+        )
+        deleted = await self._connection.execute(sa.delete(tries).where(tries.c.bucket.in_(chosen)))
+        return deleted.rowcount
+
+    async def full_buckets(self, buckets: Sequence[bytes], quota: int) -> set[bytes]:
+        """Return those of the counts that have reached a quota."""
+        statement = sa.select(tries.c.bucket).where(tries.c.bucket.in_(buckets), tries.c.failures >= quota)
+        return set((await self._connection.execute(statement)).scalars())
+
+    async def purge_tries(self, now: datetime, limit: int) -> int:
+        """Delete up to `limit` counts whose time is over; return how many."""
+        chosen = (
+            sa.select(tries.c.bucket)
+            .where(tries.c.ends_at <= now)
+            .limit(limit)
+            .with_for_update(skip_locked=True)  # one that is being counted at this moment is none to delete
+        )
+        deleted = await self._connection.execute(sa.delete(tries).where(tries.c.bucket.in_(chosen)))
+        return deleted.rowcount
+
+
+def _end(bucket: Bucket, now: datetime) -> datetime | None:
+    return now + bucket.kept if bucket.kept else None
+
+
+def _keys(buckets: Buckets) -> list[dict[str, bytes]]:
+    return [{"key": bucket.key} for bucket in buckets.both]
+
+
+# Made once, for each login needs them. The first is text, for SQLAlchemy compiles an INSERT of two rows anew
+# for every call; both engines read it alike.
+_RESERVE = (
+    sa.text("""
+        INSERT INTO password_tries AS kept (bucket, user_id, failures, ends_at)
+        VALUES (:first, :user_id, 1, :first_ends_at), (:second, :user_id, 1, :second_ends_at)
+        ON CONFLICT (bucket) DO UPDATE SET
+            failures = CASE WHEN kept.ends_at <= :now THEN 1 ELSE kept.failures + 1 END,
+            ends_at = CASE WHEN kept.ends_at <= :now THEN excluded.ends_at ELSE kept.ends_at END
+        WHERE kept.ends_at <= :now
+            OR kept.failures < CASE kept.bucket WHEN :first THEN :first_quota ELSE :second_quota END
+        RETURNING bucket, failures
+    """)
+    .bindparams(
+        sa.bindparam("user_id", type_=sa.Uuid),
+        sa.bindparam("now", type_=Moment),
+        *(sa.bindparam(name, type_=sa.LargeBinary) for name in ("first", "second")),
+        *(sa.bindparam(name, type_=sa.Integer) for name in ("first_quota", "second_quota")),
+        *(sa.bindparam(name, type_=Moment) for name in ("first_ends_at", "second_ends_at")),
+    )
+    .columns(tries.c.bucket, tries.c.failures)
+)
+_KEY = tries.c.bucket == sa.bindparam("key")
+_TOUCH = (
+    sa.update(tries).where(_KEY).values(failures=tries.c.failures + sa.bindparam("step", type_=sa.Integer))
+)
+_CLEAR = sa.delete(tries).where(_KEY)

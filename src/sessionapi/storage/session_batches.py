@@ -1,0 +1,196 @@
+"""Questions about many sessions at once, each one statement.
+
+They travel as one JSON text, in which only ids, integers, hex, addresses and booleans may stand: a NUL in one
+text would fail all. There is one entry for each session, for rows come back by session: a stale token in the
+same batch would be let in with its successor's row.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from pydantic_core import to_json
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sessionapi.models import Session, User
+from sessionapi.storage.sessions import EFFECTIVE, living_at, session_of, with_mark, without_index
+from sessionapi.storage.tables import Moment, sessions, to_microseconds, users
+from sessionapi.storage.users import user_of
+
+Entry = Mapping[str, Any]
+SessionKey = tuple[UUID, UUID]
+"""(user id, session id), the primary key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A rotation that was decided upon: to the generation after `generation`.
+
+    `waited` is the latest moment of a late repeat that has been waited for.
+    """
+
+    key: SessionKey
+    generation: int
+    secret_digest: bytes = field(repr=False)
+    now: datetime
+    waited: datetime
+    active: bool
+    retry_digest: str | None = field(repr=False)
+    ip: str | None
+
+
+class BatchQueries:
+    """The part of `Tx` that refreshes many sessions at once."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def sessions_and_users(self, keys: Sequence[SessionKey]) -> list[tuple[Session, User] | None]:
+        """Return each of these sessions with its user, in the order asked; None where there is none.
+
+        A row says by its place which key it belongs to, so that no id has to be read again.
+        """
+        asked = [{"place": place, "user_id": key[0].hex, "id": key[1].hex} for place, key in enumerate(keys)]
+        found: list[tuple[Session, User] | None] = [None] * len(keys)
+        row: list[Any]
+        for place, *row in await self._ask(_READ, asked):
+            user_id, session_id = keys[place]
+            session = session_of((user_id, session_id, *row[:_OF_SESSION]))
+            found[place] = session, user_of((user_id, *row[_OF_SESSION:]))
+        return found
+
+    async def rotate_all(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
+        """Rotate sessions, one entry for each; return those that could be, with their `auth_time`.
+
+        `policy.rotated` says what the statement writes; `auth_time` is what it leaves, and a token tells.
+
+        The statement asks again for all that could have changed since a read: the secret, both ends, the
+        revocation, the generation, and a late repeat that a rotation has to wait for. On PostgreSQL the rows
+        are locked in the order of the key, without which two batches wait for each other.
+        """
+        asked = [_entry(rotation) for rotation in rotations]
+        return {(row[0], row[1]): row[2] for row in await self._ask(_ROTATE, asked)}
+
+    async def need_no_disk(self) -> None:
+        """Let the commit not wait for PostgreSQL's disk: a crash may lose what this transaction does."""
+        if self._connection.dialect.name == "postgresql":
+            await self._connection.execute(_NO_WAIT)
+
+    async def _ask(
+        self, statements: Mapping[str, sa.Executable], asked: Sequence[Entry]
+    ) -> Sequence[Sequence[Any]]:
+        statement = statements[self._connection.dialect.name]
+        return (await self._connection.execute(statement, {"asked": to_json(asked).decode()})).all()
+
+
+_NO_WAIT = sa.text("SET LOCAL synchronous_commit = off")
+_OTHERS = EFFECTIVE[2:]
+"""The columns of a session beside its key."""
+_OF_SESSION = len(_OTHERS)
+_OF_USER = [column for column in users.c if column.name not in ("id", "username_key")]
+_KEY: dict[str, sa.types.TypeEngine[Any]] = {"user_id": sa.Uuid(), "id": sa.Uuid()}
+_ENTRY: dict[str, sa.types.TypeEngine[Any]] = {
+    **_KEY,
+    "generation": sa.BigInteger(),
+    "digest": sa.String(),
+    "now": sa.BigInteger(),
+    "waited": sa.BigInteger(),
+    "active": sa.Boolean(),
+    "retry": sa.String(),
+    "ip": sa.String(),
+}
+
+
+def _entry(rotation: Rotation) -> dict[str, Any]:
+    user_id, session_id = rotation.key
+    return {
+        "user_id": user_id.hex,
+        "id": session_id.hex,
+        "generation": rotation.generation,
+        "digest": rotation.secret_digest.hex(),
+        "now": to_microseconds(rotation.now),
+        "waited": to_microseconds(rotation.waited),
+        "active": rotation.active,
+        "retry": rotation.retry_digest or "",
+        "ip": rotation.ip,
+    }
+
+
+def _asked(dialect: str, members: dict[str, Any]) -> sa.FromClause:
+    """Return the entries of the parameter `asked` as a table."""
+    if dialect == "postgresql":
+        text = sa.cast(sa.bindparam("asked", type_=sa.Text), postgresql.JSONB)
+        rows = sa.func.jsonb_to_recordset(text)
+        columns = [sa.column(name, kind) for name, kind in members.items()]
+        return rows.table_valued(*columns).render_derived(name="asked", with_types=True)
+    entries = sa.func.json_each(sa.bindparam("asked", type_=sa.Text)).table_valued("value", name="json_entry")
+    parts = [
+        sa.type_coerce(sa.func.json_extract(entries.c.value, f"$.{name}"), kind).label(name)
+        for name, kind in members.items()
+    ]
+    return sa.select(*parts).subquery("asked")
+
+
+def _hex_digest(dialect: str) -> sa.ColumnElement[str]:
+    digest = sessions.c.secret_digest
+    return sa.func.encode(digest, "hex") if dialect == "postgresql" else sa.func.lower(sa.func.hex(digest))
+
+
+def _read(dialect: str) -> sa.Select[Any]:
+    asked = _asked(dialect, {"place": sa.Integer(), **_KEY})
+    same = sa.and_(sessions.c.user_id == asked.c.user_id, sessions.c.id == asked.c.id)
+    joined = asked.join(sessions, same).join(users, users.c.id == sessions.c.user_id)
+    return sa.select(asked.c.place, *_OTHERS, *_OF_USER).select_from(with_mark(joined))
+
+
+def _rotate(dialect: str) -> sa.Update:
+    asked = _asked(dialect, _ENTRY)
+    if dialect == "postgresql":
+        asked = _locked(asked)
+    same = sa.and_(sessions.c.user_id == asked.c.user_id, sessions.c.id == asked.c.id)
+    now = sa.type_coerce(asked.c.now, Moment)
+    waited = sa.or_(
+        sessions.c.repeated_at.is_(None), sessions.c.repeated_at <= sa.type_coerce(asked.c.waited, Moment)
+    )
+    conditions = [
+        same,
+        _hex_digest(dialect) == asked.c.digest,
+        without_index(living_at(asked.c.now)),
+        sa.or_(
+            sessions.c.generation < asked.c.generation,
+            sa.and_(sessions.c.generation == asked.c.generation, waited),
+        ),
+    ]
+    return (
+        sa.update(sessions)
+        .where(*conditions)
+        .values(
+            generation=asked.c.generation + 1,
+            rotated_at=now,
+            repeated_at=None,
+            retry_digests=asked.c.retry,
+            ip=asked.c.ip,
+            last_seen_at=sa.case((asked.c.active, now), else_=sessions.c.last_seen_at),
+        )
+        .returning(sessions.c.user_id, sessions.c.id, sessions.c.auth_time)
+    )
+
+
+def _locked(asked: sa.FromClause) -> sa.FromClause:
+    """Return the entries that have a row, each when its row is locked, in the order of the key."""
+    held = sessions.alias("held")
+    return (
+        sa.select(*asked.c)
+        .join(held, sa.and_(held.c.user_id == asked.c.user_id, held.c.id == asked.c.id))
+        .order_by(held.c.user_id, held.c.id)
+        .with_for_update(key_share=True, of=held)
+        .cte("locked")
+    )
+
+
+_READ = {dialect: _read(dialect) for dialect in ("sqlite", "postgresql")}
+_ROTATE = {dialect: _rotate(dialect) for dialect in ("sqlite", "postgresql")}

@@ -1,0 +1,95 @@
+"""Questions about signing keys."""
+
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sessionapi.models import StoredKey
+from sessionapi.storage.tables import signing_keys
+
+
+class KeyQueries:
+    """The part of `Tx` that reads and writes `signing_keys`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def now(self) -> datetime | None:
+        """Return the database's own time; None from SQLite, which has only that of our host."""
+        if self._connection.dialect.name == "sqlite":
+            await self._connection.execute(sa.select(1))
+            return None
+        moment: datetime = (await self._connection.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
+        return moment
+
+    async def signing_keys(self, *, lock: bool = False) -> list[StoredKey]:
+        """Return the whole ring, oldest first; locked if it is about to be changed."""
+        statement = sa.select(signing_keys).order_by(signing_keys.c.id)
+        rows = await self._connection.execute(statement.with_for_update() if lock else statement)
+        return [StoredKey(*row) for row in rows]
+
+    async def insert_key(self, key: StoredKey) -> bool:
+        """Insert a key; False if another is `active`, or `next`, already: the unique index decides."""
+        statement = sa.insert(signing_keys).values(
+            id=key.id,
+            algorithm=key.algorithm,
+            state=key.state,
+            public_jwk=dict(key.public_jwk),
+            private_key=key.sealed_private_key,
+            created_at=key.created_at,
+            state_since=key.state_since,
+        )
+        try:
+            async with self._connection.begin_nested():
+                await self._connection.execute(statement)
+        except IntegrityError:
+            return False
+        return True
+
+    async def retire_active_key(self, now: datetime) -> None:
+        """Let the active key sign no more; it goes on verifying."""
+        await self._connection.execute(
+            sa.update(signing_keys)
+            .where(signing_keys.c.state == "active")
+            .values(state="retired", state_since=now)
+        )
+
+    async def activate_key(self, key_id: UUID, now: datetime) -> bool:
+        """Let the next key sign; False if it isn't the next one any more."""
+        statement = (
+            sa.update(signing_keys)
+            .where(signing_keys.c.id == key_id, signing_keys.c.state == "next")
+            .values(state="active", state_since=now)
+        )
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def drop_key(self, key_id: UUID, now: datetime) -> bool:
+        """Drop a key and wipe its private part; False if that has been done."""
+        statement = (
+            sa.update(signing_keys)
+            .where(signing_keys.c.id == key_id, signing_keys.c.state != "dropped")
+            .values(state="dropped", state_since=now, private_key=b"")
+        )
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def reseal_key(self, key: StoredKey, sealed: bytes) -> bool:
+        """Replace the sealed private part, only over the one that was opened."""
+        statement = (
+            sa.update(signing_keys)
+            .where(signing_keys.c.id == key.id, signing_keys.c.private_key == key.sealed_private_key)
+            .values(private_key=sealed)
+        )
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def delete_retired_keys(self, before: datetime) -> None:
+        """Delete keys that were retired before a moment: none of their tokens is alive."""
+        chosen = (
+            sa.select(signing_keys.c.id)
+            .where(signing_keys.c.state == "retired", signing_keys.c.state_since < before)
+            .order_by(signing_keys.c.id)
+            .with_for_update()
+        )
+        await self._connection.execute(sa.delete(signing_keys).where(signing_keys.c.id.in_(chosen)))

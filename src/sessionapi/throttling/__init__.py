@@ -1,0 +1,1 @@
+"""Limits on attempts: what they are, and how they are counted."""

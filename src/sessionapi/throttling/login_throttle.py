@@ -1,0 +1,175 @@
+"""Throttling whoever guesses passwords, across processes and restarts.
+
+A try is reserved in the database before its hash, whether the name exists or not; a right password gives back
+the counts, a wrong one leaves them. So of any number of tries at once none is one too many.
+"""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+from uuid import UUID
+
+from sessionapi import audit
+from sessionapi.clock import Clock
+from sessionapi.errors import RateLimited
+from sessionapi.metrics import Metrics
+from sessionapi.models import Buckets, Client
+from sessionapi.storage import Store, Tx
+from sessionapi.throttling.device_token import DeviceTokens
+from sessionapi.throttling.limits import BucketKeys, network, refusal
+from sessionapi.throttling.rate_limiter import MemoryLimits
+
+FLOOD_DELAY = 2
+"""Seconds that a refusal waits: with 400 connections that makes 200 refusals a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One reserved try of a password. `ends_the_row` says that it is the last one that the account takes."""
+
+    buckets: Buckets
+    user_id: UUID | None
+    ends_the_row: bool
+
+
+class Throttle:
+    """The limits of one store and of this process; off, nothing is counted and nothing refused."""
+
+    def __init__(
+        self,
+        store: Store,
+        memory: MemoryLimits,
+        device_tokens: DeviceTokens,
+        keys: BucketKeys,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        enabled: bool,
+    ) -> None:
+        self._store = store
+        self._memory = memory
+        self._device_tokens = device_tokens
+        self._keys = keys
+        self._clock = clock
+        self._metrics = metrics
+        self._enabled = enabled
+
+    def count_login(self, client: Client) -> None:
+        """Count a login of this network, in memory, or raise RateLimited."""
+        self._memory.count("login", network(client.ip))
+
+    def count_signup(self, client: Client) -> None:
+        """Count a sign-up of this network, in memory, or raise RateLimited."""
+        self._memory.count("signup", network(client.ip))
+
+    def count_new_name(self, user_id: UUID, client: Client) -> None:
+        """Count that a user wants another name, in memory, or raise RateLimited.
+
+        The response shows whether the name is taken, as a sign-up's does, so the network's limit is the same.
+        """
+        self._memory.count("signup", user_id.hex)
+        self._memory.count("signup", network(client.ip))
+
+    def count_reset(self, user_id: UUID) -> None:
+        """Count the hash of a password reset of a user, in memory, or raise RateLimited."""
+        self._memory.count("attempt", f"reset {user_id.hex}")
+
+    def count_write(self, user_id: str, session_id: str, *, deletes: bool = False) -> None:
+        """Count a request of a session that may change something, in memory, or raise RateLimited.
+
+        A DELETE counts only for its session: a thief's sessions must not use up what the owner needs to end
+        them.
+        """
+        self._memory.count("write", session_id)
+        if not deletes:
+            self._memory.count("write_user", user_id)
+
+    def check_in_session(self, user_id: UUID, client: Client) -> None:
+        """Raise RateLimited if an attempt in a session would be refused in memory: before any query."""
+        self._memory.check("attempt", _in_session(user_id))
+        self._memory.check("attempt_address", network(client.ip))
+
+    async def slow_down(self, client: Client) -> None:
+        """Wait before a refusal by a limit is sent, if this network goes on all the same.
+
+        Otherwise such requests, which cost little each, fill the event loop: 400 connections of them took
+        73 % of the logins of others (measured).
+        """
+        if self._memory.is_flooding(network(client.ip)):
+            await asyncio.sleep(FLOOD_DELAY)
+
+    async def reserve_login(
+        self, tx: Tx, user_id: UUID | None, typed: str, device_token: str | None, client: Client
+    ) -> Try:
+        """Reserve a login: under the device if this user is known on it, else under network and account."""
+        device = self._device_tokens.read(device_token, user_id) if user_id else None
+        if user_id and device:
+            tried = await self._reserve(tx, self._keys.of_device(user_id, device), user_id)
+            self._memory.count("attempt", f"device {user_id.hex}")
+            return tried
+        tried = await self._reserve(tx, self._keys.of_stranger(user_id or typed, client.ip), user_id)
+        self._memory.count("attempt", tried.buckets.in_a_row.key.hex())
+        return tried
+
+    async def reserve_in_session(self, tx: Tx, user_id: UUID, session_id: UUID, client: Client) -> Try:
+        """Reserve an attempt in an active session, where no stranger can use the account's attempts up.
+
+        All sessions of the user share one window. It is counted in last, so that wrong passwords that are
+        refused in one session do not use up the window of the others.
+        """
+        tried = await self._reserve(tx, self._keys.of_session(session_id), user_id)
+        self._memory.count("attempt", _in_session(user_id))
+        self._memory.count("attempt_address", network(client.ip))
+        return tried
+
+    async def failed(self, tried: Try, client: Client) -> None:
+        """Leave a failed try reserved, and tell the audit log if it was about an account.
+
+        About nobody the counts are written again as they are, for that takes as long (ASVS 6.3.8; measured).
+        """
+        await self._store.run(lambda tx: self._note_failure(tx, tried, client))
+
+    async def _note_failure(self, tx: Tx, tried: Try, client: Client) -> None:
+        now = self._clock()
+        if tried.user_id is None:
+            await tx.touch_tries(tried.buckets)
+            return
+        details = {"on": tried.buckets.on}
+        kinds: tuple[audit.Kind, ...] = ("user.login_failed", "user.locked_out")
+        for kind in kinds if tried.ends_the_row else kinds[:1]:
+            await tx.record(audit.event(kind, now, user_id=tried.user_id, client=client, details=details))
+
+    async def succeeded(self, tx: Tx, tried: Try) -> None:
+        """Clear what the try was counted under, in the transaction of what the password opened."""
+        if self._enabled:
+            await tx.clear_tries(tried.buckets)
+
+    async def locked(self, user_ids: Collection[UUID]) -> set[UUID]:
+        """Return those of the accounts whose password is refused on unknown devices."""
+        keys = {self._keys.account(user_id): user_id for user_id in user_ids}
+        async with self._store.read() as tx:
+            full = await tx.full_buckets(list(keys), self._keys.limits.account_failures)
+        return {keys[bucket] for bucket in full}
+
+    async def _reserve(self, tx: Tx, buckets: Buckets, user_id: UUID | None) -> Try:
+        """Count a try in both buckets or in none: the refusal is raised inside, so that it rolls back."""
+        if not self._enabled:
+            return Try(buckets, user_id, ends_the_row=False)
+        counts = await tx.reserve_try(buckets, user_id, self._clock())
+        if len(counts) < len(buckets.both):
+            raise await self._refusal(tx, buckets, counts)
+        count, quota = counts[buckets.in_a_row.key], buckets.in_a_row.quota
+        return Try(buckets, user_id, ends_the_row=count == quota)
+
+    async def _refusal(self, tx: Tx, buckets: Buckets, counts: Collection[bytes]) -> RateLimited:
+        """Return the error, the same for a lock, which time doesn't end, as for the first minutes."""
+        self._metrics.throttled.labels("password").inc()
+        window = self._keys.limits.login_failures_window
+        ends_at = await tx.tries_end(buckets.recent.key) if buckets.recent.key not in counts else None
+        wait = (ends_at - self._clock()).total_seconds() if ends_at else window
+        return refusal("password", self._keys.limits.login_failures, window, wait)
+
+
+def _in_session(user_id: UUID) -> str:
+    """Return what the password checks in all sessions of a user are counted under."""
+    return f"session {user_id.hex}"

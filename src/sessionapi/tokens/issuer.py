@@ -1,0 +1,166 @@
+"""Making the tokens that a client is given for a living session."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from sessionapi import ids
+from sessionapi.errors import FieldError, ValidationFailed
+from sessionapi.keys.keyring import KeyRing
+from sessionapi.models import Session, User
+from sessionapi.tokens import access_token, bearer, refresh_token
+from sessionapi.tokens.access_token import Rules
+from sessionapi.tokens.refresh_token import RefreshToken
+
+log = structlog.get_logger()
+
+LAST_SECOND = 9_999_999_999
+"""Seconds since 1970 with as many digits as any until the year 2286."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a client is given. All `*_in` are seconds from now.
+
+    `refresh_token` is None where only the access token is renewed; `is_new` says that it differs from the
+    one that the client showed, so that a cookie is to be set. A login adds the `device_token`.
+    """
+
+    access_token: str = field(repr=False)
+    expires_in: int
+    refresh_token: str | None = field(repr=False)
+    is_new: bool
+    session_expires_in: int
+    expires_absolutely_in: int
+    session: Session
+    user: User
+    device_token: str | None = field(default=None, repr=False)
+
+
+class Issuer:
+    """Makes tokens. `refresh_keys` are derived from the server secrets, the present one's first."""
+
+    def __init__(
+        self,
+        ring: KeyRing,
+        rules: Rules,
+        access_token_ttl: timedelta,
+        refresh_keys: Sequence[bytes],
+        new_secret: Callable[[], bytes] = ids.new_secret,
+    ) -> None:
+        self._ring = ring
+        self._rules = rules
+        self._access_token_ttl = access_token_ttl
+        self._refresh_keys = refresh_keys
+        self._new_secret = new_secret
+
+    def read(self, text: str) -> RefreshToken | None:
+        """Return what a refresh token of ours says, under the present or an accepted secret."""
+        return refresh_token.match(text, self._refresh_keys)
+
+    def issue(self, session: Session, user: User, now: datetime, secret: bytes | None) -> Tokens:
+        """Return the tokens of a session; without its secret only an access token can be made."""
+        text = self._refresh_token(session, secret) if secret else None
+        return self._tokens(session, user, now, text, is_new=text is not None)
+
+    def renew(self, session: Session, user: User, now: datetime, shown: RefreshToken) -> Tokens:
+        """Return the tokens of a session whose refresh token was shown, of this generation or of another."""
+        moved = session.generation != shown.generation
+        text = None if moved else shown.text
+        return self._tokens(
+            session, user, now, text or self._refresh_token(session, shown.secret), is_new=moved
+        )
+
+    def _tokens(
+        self, session: Session, user: User, now: datetime, text: str | None, *, is_new: bool
+    ) -> Tokens:
+        end = session.ends_at
+        access_token, expires_in = self._access_token(session, user, now, end)
+        return Tokens(
+            access_token=access_token,
+            expires_in=expires_in,
+            refresh_token=text,
+            is_new=is_new,
+            session_expires_in=int((end - now).total_seconds()),
+            expires_absolutely_in=int((session.expires_at - now).total_seconds()),
+            session=session,
+            user=user,
+        )
+
+    def _refresh_token(self, session: Session, secret: bytes) -> str:
+        token = RefreshToken(session.user_id, session.id, session.generation, secret)
+        return refresh_token.mint(token, self._refresh_keys[0])
+
+    def refuse_oversized(self, user: User, changed: User) -> None:
+        """Raise ValidationFailed if roles or claims would make access tokens that no server accepts.
+
+        A change that makes such a token smaller is allowed.
+        """
+        size = self._longest(changed)
+        if size <= bearer.MAX_TOKEN or size < self._longest(user):
+            return
+        roles = size - self._longest(replace(changed, roles=()))
+        claims = size - self._longest(replace(changed, claims={}))
+        only_claims, only_roles = user.roles == changed.roles, user.claims == changed.claims
+        field_name = "claims" if only_claims or (claims > roles and not only_roles) else "roles"
+        text = (
+            f"The {field_name} are too large: an access token would have {size} bytes, of which the roles "
+            f"take {roles} and the claims {claims}. At most {bearer.MAX_TOKEN} bytes fit in an Authorization "
+            "header."
+        )
+        raise ValidationFailed(text, [FieldError(field_name, "token_too_large", text)])
+
+    def _longest(self, user: User) -> int:
+        """Return the bytes of a user's longest access token: with RS256, which ALGORITHM may name later."""
+        return access_token.longest(
+            self._claims(user, user.id, ("pwd",), LAST_SECOND, LAST_SECOND, LAST_SECOND)
+        )
+
+    def _access_token(self, session: Session, user: User, now: datetime, end: datetime) -> tuple[str, int]:
+        """Return (token, seconds it lives)."""
+        issued_at = int(now.timestamp())
+        expires_at = int(access_token_expiry(end, now, self._access_token_ttl).timestamp())
+        key, auth_time = self._ring.active, int(session.auth_time.timestamp())
+        claims = self._claims(user, session.id, session.amr, issued_at, expires_at, auth_time)
+        text = access_token.sign(claims, kid=key.kid, algorithm=key.algorithm, private_key=key.private_key)
+        if len(text) > bearer.MAX_TOKEN:
+            log.error(
+                "access token too large: every request with it is refused; reduce the user's roles or claims",
+                user_id=ids.public("user", user.id),
+                bytes=len(text),
+                at_most=bearer.MAX_TOKEN,
+            )
+        return text, expires_at - issued_at
+
+    def _claims(
+        self,
+        user: User,
+        session_id: UUID,
+        amr: Sequence[str],
+        issued_at: int,
+        expires_at: int,
+        auth_time: int,
+    ) -> dict[str, Any]:
+        """Return the claims of an access token. What we say in our own name wins over the user's `claims`."""
+        return {
+            **{name: value for name, value in user.claims.items() if name not in access_token.REGISTERED},
+            "iss": self._rules.issuer,
+            "aud": self._rules.audience,
+            "sub": ids.public("user", user.id),
+            "sid": ids.public("sess", session_id),
+            "iat": issued_at,
+            "exp": expires_at,
+            "jti": self._new_secret().hex(),
+            "auth_time": auth_time,
+            "amr": list(amr),
+            "roles": list(user.roles),
+        }
+
+
+def access_token_expiry(end: datetime, now: datetime, ttl: timedelta) -> datetime:
+    """Return when a new access token expires: after its lifetime, or at `end`, whichever is sooner."""
+    return min(now + ttl, end)

@@ -1,0 +1,1 @@
+"""Users: sign-up, login, accounts, names and passwords."""

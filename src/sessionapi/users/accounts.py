@@ -1,0 +1,301 @@
+"""What is done with an account without its password: by its owner, an administrator or the command line.
+
+The same operations serve all three, so that disabling ends the sessions wherever it is done.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sessionapi import audit, identifiers, ids
+from sessionapi.clock import Clock
+from sessionapi.errors import FieldError, NotFound, UsernameTaken, ValidationFailed
+from sessionapi.models import Client, Event, User
+from sessionapi.sessions import json_data
+from sessionapi.sessions.actors import OPERATOR, Actor, Actors, Caller
+from sessionapi.sessions.lifecycle import Sessions
+from sessionapi.storage import Store, Tx
+from sessionapi.throttling.limits import network
+from sessionapi.throttling.login_throttle import Throttle
+from sessionapi.tokens import refresh_token
+from sessionapi.tokens.issuer import Issuer
+from sessionapi.users.password_policy import PasswordRules
+from sessionapi.users.passwords import Passwords
+
+RESET_TTL = timedelta(minutes=30)
+"""How long a one-time token for a new password lives (OWASP: short; a person reads mail within it)."""
+EMAIL = r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+"
+MAX_EMAIL = 320
+"""Characters: 64 before the @ and 255 behind it (RFC 5321)."""
+ROLE = r"[A-Za-z0-9_.:-]+"
+MAX_ROLE, MAX_ROLES = 64, 32
+_EMPTIED: dict[str, Any] = {
+    "username": "",
+    "email": None,
+    "password_hash": None,
+    "roles": [],
+    "claims": {},
+    "preferences": {},
+}
+
+
+class Accounts:
+    """Accounts in one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        passwords: Passwords,
+        rules: PasswordRules,
+        throttle: Throttle,
+        sessions: Sessions,
+        actors: Actors,
+        issuer: Issuer,
+        clock: Clock,
+        new_secret: Callable[[int], bytes] = ids.new_secret,
+    ) -> None:
+        self._store = store
+        self._passwords = passwords
+        self._rules = rules
+        self._throttle = throttle
+        self._sessions = sessions
+        self._actors = actors
+        self._issuer = issuer
+        self._clock = clock
+        self._new_secret = new_secret
+
+    async def get(self, user_id: UUID) -> User:
+        """Return an account that was not deleted, else NotFound."""
+        async with self._store.read() as tx:
+            user = await tx.user(user_id)
+        return _present(user)
+
+    async def find(self, username: str) -> User:
+        """Return the account of a name, else NotFound."""
+        key = identifiers.lookup_key(username)
+        async with self._store.read() as tx:
+            return _present(await tx.user_by_name(key) if key else None)
+
+    async def page(self, limit: int, after: UUID | None = None) -> tuple[list[User], UUID | None]:
+        """Return accounts, the oldest first, and the id to go on after if there are more."""
+        async with self._store.read() as tx:
+            found = await tx.all_users(limit + 1, after)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    async def events(
+        self, limit: int, before: UUID | None = None, user_id: UUID | None = None
+    ) -> tuple[list[Event], UUID | None]:
+        """Return the audit log, the newest first, and the id to go on before if there is more."""
+        async with self._store.read() as tx:
+            found = await tx.events(limit + 1, before, user_id)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    async def add(
+        self, username: str, email: str | None, *, password: str | None, hashed: str | None
+    ) -> User:
+        """Create an account from a password, or from a hash of another system, without a session."""
+        name, key = identifiers.parse_name(username)
+        email = identifiers.strip(email) if email is not None else None
+        _refuse_malformed(email, ())
+        if password is not None:
+            await self._rules.refuse_weak(password, name, email)
+            with self._passwords.place("command line") as place:
+                hashed = await self._passwords.hash(password, place)
+        elif hashed is not None:
+            hashed = self._passwords.read_import(hashed.strip())
+        now = self._clock()
+        user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
+
+        async def work(tx: Tx) -> bool:
+            inserted = await tx.insert_user(user, key)
+            if inserted:
+                await tx.record(audit.event("user.created", now, user_id=user.id))
+            return inserted
+
+        if not await self._store.run(work):
+            raise UsernameTaken
+        return user
+
+    async def change(self, user_id: UUID, caller: Caller, given: Mapping[str, Any]) -> User:
+        """Change the fields that are given: username, email, preferences, roles, claims, disabled, locked.
+
+        All are changed or none. Preferences are merged (RFC 7396), the rest is replaced; an email of None
+        takes it away. `disabled` also ends all sessions, `locked` can only be False. What stays as it is is
+        neither written nor recorded.
+        """
+
+        async def work(tx: Tx, user: User, now: datetime) -> None:
+            await self._change(tx, user, now, caller, given)
+            if given.get("disabled") is not None:
+                act = self._disable if given["disabled"] else self._enable
+                await act(tx, user, now, caller)
+            if given.get("locked") is False:
+                await self._unlock(tx, user, now, caller)
+
+        await self._actors.run(caller, user_id, work)
+        return await self.get(user_id)
+
+    async def disable(self, user_id: UUID, caller: Caller) -> None:
+        """Let an account log in no more, and end its sessions."""
+        await self._actors.run(caller, user_id, lambda tx, user, now: self._disable(tx, user, now, caller))
+
+    async def enable(self, user_id: UUID, caller: Caller) -> None:
+        """Let a disabled account log in again; its sessions stay ended."""
+        await self._actors.run(caller, user_id, lambda tx, user, now: self._enable(tx, user, now, caller))
+
+    async def unlock(self, user_id: UUID, caller: Caller) -> None:
+        """Forget the wrong passwords of an account, so that its own is taken everywhere again."""
+        await self._actors.run(caller, user_id, lambda tx, user, now: self._unlock(tx, user, now, caller))
+
+    async def delete(self, user_id: UUID, caller: Caller) -> None:
+        """Empty an account and end its sessions; the name is free again.
+
+        The emptied row and the revoked sessions stay until they are purged, so that every process learns of
+        them; a row that has no sessions goes at once.
+        """
+
+        async def work(tx: Tx, user: User, now: datetime) -> None:
+            # No username contains a colon, so no account can have this key.
+            emptied = {**_EMPTIED, "username_key": f"deleted:{user.id.hex}", "deleted_at": now}
+            await tx.renew_credentials(user.id, **emptied)
+            await tx.clear_tries_of(user.id)
+            await tx.record(audit.event("user.deleted", now, user_id=user.id, client=caller.client))
+            await self._sessions.end_all(tx, user.id, "user_deleted", now, caller.client)
+            await tx.delete_password_reset(user.id)
+            await tx.purge_users([user.id])
+
+        await self._actors.run(caller, user_id, work)
+
+    async def make_reset_token(self, user_id: UUID) -> str:
+        """Return a one-time token that sets a new password within 30 minutes; an earlier one is void."""
+        token = f"pr_{self._new_secret(32).hex()}"
+        digest = refresh_token.digest(token.encode())
+
+        async def work(tx: Tx, user: User, now: datetime) -> None:
+            await tx.insert_password_reset(user.id, digest, now + RESET_TTL)
+            await tx.record(audit.event("user.password_reset_token_made", now, user_id=user.id))
+
+        await self._actors.run(OPERATOR, user_id, work)
+        return token
+
+    async def reset_password(self, token: str, new: str, client: Client) -> None:
+        """Set a new password with a one-time token, and end all sessions.
+
+        A network's requests are counted with its logins; the hashes of one user are counted too.
+        """
+        self._throttle.count_login(client)
+        digest = refresh_token.digest(token.encode())
+        async with self._store.read() as tx:
+            user_id = await tx.password_reset(digest, self._clock())
+            user = await tx.user(user_id) if user_id else None
+        if user is None:
+            raise _no_such_reset()
+        self._rules.refuse_guessable(new, user.username, user.email, "new_password")
+        self._throttle.count_reset(user.id)  # before the look-up of leaked passwords is asked
+        await self._rules.refuse_weak(new, user.username, user.email, "new_password")
+        with self._passwords.place(network(client.ip)) as place:
+            place.assign(user.id)
+            hashed = await self._passwords.hash(new, place)
+        if not await self._store.run(lambda tx: self._reset(tx, user.id, digest, hashed, client)):
+            raise _no_such_reset()
+
+    async def _reset(self, tx: Tx, user_id: UUID, digest: bytes, hashed: str, client: Client) -> bool:
+        """Use a one-time token up; False if another request has, or if its time is over."""
+        await tx.lock_users({user_id})
+        now = self._clock()
+        if not await tx.use_password_reset(digest, now):
+            return False
+        if not await tx.renew_credentials(user_id, password_hash=hashed):
+            return False
+        await tx.clear_tries_of(user_id)
+        await tx.record(audit.event("user.password_reset", now, user_id=user_id, client=client))
+        await self._sessions.end_all(tx, user_id, "password_reset", now, client)
+        return True
+
+    async def _change(
+        self, tx: Tx, user: User, now: datetime, caller: Caller, given: Mapping[str, Any]
+    ) -> None:
+        """Change columns. The names that an owner tries are limited, as sign-ups are.
+
+        Administrators and the command line can list all names anyway.
+        """
+        changes = _changes(user, given)
+        if changes.keys() & {"roles", "claims"}:
+            roles, claims = tuple(changes.get("roles", user.roles)), changes.get("claims", user.claims)
+            self._issuer.refuse_oversized(user, replace(user, roles=roles, claims=claims))
+        by_owner = isinstance(caller, Actor) and caller.role is None
+        own_key = identifiers.lookup_key(user.username)
+        if by_owner and changes.get("username_key", own_key) != own_key:
+            self._throttle.count_new_name(user.id, caller.client)
+        if changes and await tx.change_user(user.id, **changes) is False:
+            raise UsernameTaken
+        if changes:
+            details = {"members": sorted(changes.keys() - {"username_key"})}
+            changed = audit.event("user.changed", now, user_id=user.id, client=caller.client, details=details)
+            await tx.record(changed)
+
+    async def _disable(self, tx: Tx, user: User, now: datetime, caller: Caller) -> None:
+        if user.disabled_at is None:
+            await tx.renew_credentials(user.id, disabled_at=now)
+            await tx.record(audit.event("user.disabled", now, user_id=user.id, client=caller.client))
+            await self._sessions.end_all(tx, user.id, "user_disabled", now, caller.client)
+
+    async def _enable(self, tx: Tx, user: User, now: datetime, caller: Caller) -> None:
+        if user.disabled_at is not None:
+            await tx.renew_credentials(user.id, disabled_at=None)
+            await tx.record(audit.event("user.enabled", now, user_id=user.id, client=caller.client))
+
+    async def _unlock(self, tx: Tx, user: User, now: datetime, caller: Caller) -> None:
+        if await tx.clear_tries_of(user.id):
+            await tx.record(audit.event("user.unlocked", now, user_id=user.id, client=caller.client))
+
+
+def _present(user: User | None) -> User:
+    if user is None or user.deleted_at is not None:
+        raise NotFound
+    return user
+
+
+def _changes(user: User, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that the given members change: those that already have the value are left out."""
+    _refuse_malformed(given.get("email"), given.get("roles") or ())
+    changes: dict[str, Any] = {}
+    if "email" in given:
+        changes["email"] = given["email"]
+    if given.get("preferences") is not None:
+        changes["preferences"] = json_data.bounded(json_data.merge(user.preferences, given["preferences"]))
+    if given.get("roles") is not None:
+        changes["roles"] = list(given["roles"])
+    if given.get("claims") is not None:
+        changes["claims"] = json_data.bounded(given["claims"])
+    changes = {
+        name: new for name, new in changes.items() if not json_data.same_json(new, getattr(user, name))
+    }
+    if given.get("username") is not None:
+        name, key = identifiers.parse_name(given["username"])
+        if name != user.username:
+            changes |= {"username": name, "username_key": key}
+    return changes
+
+
+def _refuse_malformed(email: str | None, roles: Sequence[str]) -> None:
+    if email is not None and (len(email) > MAX_EMAIL or not re.fullmatch(EMAIL, email)):
+        text = "Use an address as in ada@example.com."
+        raise ValidationFailed(field_errors=[FieldError("email", "invalid_email", text)])
+    sign = identifiers.invisible(email or "")
+    if sign is not None:
+        text = f"Remove the invisible character U+{ord(sign):04X}."
+        raise ValidationFailed(field_errors=[FieldError("email", "invalid_email", text)])
+    if len(roles) > MAX_ROLES or not all(
+        len(role) <= MAX_ROLE and re.fullmatch(ROLE, role) for role in roles
+    ):
+        text = f"Use at most {MAX_ROLES} roles of 1 to {MAX_ROLE} letters, digits and _ . : -"
+        raise ValidationFailed(field_errors=[FieldError("roles", "invalid_role", text)])
+
+
+def _no_such_reset() -> ValidationFailed:
+    text = "This link has been used or is older than 30 minutes. Ask for a new one."
+    return ValidationFailed(text, [FieldError("token", "invalid_or_used", text)])

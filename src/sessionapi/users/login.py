@@ -1,0 +1,214 @@
+"""What a password opens: signing up, logging in, confirming it again, changing it."""
+
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from sessionapi import audit, identifiers, ids
+from sessionapi.clock import Clock
+from sessionapi.errors import InvalidCredentials, SignupClosed, UsernameTaken, WeakPassword
+from sessionapi.models import Client, User
+from sessionapi.sessions.actors import Actor, Actors
+from sessionapi.sessions.lifecycle import Device, Sessions
+from sessionapi.storage import Store, Tx
+from sessionapi.throttling.device_token import DeviceTokens
+from sessionapi.throttling.limits import network
+from sessionapi.throttling.login_throttle import Throttle, Try
+from sessionapi.tokens.issuer import Tokens
+from sessionapi.users.hash_pool import Place
+from sessionapi.users.password_policy import PasswordRules
+from sessionapi.users.passwords import Passwords
+
+
+class Users:
+    """Accounts in one store, as far as passwords go."""
+
+    def __init__(
+        self,
+        store: Store,
+        passwords: Passwords,
+        rules: PasswordRules,
+        throttle: Throttle,
+        device_tokens: DeviceTokens,
+        sessions: Sessions,
+        actors: Actors,
+        clock: Clock,
+        *,
+        signup_open: bool,
+    ) -> None:
+        self._store = store
+        self._passwords = passwords
+        self._rules = rules
+        self._throttle = throttle
+        self._device_tokens = device_tokens
+        self._sessions = sessions
+        self._actors = actors
+        self._clock = clock
+        self._signup_open = signup_open
+
+    async def sign_up(self, username: str, password: str, email: str | None, device: Device) -> Tokens:
+        """Create a user and start the first session, both or neither."""
+        if not self._signup_open:
+            raise SignupClosed
+        name, key = identifiers.parse_name(username)
+        self._rules.refuse_guessable(password, name, email)
+        self._throttle.count_signup(device.client)  # before anybody else is asked
+        await self._rules.refuse_weak(password, name, email)
+        with self._passwords.place(network(device.client.ip)) as place:
+            place.assign(key)
+            hashed = await self._passwords.hash(password, place)
+        now = self._clock()
+        user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
+
+        async def work(tx: Tx) -> Tokens | None:
+            if replaced := self._sessions.replaced_users(device):
+                await tx.lock_users(replaced)
+            if not await tx.insert_user(user, key):
+                return None
+            await tx.record(audit.event("user.created", now, user_id=user.id, client=device.client))
+            return await self._sessions.start(tx, user, device, now)
+
+        tokens = await self._store.run(work)
+        if tokens is None:
+            raise UsernameTaken
+        return self._known(tokens, device)
+
+    async def log_in(self, username: str, password: str, device: Device) -> Tokens:
+        """Verify the password, then start a session, unless the credentials changed in between.
+
+        What refuses a try comes in the order of what it costs: a count in memory, the length of the queue,
+        a reservation in the database, a hash.
+        """
+        self._throttle.count_login(device.client)
+        with self._passwords.place(network(device.client.ip)) as place:
+            found, tried = await self._reserve(username, device, place)
+            user = await self._authenticate(found, password, tried, device.client, place)
+        now = self._clock()
+        tokens = await self._store.run(lambda tx: self._start(tx, user, tried, device, now))
+        return self._known(_still(tokens), device)
+
+    async def _start(
+        self, tx: Tx, verified: User, tried: Try, device: Device, now: datetime
+    ) -> Tokens | None:
+        """Start a session of a user whose password was verified; None if it was changed since then."""
+        if others := self._sessions.replaced_users(device) - {verified.id}:
+            await tx.lock_users({verified.id, *others})
+        user = await tx.lock_user(verified.id, verified.credential_version)
+        if user is None:
+            return None
+        await self._throttle.succeeded(tx, tried)
+        return await self._sessions.start(tx, user, device, now)
+
+    async def reauthenticate(self, actor: Actor, password: str) -> Tokens:
+        """Confirm the password in the caller's session, which moves its `auth_time` and renews its secret."""
+        self._throttle.check_in_session(actor.user_id, actor.client)
+        with self._passwords.place(actor.user_id) as place:
+            place.assign(actor.user_id)
+            verified, tried = await self._verify_in_session(actor, password, place)
+
+        async def work(tx: Tx, user: User, now: datetime) -> Tokens | None:
+            if user.credential_version != verified.credential_version:
+                return None
+            await self._throttle.succeeded(tx, tried)
+            return await self._sessions.renew_secret(tx, user, actor.session_id, now)
+
+        return _still(await self._actors.run(actor, actor.user_id, work))
+
+    async def change_password(self, actor: Actor, current: str, new: str) -> Tokens:
+        """Set a new password: the other sessions end, and the present one is given a new secret.
+
+        All in one transaction, which also checks that the password that was verified is still the one. The
+        leaked passwords are looked up last, after the attempt has been counted and the password verified.
+        """
+        self._throttle.check_in_session(actor.user_id, actor.client)
+        user = await self._get(actor.user_id)
+        self._rules.refuse_guessable(new, user.username, user.email, "new_password")
+        with self._passwords.place(actor.user_id) as place:
+            place.assign(actor.user_id)
+            verified, tried = await self._verify_in_session(actor, current, place)
+            await self._refuse_weak(new, verified, tried)
+            hashed = await self._passwords.hash(new, place)
+        client, keep = actor.client, actor.session_id
+
+        async def work(tx: Tx, user: User, now: datetime) -> Tokens | None:
+            if user.credential_version != verified.credential_version:
+                return None
+            await tx.renew_credentials(user.id, password_hash=hashed)
+            await tx.clear_tries_of(user.id)
+            await tx.record(audit.event("user.password_changed", now, user_id=user.id, client=client))
+            await self._sessions.end_all(tx, user.id, "password_changed", now, client, keep)
+            return await self._sessions.renew_secret(tx, user, keep, now)
+
+        return _still(await self._actors.run(actor, actor.user_id, work))
+
+    async def _refuse_weak(self, new: str, user: User, tried: Try) -> None:
+        """Raise WeakPassword; the right password gives its attempt back all the same."""
+        try:
+            await self._rules.refuse_weak(new, user.username, user.email, "new_password")
+        except WeakPassword:
+            await self._store.run(lambda tx: self._throttle.succeeded(tx, tried))
+            raise
+
+    async def _verify_in_session(self, actor: Actor, password: str, place: Place) -> tuple[User, Try]:
+        """Verify a password that is sent again in an active session, which has its own attempts."""
+
+        async def work(tx: Tx, user: User, _now: datetime) -> tuple[User, Try]:
+            return user, await self._throttle.reserve_in_session(tx, user.id, actor.session_id, actor.client)
+
+        user, tried = await self._actors.run(actor, actor.user_id, work)
+        return await self._authenticate(user, password, tried, actor.client, place), tried
+
+    async def _authenticate(
+        self, user: User | None, password: str, tried: Try, client: Client, place: Place
+    ) -> User:
+        """Return the enabled user whose password this is.
+
+        An unknown user, one without a password, a disabled one and a wrong password cost the same number of
+        hashes and look alike (ASVS 6.3.8). So the right password of a disabled user is not verified: it could
+        cost fewer.
+        """
+        hashed = user.password_hash if user and user.disabled_at is None else None
+        right, upgraded = await self._passwords.verify(password, hashed, place)
+        if user is None or hashed is None or not right:
+            await self._throttle.failed(tried, client)
+            raise InvalidCredentials
+        if upgraded is not None:
+            await self._upgrade(user, hashed, upgraded)
+        return user
+
+    async def _upgrade(self, user: User, verified: str, upgraded: str) -> None:
+        await self._store.run(lambda tx: tx.upgrade_hash(user.id, verified, upgraded))
+
+    def _known(self, tokens: Tokens, device: Device) -> Tokens:
+        """Add the token by which the user will be known on this device."""
+        return replace(tokens, device_token=self._device_tokens.issue(tokens.user.id, device.token))
+
+    async def _reserve(self, username: str, device: Device, place: Place) -> tuple[User | None, Try]:
+        """Find the user of a name and reserve the attempt, in a transaction that is durable before the hash.
+
+        Without room for the user nothing is counted: the refusal rolls back.
+        """
+        key = identifiers.lookup_key(username)
+
+        async def work(tx: Tx) -> tuple[User | None, Try]:
+            found = await tx.user_by_name(key) if key else None
+            user_id, typed = found.id if found else None, key or username
+            tried = await self._throttle.reserve_login(tx, user_id, typed, device.token, device.client)
+            place.assign(user_id or typed)
+            return found, tried
+
+        return await self._store.run(work)
+
+    async def _get(self, user_id: UUID) -> User:
+        async with self._store.read() as tx:
+            user = await tx.user(user_id)
+        if user is None:
+            raise InvalidCredentials
+        return user
+
+
+def _still(tokens: Tokens | None) -> Tokens:
+    """Return the tokens, or refuse: the password was changed after it was verified."""
+    if tokens is None:
+        raise InvalidCredentials
+    return tokens

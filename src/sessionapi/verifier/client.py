@@ -1,0 +1,293 @@
+"""The two verifiers, one for threads and one for asyncio: `core` decides, and they fetch what it needs.
+
+What works in the background belongs to one event loop or one process and ends with it. So with each token
+both verifiers check whether it still runs, and begin again where it doesn't: in the child of a fork, in the
+next event loop, after the process was suspended.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import httpx
+
+from sessionapi import bounded_http
+from sessionapi.bounded_http import Answer, Connection
+from sessionapi.tokens.access_token import Claims
+from sessionapi.verifier.common import Common, Rounds
+
+NO_ROUND = "it was not followed in time"
+
+
+class _InLoop:
+    """The background work of an AsyncVerifier in one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, rounds: Rounds) -> None:
+        self.loop = loop
+        self.rounds = rounds
+        self.round_ended = asyncio.Event()
+        self.fetching: asyncio.Task[None] | None = None
+        self.following: asyncio.Task[None] | None = None
+
+    def end_round(self) -> None:
+        """Wake those who wait for this round; others wait for the next one."""
+        self.rounds.ended()
+        self.round_ended.set()
+        self.round_ended = asyncio.Event()
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """The tasks that have not ended."""
+        return [task for task in (self.following, self.fetching) if task is not None and not task.done()]
+
+
+class AsyncVerifier(Common):
+    """Verifies in an event loop, or in several. One fetch serves all who wait for it.
+
+    Close it with `aclose()`; a token that is verified after that begins again.
+    """
+
+    def __init__(self, issuer: str, **options: Any) -> None:
+        super().__init__(issuer, **options)
+        self._entering = threading.Lock()
+        self._states: list[_InLoop] = []
+        self._state: _InLoop | None = None
+
+    async def verify(self, token: str) -> Claims:
+        """Return the claims of a good token.
+
+        Raises AuthenticationError with its kinds (401), and Unavailable (503) while no keys can be had.
+        """
+        state = self._here()
+        if self._service_token and state.rounds.halted:
+            await self._catch_up(state)
+        want = self._core.wanted(token, self._clock())
+        if want != "nothing":
+            fetching = self._fetch(state)
+            if want == "now" and fetching is not None:
+                await asyncio.shield(fetching)
+        return self._core.verify(token, self._clock())
+
+    async def aclose(self) -> None:
+        """Stop following and close the connections, in this event loop and in others that are running."""
+        states, self._states, self._state = self._states, [], None
+        for state in states:
+            for task in state.tasks:
+                if state.loop is asyncio.get_running_loop():
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+                elif not state.loop.is_closed():
+                    state.loop.call_soon_threadsafe(task.cancel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def after_fork(self) -> None:
+        """Begin again in a child process: no task of its parent runs there."""
+        super().after_fork()
+        self._entering = threading.Lock()
+        self._states, self._state = [], None
+
+    @property
+    def _following(self) -> asyncio.Task[None] | None:
+        return None if self._state is None else self._state.following
+
+    @property
+    def _fetching(self) -> asyncio.Task[None] | None:
+        return None if self._state is None else self._state.fetching
+
+    def _here(self) -> _InLoop:
+        """Return what belongs to the running event loop."""
+        loop = asyncio.get_running_loop()
+        state = self._state
+        if state is not None and state.loop is loop:
+            return state
+        with self._entering:
+            known = [each for each in self._states if not each.loop.is_closed()]
+            state = next((each for each in known if each.loop is loop), None)
+            if state is None:
+                state = _InLoop(loop, Rounds(self._poll, self._limits))
+                known.append(state)
+            self._states, self._state = known, state
+        return state
+
+    async def _catch_up(self, state: _InLoop) -> None:
+        """Follow, if nothing does so in this loop, and wait for the round that is under way."""
+        if state.following is None or state.following.done():
+            state.following = asyncio.create_task(self._follow(state))
+        try:
+            async with asyncio.timeout(state.rounds.longest):
+                await state.round_ended.wait()
+        except TimeoutError:
+            state.rounds.given_up()
+            self._tell(NO_ROUND)
+
+    def _fetch(self, state: _InLoop) -> asyncio.Task[None] | None:
+        """Return the fetch that is under way, begun if the cooldown allows, or None."""
+        if state.fetching is None or state.fetching.done():
+            may = self._core.may_try(self._clock())
+            state.fetching = asyncio.create_task(self._fetch_keys()) if may else None
+        return state.fetching
+
+    async def _fetch_keys(self, client: httpx.AsyncClient | None = None) -> None:
+        self._take_keys(await self._send(self._keys_request(), client))
+
+    async def _follow(self, state: _InLoop) -> None:
+        try:
+            async with self._client() as client:
+                while True:
+                    state.rounds.begun()
+                    with self._whatever_comes():
+                        self._take_revocations(await self._send(self._revocations_request(), client))
+                        if self._core.keys_outdated:
+                            await self._fetch_keys(client)
+                    state.end_round()
+                    await asyncio.sleep(self._poll)
+        finally:
+            state.round_ended.set()  # so that no caller waits for a round that does not end
+
+    async def _send(
+        self, request: httpx.Request, client: httpx.AsyncClient | None = None
+    ) -> Answer | Exception:
+        """Return the response, or why it failed; without a client, over a connection that ends with it."""
+        try:
+            if client is not None:
+                return await bounded_http.get(client, request.url, request.headers, self._bounds(request))
+            async with self._client() as own:
+                return await bounded_http.get(own, request.url, request.headers, self._bounds(request))
+        except Exception as problem:
+            return problem
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
+        async with httpx.AsyncClient(verify=self._ssl) as client:
+            yield client
+
+
+class _InProcess:
+    """The locks and the thread of a Verifier in one process, which a fork leaves behind."""
+
+    def __init__(self, rounds: Rounds) -> None:
+        self.rounds = rounds
+        self.fetching = threading.Lock()
+        self.starting = threading.Lock()
+        self.closing = threading.Event()
+        self.round_ended = threading.Event()
+        self.following: threading.Thread | None = None
+        self.connection: Connection | None = None
+
+    def end_round(self) -> None:
+        """Wake those who wait for this round; others wait for the next one."""
+        self.rounds.ended()
+        self.round_ended.set()
+        self.round_ended = threading.Event()
+
+
+class Verifier(Common):
+    """Verifies in any thread. One thread fetches, the others wait for it.
+
+    Close it with `close()`; a token that is verified after that begins again.
+    """
+
+    def __init__(self, issuer: str, **options: Any) -> None:
+        super().__init__(issuer, **options)
+        self._state = self._new_state()
+
+    def verify(self, token: str) -> Claims:
+        """Return the claims of a good token; raises what `AsyncVerifier.verify` does."""
+        state = self._state
+        if self._service_token and state.rounds.halted:
+            self._catch_up(state)
+        want = self._core.wanted(token, self._clock())
+        if want != "nothing" and state.fetching.acquire(blocking=want == "now"):
+            try:  # a thread that waited for another's fetch finds it done, and the cooldown begun
+                if self._core.may_try(self._clock()):
+                    self._fetch_keys()
+            finally:
+                state.fetching.release()
+        return self._core.verify(token, self._clock())
+
+    def close(self) -> None:
+        """Stop following and close the connections."""
+        state, self._state = self._state, self._new_state()
+        state.closing.set()
+        if state.connection is not None:
+            state.connection.cut()
+        if state.following is not None:
+            state.following.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def after_fork(self) -> None:
+        """Begin again in a child process, with new locks: one of the parent's may never be released."""
+        super().after_fork()
+        self._state = self._new_state()
+
+    @property
+    def _following(self) -> threading.Thread | None:
+        return self._state.following
+
+    def _new_state(self) -> _InProcess:
+        return _InProcess(Rounds(self._poll, self._limits))
+
+    def _catch_up(self, state: _InProcess) -> None:
+        """Follow, if no thread of this process does, and wait for the round that is under way."""
+        round_ended = state.round_ended
+        try:
+            self._start_following(state)
+        except RuntimeError as problem:  # no thread can be started, or the interpreter is ending
+            state.rounds.given_up()
+            self._tell(str(problem))
+            return
+        if not round_ended.wait(state.rounds.longest):
+            state.rounds.given_up()
+            self._tell(NO_ROUND)
+
+    def _start_following(self, state: _InProcess) -> None:
+        with state.starting:
+            if state.following is None or not state.following.is_alive():
+                state.following = threading.Thread(
+                    target=self._follow, args=(state,), name="revocations", daemon=True
+                )
+                state.following.start()
+
+    def _fetch_keys(self, connection: Connection | None = None) -> None:
+        self._take_keys(self._send(self._keys_request(), connection))
+
+    def _follow(self, state: _InProcess) -> None:
+        state.connection = Connection(self._client())
+        try:
+            while not state.closing.is_set():
+                state.rounds.begun()
+                with self._whatever_comes():
+                    self._take_revocations(self._send(self._revocations_request(), state.connection))
+                    if self._core.keys_outdated:
+                        with state.fetching:
+                            self._fetch_keys(state.connection)
+                state.end_round()
+                state.closing.wait(self._poll)
+        finally:
+            state.round_ended.set()  # so that no caller waits for a round that does not end
+            state.connection.close()
+
+    def _send(self, request: httpx.Request, connection: Connection | None = None) -> Answer | Exception:
+        """Return the response, or why it failed; without a connection, over one that ends with it."""
+        try:
+            if connection is not None:
+                return connection.get(request.url, request.headers, self._bounds(request))
+            with self._client() as client:
+                return Connection(client).get(request.url, request.headers, self._bounds(request))
+        except Exception as problem:
+            return problem
+
+    def _client(self) -> httpx.Client:
+        return httpx.Client(verify=self._ssl)

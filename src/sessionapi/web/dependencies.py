@@ -1,0 +1,140 @@
+"""What routes are handed: the parts of the app, the claims behind a Bearer token, the client."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Depends, Query, Request, Security
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
+
+from sessionapi import ids
+from sessionapi.container import App
+from sessionapi.errors import FieldError, NotFound, ValidationFailed
+from sessionapi.models import Client, ServiceToken
+from sessionapi.sessions.actors import Actor, actor_of
+from sessionapi.throttling import limits
+from sessionapi.tokens import bearer
+from sessionapi.tokens.access_token import Claims
+from sessionapi.web import csrf
+from sessionapi.web.request_headers import header
+
+_MAX_USER_AGENT = 512
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def app_of(request: Request) -> App:
+    """Return the parts of this process."""
+    app: App = request.app.state.sessionapi
+    return app
+
+
+def client_of(request: Request) -> Client:
+    """Return where a request comes from; behind a trusted proxy uvicorn has put the real address there.
+
+    What is no address (a proxy may say `unknown`) is none here.
+    """
+    user_agent = header(request, b"user-agent")
+    return Client(
+        ip=limits.canonical((request.scope.get("client") or (None,))[0]),
+        user_agent=user_agent[:_MAX_USER_AGENT] if user_agent else None,
+    )
+
+
+async def parts_of(request: Request) -> App:
+    """`app_of` as a dependency: what isn't async is run in a thread by the framework."""
+    return app_of(request)
+
+
+async def sender_of(request: Request) -> Client:
+    """`client_of` as a dependency."""
+    return client_of(request)
+
+
+def may_use_cookie(request: Request) -> bool:
+    """Return whether a POST comes from where our cookie may be read or set (csrf.py)."""
+    return csrf.allowed(request, app_of(request).settings)
+
+
+class ServiceCredential(SecurityBase):
+    """The dependency of routes for other services: a service token in the same header."""
+
+    def __init__(self) -> None:
+        self.model: Any = HTTPBearerModel(description="A token of `sessionapi service-tokens add`.")
+        self.scheme_name = "ServiceToken"
+
+    async def __call__(self, request: Request) -> ServiceToken:
+        """Return the service token, or raise what is wrong with it."""
+        return await app_of(request).service_tokens.check(bearer_token(request))
+
+
+class AccessToken(SecurityBase):
+    """The dependency that protects a route, and what the OpenAPI page calls it."""
+
+    NAME = "AccessToken"
+
+    def __init__(self) -> None:
+        self.model: Any = HTTPBearerModel(bearerFormat="JWT", description="The access token of a login.")
+        self.scheme_name = self.NAME
+
+    async def __call__(self, request: Request) -> Claims:
+        """Return the claims of the token, or raise what is wrong with it.
+
+        A request that may change something is counted here, so that no route can forget it.
+        """
+        claims = await access(request)
+        if request.method not in _SAFE_METHODS:
+            deletes = request.method == "DELETE"
+            app_of(request).throttle.count_write(claims.user_id, claims.session_id, deletes=deletes)
+        return claims
+
+
+def bearer_token(request: Request) -> str:
+    """Return the Bearer token of a request, or raise what is wrong with its Authorization header."""
+    return bearer.token_of(request.scope["state"]["headers"].get(b"authorization"))
+
+
+async def access(request: Request) -> Claims:
+    """Return the claims of the access token of a request, or raise what is wrong with it."""
+    return await app_of(request).checks.check(bearer_token(request))
+
+
+async def caller_of(request: Request, claims: Annotated[Claims, Security(AccessToken())]) -> Actor:
+    """Return the caller of a route that writes: the operation checks it again in its transaction."""
+    return actor_of(claims, client_of(request))
+
+
+async def admin_of(request: Request, claims: Annotated[Claims, Security(AccessToken())]) -> Actor:
+    """Return a caller who is an administrator, by the live row, with a recent login.
+
+    An operation that writes checks that again in its transaction.
+    """
+    actor = actor_of(claims, client_of(request)).as_admin()
+    await app_of(request).actors.check(actor)
+    return actor
+
+
+def id_in_path(kind: ids.Kind, text: str) -> UUID:
+    """Return the id that a path names; a malformed one is answered as an unknown one."""
+    found = ids.parse(kind, text)
+    if found is None:
+        raise NotFound
+    return found
+
+
+def cursor(kind: ids.Kind, text: str | None) -> UUID | None:
+    """Return the id behind a `cursor`, which is the `next_cursor` of the page before."""
+    found = ids.parse(kind, text) if text else None
+    if text and found is None:
+        wrong = "Use the next_cursor of the page before."
+        raise ValidationFailed(field_errors=[FieldError("cursor", "unknown_cursor", wrong)])
+    return found
+
+
+Parts = Annotated[App, Depends(parts_of)]
+From = Annotated[Client, Depends(sender_of)]
+Bearer = Annotated[Claims, Security(AccessToken())]
+Service = Annotated[ServiceToken, Security(ServiceCredential())]
+Writer = Annotated[Actor, Depends(caller_of)]
+Admin = Annotated[Actor, Depends(admin_of)]
+Limit = Annotated[int, Query(ge=1, le=100, description="How many items at most.")]
+Cursor = Annotated[str | None, Query(description="The `next_cursor` of the page before.", max_length=64)]

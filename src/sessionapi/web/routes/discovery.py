@@ -1,0 +1,135 @@
+"""For other services: public keys, where to find things, what was revoked, whether a token is good."""
+
+import time
+from typing import Annotated
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Header, Request, Response
+
+from sessionapi.container import App
+from sessionapi.errors import MalformedBody
+from sessionapi.web import cors, json_io, openapi
+from sessionapi.web.dependencies import Parts, Service
+from sessionapi.web.openapi import BODY, STORE, answers
+from sessionapi.web.request_headers import media_type
+from sessionapi.web.schemas import IntrospectIn, IntrospectionOut, JwksOut, MetadataOut, RevocationsOut
+
+router = APIRouter(tags=["verification"])
+
+JWKS, METADATA = "/.well-known/jwks.json", "/.well-known/oauth-authorization-server"
+OPENID_CONFIGURATION = "/.well-known/openid-configuration"
+PATHS = frozenset({JWKS, METADATA, OPENID_CONFIGURATION})
+"""Public keys and metadata, which pages of every origin may read."""
+SERVICE = ("missing_token", "malformed_authorization", "invalid_token")
+FRESHNESS = 0.1
+"""Seconds that the list of revocations may be old: many verifiers together cost ten reads a second."""
+MAX_FORM_FIELDS = 100
+"""A form has two fields that we know; 64 KB of empty ones took 30 ms."""
+FORM = "application/x-www-form-urlencoded"
+
+
+@router.get(JWKS, operation_id="jwks", summary="Public keys (RFC 7517)", responses=answers())
+async def jwks(parts: Parts, response: Response) -> JwksOut:
+    """Return the keys that verify access tokens; cache them as long as the answer says."""
+    response.headers.update(_public(parts))
+    return JwksOut.model_validate(parts.ring.jwks())
+
+
+@router.get(OPENID_CONFIGURATION, include_in_schema=False)  # where OpenID Connect libraries look
+@router.get(
+    METADATA,
+    operation_id="metadata",
+    summary="Where to find the keys (RFC 8414)",
+    responses=answers(),
+)
+async def metadata(parts: Parts, response: Response) -> MetadataOut:
+    """Return what generic libraries look up. There are no OAuth clients here, so no grants either."""
+    response.headers.update(_public(parts))
+    url = parts.settings.public_url
+    return MetadataOut(
+        issuer=parts.settings.effective_issuer,
+        jwks_uri=f"{url}{JWKS}",
+        introspection_endpoint=f"{url}/introspect",
+    )
+
+
+@router.get(
+    "/revocations",
+    operation_id="revocations",
+    summary="Sessions that ended lately",
+    response_model=RevocationsOut,
+    responses={304: {"description": "Nothing changed."}, **answers(*SERVICE, "validation_failed", *STORE)},
+)
+async def revocations(
+    service: Service,  # noqa: ARG001 - it is there for its check
+    parts: Parts,
+    response: Response,
+    if_none_match: Annotated[str | None, Header(description="The ETag of the answer before.")] = None,
+) -> Response:
+    """Return the whole window each time, so that a verifier never has to catch up.
+
+    Access tokens of the sessions in `revoked` are to be refused, although their signature is good, and so are
+    those of every session whose id is that of `revoked_up_to` or sorts before it.
+    """
+    await parts.poll.fresher_than(time.monotonic() - FRESHNESS)
+    etag = f'"{parts.revocations.version}.{parts.ring.version}"'
+    response.headers.update({"ETag": etag, "Cache-Control": "no-cache"})
+    if if_none_match == etag:
+        return Response(status_code=304, headers=response.headers)
+    content = parts.revocations.body(parts.ring.version)
+    return Response(content, media_type="application/json", headers=dict(response.headers))
+
+
+@router.post(
+    "/introspect",
+    operation_id="introspect",
+    summary="Whether an access token is good now (RFC 7662)",
+    response_model_exclude_unset=True,
+    openapi_extra=openapi.body(IntrospectIn, FORM, required=True),
+    responses=answers(*SERVICE, *BODY, *STORE),
+)
+async def introspect(
+    service: Service,  # noqa: ARG001 - it is there for its check
+    request: Request,
+    response: Response,
+    parts: Parts,
+) -> IntrospectionOut:
+    """Return what the token's user and session are now; of a token that is not active, only that.
+
+    The same field may be sent as JSON.
+    """
+    response.headers["Cache-Control"] = "no-store"
+    found = await parts.checks.introspect((await _introspected(request)).token)
+    if found is None:
+        return IntrospectionOut(active=False)
+    claims, user = found
+    return IntrospectionOut(
+        active=True,
+        token_type="Bearer",  # noqa: S106 - the name of a scheme
+        iss=parts.settings.effective_issuer,
+        aud=parts.settings.audience,
+        sub=claims.user_id,
+        sid=claims.session_id,
+        jti=claims.token_id,
+        iat=claims.issued_at,
+        exp=claims.expires_at,
+        auth_time=claims.auth_time,
+        username=user.username,
+        roles=list(user.roles),
+    )
+
+
+def _public(parts: App) -> dict[str, str]:
+    return {**cors.OPEN, "Cache-Control": f"public, max-age={parts.settings.jwks_max_age}"}
+
+
+async def _introspected(request: Request) -> IntrospectIn:
+    """Return the body, which is the RFC's form, or JSON as everywhere else here."""
+    if media_type(request) != FORM:
+        return await json_io.read_json(request, IntrospectIn)
+    text = (await json_io.read(request)).decode("latin-1")
+    try:
+        form = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS))
+    except ValueError:
+        raise MalformedBody(f"A form may have at most {MAX_FORM_FIELDS} fields.") from None
+    return json_io.judge(lambda: IntrospectIn.model_validate(form), "body")

@@ -1,0 +1,37 @@
+"""For machines: health, metrics."""
+
+from fastapi import APIRouter, Response
+
+from sessionapi.errors import NotFound
+from sessionapi.web.dependencies import Parts
+from sessionapi.web.openapi import STORE, answers
+from sessionapi.web.schemas import StatusOut
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/healthz", operation_id="healthz", summary="Alive, and can verify tokens", responses=answers())
+async def healthz(parts: Parts) -> StatusOut:
+    """Answer as long as the process can verify access tokens; the database may be away."""
+    return StatusOut(status="ok" if parts.ring.active else "")
+
+
+@router.get("/readyz", operation_id="readyz", summary="Can serve everything", responses=answers(*STORE))
+async def readyz(parts: Parts) -> StatusOut:
+    """Answer 200 while everything can be served, else 503 with the reason: for a load balancer."""
+    await parts.check_ready()
+    return StatusOut(status="ready")
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Prometheus metrics, if the setting METRICS is on",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **answers("not_found")},
+)
+async def metrics(parts: Parts) -> Response:
+    """Return the counters of this process in the text format of Prometheus."""
+    if not parts.settings.metrics:
+        raise NotFound
+    return Response(parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
