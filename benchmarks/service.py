@@ -35,7 +35,7 @@ def prepare(settings: Settings) -> None:
     """Make the schema and the signing key, as the first start would."""
     if not settings.embedded:
         asyncio.run(migrations.migrate(settings.effective_database_url))
-    asyncio.run(container.prepare(settings))
+    asyncio.run(container.bootstrap(settings))
 
 
 def refresh_key() -> bytes:

@@ -201,7 +201,7 @@ def make_settings(tmp_path: Path, database_url: str) -> Callable[..., Settings]:
 class Running:
     """An app in this process, with a client that talks to it over ASGI."""
 
-    parts: container.App
+    parts: container.Container
     client: httpx.AsyncClient
     clock: FakeClock
 
@@ -263,7 +263,7 @@ async def running(settings: Settings, clock: FakeClock) -> AsyncIterator[Running
     if settings.embedded and not settings.data_dir.exists():
         settings.data_dir.mkdir(parents=True)
         (settings.data_dir / "sessionapi.db").write_bytes(migrated_file())
-    await container.prepare(settings, clock)
+    await container.bootstrap(settings, clock)
     parts = container.build(settings, clock)
     app = web.create(parts)
     transport = httpx.ASGITransport(app=app)

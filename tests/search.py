@@ -21,7 +21,7 @@ from functools import cache
 from typing import NamedTuple
 from uuid import UUID
 
-from sessionapi.models import DIGEST_SIZE, KEPT_DIGESTS, Attempt, Decision, Session
+from sessionapi.models import DIGEST_SIZE, MAX_IDEMPOTENCY_KEYS, Attempt, Decision, Session
 from sessionapi.sessions.policy import Policy, decide, digests
 
 STEP = timedelta(seconds=5)
@@ -48,7 +48,7 @@ class World:
     crashes: bool = True
 
 
-class Try(NamedTuple):
+class LoginAttempt(NamedTuple):
     """One tab's refresh under way: a request, then an answer, or `lost`.
 
     Of a request `generation` is that of the token; of an answer, the one it names. `waited` are the steps
@@ -83,7 +83,7 @@ class State(NamedTuple):
     kept_keys: tuple[int, ...]
     jar: int
     stores: tuple[Kept, ...]
-    tries: tuple[Try | None, Try | None]
+    tries: tuple[LoginAttempt | None, LoginAttempt | None]
     faults: int = 0
 
 
@@ -176,7 +176,7 @@ def sent(world: World, state: State, tab: int) -> Iterator[tuple[str, State]]:
     for key in keys:
         following = with_kept(state, at, Kept(kept.generation, key))
         said = text if key == kept.key else f"{text} with a new key"
-        yield said, with_try(following, tab, Try("request", state.jar, key))
+        yield said, with_try(following, tab, LoginAttempt("request", state.jar, key))
 
 
 def crashed(state: State) -> State:
@@ -199,14 +199,14 @@ def arrived(world: World, state: State, tab: int) -> tuple[str, State]:
     if decision.outcome == "reuse":
         known = ", knows no such key" if request.generation == -1 else ""
         raise LoggedOut(f"{name}, holds {{0}}{known}: reuse, the user is logged out")
-    answer = Try("answer", 0, request.key, request.waited, sets_cookie=decision.outcome != "renewal")
+    answer = LoginAttempt("answer", 0, request.key, request.waited, sets_cookie=decision.outcome != "renewal")
     following = with_try(state, tab, answer)
     if decision.outcome == "rotation":
         following = one_older(following)._replace(rotated=0, repeated=None, kept_keys=(request.key,))
         following = with_try(following, tab, answer)
-    if decision.keeps_key:
+    if decision.stores_key:
         following = following._replace(kept_keys=(*state.kept_keys, request.key))
-    if decision.marks_repeat:
+    if decision.records_late_repeat:
         following = following._replace(repeated=0)
     return f"{name}: {decision.outcome}", renamed(following)
 
@@ -236,7 +236,7 @@ def asked(rotated: int, repeated: int | None, keys: tuple[int, ...], generation:
         transport="cookie",
         remember=True,
     )
-    assert len(digests(session)) <= KEPT_DIGESTS
+    assert len(digests(session)) <= MAX_IDEMPOTENCY_KEYS
     return decide(session, Attempt(9 + generation, digest(key)), NOW, POLICY)
 
 
@@ -270,7 +270,7 @@ def later(state: State, steps_on: int) -> tuple[str, State]:
     )
 
 
-def with_try(state: State, tab: int, one: Try | None) -> State:
+def with_try(state: State, tab: int, one: LoginAttempt | None) -> State:
     """Return the state with another try of a tab, or with none."""
     tries = (one, state.tries[1]) if tab == 0 else (state.tries[0], one)
     return renamed(state._replace(tries=tries))

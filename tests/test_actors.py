@@ -219,7 +219,7 @@ async def test_a_stale_token_that_meets_a_new_secret_is_unknown_and_ends_nothing
 async def test_two_administrators_who_act_on_each_other_end_in_no_deadlock(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without ORDER BY in Tx.lock_users."""
+    """Falls without ORDER BY in Transaction.lock_users."""
     async with running(make_settings(database_pool=20), clock) as service:
         admins = []
         for name in ("ada", "bob"):

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from sessionapi.errors import Overloaded, Unavailable
-from sessionapi.sessions.batching import Batches
+from sessionapi.sessions.batching import Batcher
 from tests.conftest import Running, refusal, running
 
 
@@ -28,7 +28,7 @@ class Statement:
         return [2 * number for number in asked]
 
 
-async def asking(book: Batches[int, int], *numbers: int) -> list[asyncio.Task[int]]:
+async def asking(book: Batcher[int, int], *numbers: int) -> list[asyncio.Task[int]]:
     tasks = [asyncio.create_task(book.ask(number)) for number in numbers]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -37,7 +37,7 @@ async def asking(book: Batches[int, int], *numbers: int) -> list[asyncio.Task[in
 
 async def test_what_comes_while_one_is_under_way_is_answered_by_the_next():
     statement = Statement()
-    book = Batches(statement)
+    book = Batcher(statement)
     tasks = await asking(book, 1) + await asking(book, 2, 3, 4)
     statement.may_go_on.set()
     assert await asyncio.gather(*tasks) == [2, 4, 6, 8]
@@ -46,7 +46,7 @@ async def test_what_comes_while_one_is_under_way_is_answered_by_the_next():
 
 async def test_a_batch_is_bounded_and_the_order_is_kept():
     statement = Statement()
-    book = Batches(statement, largest=2)
+    book = Batcher(statement, largest=2)
     tasks = await asking(book, 1) + await asking(book, 2, 3, 4)
     statement.may_go_on.set()
     await asyncio.gather(*tasks)
@@ -56,7 +56,7 @@ async def test_a_batch_is_bounded_and_the_order_is_kept():
 async def test_whoever_gives_up_takes_nobody_along():
     """Falls if the batch is run by the task of whoever asked first."""
     statement = Statement()
-    book = Batches(statement)
+    book = Batcher(statement)
     first, second, third = await asking(book, 1) + await asking(book, 2, 3)
     first.cancel()
     second.cancel()
@@ -67,7 +67,7 @@ async def test_whoever_gives_up_takes_nobody_along():
 
 async def test_the_trouble_of_a_batch_is_that_of_those_in_it():
     statement = Statement(problem=Unavailable())
-    book = Batches(statement)
+    book = Batcher(statement)
     refused = await asking(book, 1, 2)
     statement.may_go_on.set()
     assert [type(each) for each in await asyncio.gather(*refused, return_exceptions=True)] == [
@@ -78,12 +78,12 @@ async def test_the_trouble_of_a_batch_is_that_of_those_in_it():
 
 
 async def test_a_defect_is_only_that_of_whose_question_it_is():
-    """Falls without the halving in Batches._answer: a row that can't be read would fail all that refresh."""
+    """Falls without the halving in Batcher._answer: a row that can't be read would fail all that refresh."""
 
     async def inverses(asked: Sequence[int]) -> list[float]:
         return [1 / number for number in asked]
 
-    book = Batches(inverses)
+    book = Batcher(inverses)
     tasks = [asyncio.create_task(book.ask(number)) for number in (1, 2, 0, 4, 0, 5)]
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert [each if isinstance(each, float) else type(each) for each in answers] == [
@@ -104,7 +104,7 @@ async def test_an_answer_that_is_an_error_is_raised_for_whose_it_is_and_nobody_i
         batches.append(list(asked))
         return [number if number % 2 else kind() for number in asked]
 
-    book = Batches(refusing)
+    book = Batcher(refusing)
     answers = await asyncio.gather(*(book.ask(number) for number in (1, 2, 3)), return_exceptions=True)
     assert (answers[0], type(answers[1]), answers[2]) == (1, kind, 3)
     assert batches == [[1, 2, 3]]
@@ -112,7 +112,7 @@ async def test_an_answer_that_is_an_error_is_raised_for_whose_it_is_and_nobody_i
 
 async def test_one_too_many_is_refused_at_once():
     statement = Statement()
-    book = Batches(statement, room=2)
+    book = Batcher(statement, room=2)
     tasks = await asking(book, 1) + await asking(book, 2, 3)
     with pytest.raises(Overloaded):
         await book.ask(4)
@@ -127,7 +127,7 @@ async def busy(make_settings, clock) -> Running:
 
 
 async def test_a_hundred_rotations_at_once_take_a_handful_of_statements(busy: Running):
-    """Falls without Batches in Refreshes: then each takes one of its own."""
+    """Falls without Batcher in Refreshes: then each takes one of its own."""
     await busy.sign_up()
     held = [await busy.log_in() for _ in range(99)]
     busy.clock.move(3)
@@ -164,9 +164,9 @@ async def test_of_two_tabs_in_one_batch_both_have_the_same_successor(busy: Runni
 
 
 async def test_while_the_database_is_away_who_waits_is_refused_with_the_batch_before():
-    """Falls without Batches._also_refused: each batch would wait its whole time for a frozen server."""
+    """Falls without Batcher._also_refused: each batch would wait its whole time for a frozen server."""
     statement = Statement(problem=Unavailable())
-    book = Batches(statement)
+    book = Batcher(statement)
     tasks = await asking(book, 1) + await asking(book, 2, 3)
     statement.may_go_on.set()
     assert [type(each) for each in await asyncio.gather(*tasks, return_exceptions=True)] == [Unavailable] * 3

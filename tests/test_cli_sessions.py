@@ -164,7 +164,7 @@ def test_a_span_that_is_none_is_refused(commands: Commands, span):
 
 @pytest.mark.engines("sqlite")
 async def test_a_page_of_everybodys_sessions_is_read_in_the_order_of_the_key(beside: Running):
-    """Falls without the CASE in storage.sessions.without_index: all that live would be sorted each time."""
+    """Falls without the CASE in storage.sessions.hide_from_planner: all would be sorted each time."""
     plans = []
     async with beside.parts.store.read() as tx:
         connection = (await tx._connection.get_raw_connection()).driver_connection

@@ -1,4 +1,4 @@
-"""Batches of several processes never wait for each other in a circle: PostgreSQL itself counts that."""
+"""Batcher of several processes never wait for each other in a circle: PostgreSQL itself counts that."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ async def rotate_again_and_again(url: str, seed: int, keys: list[tuple[UUID, UUI
         some = dice.sample(keys, SIZE)
         rotations = [Rotation(key, generation, digest, now, now, True, None, None) for key in some]
         async with store.begin() as tx:
-            await tx.need_no_disk()
+            await tx.commit_asynchronously()
             await tx.rotate_all(rotations)
     await store.close()
 

@@ -44,7 +44,7 @@ def cookies(answer: httpx.Response) -> dict[str, tuple[str, set[str]]]:
 
 @pytest.mark.parametrize("path", ["/signup", "/login"])
 async def test_a_login_by_cookie_leaves_a_device_cookie_for_a_year(service: Running, path: str):
-    """Falls without `set_device` in hand_out."""
+    """Falls without `set_device` in token_response."""
     if path == "/login":
         await service.sign_up()
     answer = await service.client.post(path, json=login(service, transport="cookie"), headers=ORIGIN)
@@ -97,7 +97,7 @@ async def test_a_stranger_cannot_lock_the_owner_out_of_a_known_device(service: R
 
 
 async def test_a_known_device_has_tries_of_its_own(service: Running):
-    """Falls without `of_device` in limits. It skips no check of the password."""
+    """Falls without `for_device` in limits. It skips no check of the password."""
     mine = (await service.sign_up())["device_token"]
     assert await statuses(service, 5, device_token=mine) == [401] * 3 + [429] * 2
     answer = await service.client.post("/login", json=login(service, device_token=mine))

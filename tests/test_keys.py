@@ -82,7 +82,7 @@ async def test_tokens_of_a_dropped_key_are_refused_at_once(service: Running):
     before = await service.sign_up()
     assert (await service.get("/protected", before)).status_code == 200
     await service.parts.keys.drop(kid_of(before))
-    await service.parts.poll.once()
+    await service.parts.state_sync.sync()
     assert refusal(await service.get("/protected", before)) == INVALID
     assert (await service.get("/protected", await service.log_in())).status_code == 200
     assert await states(service) == ["dropped", "active"]
@@ -110,7 +110,7 @@ async def test_processes_that_rotate_at_once_make_one_change(make_settings, cloc
 
 
 async def test_another_process_takes_a_good_token_of_a_key_that_it_has_not_seen(make_settings, clock):
-    """Falls without Checks._look_for."""
+    """Falls without Authenticator._look_for."""
     async with running(make_settings(), clock) as one, running(make_settings(), clock) as two:
         await one.sign_up()
         await one.parts.keys.rotate_now()

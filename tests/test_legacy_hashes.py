@@ -100,7 +100,7 @@ async def test_a_hash_that_costs_too_much_is_refused_at_import_and_at_login(serv
     await service.sign_up()
     async with service.parts.store.begin() as tx:  # as versions before this bound stored it
         user = await tx.user_by_name("ada")
-        await tx.renew_credentials(user.id, password_hash=TOO_EXPENSIVE[form])
+        await tx.bump_credential_version(user.id, password_hash=TOO_EXPENSIVE[form])
     began = time.process_time()
     answer = await service.client.post("/login", json={"username": "ada", "password": PASSWORD})
     assert refusal(answer)[:2] == (401, "invalid_credentials")

@@ -166,7 +166,7 @@ async def test_logout_is_refused_only_if_no_credential_is_good(service: Running)
 async def test_an_access_token_under_a_key_that_is_new_logs_out(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without `_look_for` in Checks.genuine: this process has not learned of the key."""
+    """Falls without `_look_for` in Authenticator.genuine: this process has not learned of the key."""
     async with (
         running(make_settings(revocation_poll=10), clock) as service,
         running(make_settings(), clock) as other,

@@ -59,7 +59,7 @@ def test_an_answer_lost_at_a_rotation_is_had_again_an_hour_later_with_the_same_k
 
 
 def test_two_tabs_that_lost_their_answers_both_have_them_again_with_their_own_keys(tmp_path: Path):
-    """Falls without `keeps_key` of a repeat: only the key of the tab that rotated is then known."""
+    """Falls without `stores_key` of a repeat: only the key of the tab that rotated is then known."""
     data = tmp_path / "var"
     with serving(data) as server:
         tokens = server.sign_up()

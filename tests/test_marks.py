@@ -67,7 +67,7 @@ async def test_a_mark_ends_all_sessions_in_every_process_and_a_login_after_it_wo
             assert refusal(await service.refresh(each)) == REVOKED
         assert refusal(await one.get("/protected", each)) == REVOKED
     new = [await two.log_in("ada"), await one.log_in("bob")]
-    await two.parts.poll.once()
+    await two.parts.state_sync.sync()
     assert [refusal(await two.get("/protected", each)) for each in old] == [REVOKED] * 3
     for each in new:
         for service in fleet:
@@ -85,7 +85,7 @@ async def test_a_token_that_another_process_issues_after_the_mark_is_refused_by_
     two.clock.move(-2)
     await only_mark(one)
     assert refusal(await one.get("/protected", late)) == REVOKED
-    await two.parts.poll.once()
+    await two.parts.state_sync.sync()
     assert refusal(await two.get("/protected", late)) == REVOKED
 
 
@@ -101,12 +101,12 @@ async def test_a_session_whose_host_was_ahead_is_ended_too_and_a_host_behind_sta
     with pytest.raises(AssertionError, match="session_revoked"):
         await still_refreshes(one, in_future)
     for service in fleet:  # their clocks are behind the mark
-        await service.parts.poll.once()
+        await service.parts.state_sync.sync()
         new = await service.log_in("ada")
         assert (await service.get("/protected", new)).status_code == 200
         assert (await service.refresh(new)).status_code == 200
     await only_mark(two)
-    await one.parts.poll.once()
+    await one.parts.state_sync.sync()
     assert refusal(await one.get("/protected", new)) == REVOKED
 
 
@@ -138,7 +138,7 @@ async def test_a_login_that_was_under_way_is_either_ended_or_works_everywhere(fl
     await only_mark(one)
     tokens = [await each for each in logins]
     for service in fleet:
-        await service.parts.poll.once()
+        await service.parts.state_sync.sync()
     for each in tokens:
         answers = [await service.get("/protected", each) for service in fleet]
         refreshed = [await service.refresh(each) for service in fleet]
@@ -173,7 +173,7 @@ async def test_the_list_of_revocations_has_one_mark_and_its_etag_changes_with_it
     assert await end_all(one) == 1
     answers = []
     for service in fleet:
-        await service.parts.poll.once()
+        await service.parts.state_sync.sync()
         answers.append(await service.client.get("/revocations", headers=headers))
     assert answers[0].json() == answers[1].json()
     assert answers[0].headers["etag"] == answers[1].headers["etag"] != before.headers["etag"]
@@ -201,7 +201,7 @@ async def test_the_poll_reads_no_row_of_a_mark_and_each_one_that_ended_alone(fle
         found = await tx.revoked_since(since, [mark.at for mark in marks])
     assert {ids.public("sess", each.id) for each in found} == {alone["session_id"], after["session_id"]}
     for service in fleet:
-        await service.parts.poll.once()
+        await service.parts.state_sync.sync()
         assert set(service.parts.revocations.all()) == {alone["session_id"], after["session_id"]}
 
 
@@ -252,7 +252,7 @@ async def test_older_than_is_a_mark_too_and_what_is_younger_stays(make_settings)
         young = await service.sign_up("ada")
         assert await end_all(service, timedelta(days=2)) == 20
         assert (await service.refresh(young)).status_code == 200
-        await service.parts.poll.once()
+        await service.parts.state_sync.sync()
         assert (await service.get("/protected", young)).status_code == 200
         assert service.parts.revocations.all() == {}
         assert service.rows("select count(*) from sessions where revoked_at is null") == [(1,)]

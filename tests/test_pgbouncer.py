@@ -90,7 +90,7 @@ async def test_everything_works_there_and_no_statement_stays_behind(
                 )
                 assert {answer.status_code for answer in reads} == {200}
             assert (await two.client.post("/logout", headers=bearer(tokens[0]))).status_code == 204
-            await one.parts.poll.once()
+            await one.parts.state_sync.sync()
             assert refusal(await one.get("/protected", tokens[0])) == (401, "session_revoked", "logout")
             left = await asyncio.gather(*(statements_of_a_backend(one) for _ in range(30)))
         assert len({pid for pid, _ in left}) > 1

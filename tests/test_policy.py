@@ -133,7 +133,7 @@ def test_what_a_refresh_leads_to(changes, presented, key, active, after, outcome
 def test_what_a_repeat_leaves_behind(changes, key, after, keeps, marks):
     decision = decide(session(**changes), Attempt(4, key, active=False), T0 + seconds(after), Policy())
     assert decision.outcome == "repeat"
-    assert (decision.keeps_key, decision.marks_repeat) == (keeps, marks)
+    assert (decision.stores_key, decision.records_late_repeat) == (keeps, marks)
     assert decision.writes is (keeps or marks)
 
 

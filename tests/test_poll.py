@@ -12,12 +12,12 @@ INVALID = (401, "invalid_token", None)
 
 
 async def test_what_one_process_revokes_the_other_refuses_after_its_poll(make_settings, clock):
-    """Falls without revoked_since in Poll._run."""
+    """Falls without revoked_since in StateSync._run."""
     async with running(make_settings(), clock) as one, running(make_settings(), clock) as two:
         tokens = await one.sign_up()
         assert (await two.get("/protected", tokens)).status_code == 200
         await one.client.post("/logout", headers=bearer(tokens))
-        await two.parts.poll.once()
+        await two.parts.state_sync.sync()
         assert refusal(await two.get("/protected", tokens)) == LOGOUT
 
 
@@ -49,9 +49,9 @@ async def test_a_revocation_that_commits_late_is_not_missed(make_settings, clock
             ended = await tx.living_ids(user.id, clock())
             await tx.revoke(user.id, ended, "logout", clock())
             clock.move(5)
-            await two.parts.poll.once()
+            await two.parts.state_sync.sync()
             assert (await two.get("/protected", tokens)).status_code == 200
-        await two.parts.poll.once()
+        await two.parts.state_sync.sync()
         assert refusal(await two.get("/protected", tokens)) == LOGOUT
 
 
@@ -59,7 +59,7 @@ async def test_a_deleted_users_tokens_die_everywhere(make_settings, clock):
     async with running(make_settings(), clock) as one, running(make_settings(), clock) as two:
         tokens = await one.sign_up()
         await one.send("DELETE", "/me", tokens)
-        await two.parts.poll.once()
+        await two.parts.state_sync.sync()
         assert refusal(await two.get("/protected", tokens)) == (401, "session_revoked", "user_deleted")
 
 
@@ -67,23 +67,23 @@ async def test_an_ended_session_is_forgotten_when_none_of_its_tokens_can_live(se
     tokens = await service.sign_up()
     await service.client.post("/logout", headers=bearer(tokens))
     service.clock.move(315)
-    await service.parts.poll.once()
+    await service.parts.state_sync.sync()
     assert list(service.parts.revocations.all()) == [tokens["session_id"]]
     service.clock.move(1)
-    await service.parts.poll.once()
+    await service.parts.state_sync.sync()
     assert not service.parts.revocations.all()
 
 
 async def test_many_who_wait_share_one_poll(service: Running):
-    before = service.parts.poll._succeeded
-    await asyncio.gather(*(service.parts.poll.fresher_than(before + 1e-9) for _ in range(100)))
-    assert service.parts.poll._succeeded > before
+    before = service.parts.state_sync._succeeded
+    await asyncio.gather(*(service.parts.state_sync.fresher_than(before + 1e-9) for _ in range(100)))
+    assert service.parts.state_sync._succeeded > before
 
 
 async def test_a_process_that_has_not_polled_for_long_is_not_ready(service: Running):
-    service.parts.poll._succeeded -= 3600
+    service.parts.state_sync._succeeded -= 3600
     with pytest.raises(Unavailable, match="not learnt"):
-        service.parts.poll.check()
+        service.parts.state_sync.check()
 
 
 async def service_token(service: Running) -> dict[str, str]:
@@ -104,13 +104,13 @@ async def test_the_list_of_revocations_is_whole_and_tells_when_it_has_not_change
     unchanged = await service.client.get("/revocations", headers=again)
     assert (unchanged.status_code, unchanged.content) == (304, b"")
     await service.parts.keys.rotate_now()
-    await service.parts.poll.once()
+    await service.parts.state_sync.sync()
     assert (await service.client.get("/revocations", headers=again)).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/revocations"), ("POST", "/introspect")])
 async def test_a_wrong_revoked_or_missing_service_token_is_refused(service: Running, method, path):
-    """Falls without the Service dependency of the route, or without revoked_at in Tx.service_token."""
+    """Falls without the Service dependency of the route, or without its revoked_at."""
     headers = await service_token(service)
     tokens = await service.sign_up()
     assert refusal(await service.client.request(method, path)) == (401, "missing_token", None)

@@ -49,31 +49,31 @@ def name() -> str:
 
 
 async def test_a_host_whose_clock_is_off_is_not_ready_and_says_why(two: list[Running], clock: FakeClock):
-    """Falls without Poll._skew."""
+    """Falls without StateSync._skew."""
     service = two[0]
     assert (await service.client.get("/readyz")).status_code == 200
     for seconds in (10, -10):
         clock.now = system_clock()
         clock.move(seconds)
         with capture_logs() as lines:
-            await service.parts.poll.once()
+            await service.parts.state_sync.sync()
         said = f"The clock of this host is {seconds:+}."
         answer = await service.client.get("/readyz")
         assert refusal(answer)[:2] == (503, "unavailable")
         assert said in answer.json()["detail"]
         assert any(said in line["reason"] for line in lines)
     clock.now = system_clock()
-    await service.parts.poll.once()
+    await service.parts.state_sync.sync()
     assert (await service.client.get("/readyz")).status_code == 200
 
 
 async def test_a_host_whose_clock_is_off_still_learns_of_a_dropped_key(two: list[Running], clock: FakeClock):
-    """Falls if Poll takes the ring over only when the clocks agree."""
+    """Falls if StateSync takes the ring over only when the clocks agree."""
     one, other = two
     ada = await one.sign_up(name())
     clock.move(10)
     await one.parts.keys.drop(one.parts.ring.active.kid)
-    await other.parts.poll.once()
+    await other.parts.state_sync.sync()
     assert refusal(await other.get("/protected", ada)) == (401, "invalid_token", None)
 
 
@@ -86,10 +86,10 @@ async def test_a_revocation_that_commits_after_later_ones_is_not_missed(two: lis
         await tx.revoke(user.id, await tx.living_ids(user.id, clock()), "logout", clock())
         clock.move(1)
         assert (await other.client.post("/logout", headers=bearer(bob))).status_code == 204
-        await other.parts.poll.once()
+        await other.parts.state_sync.sync()
         assert (await other.get("/protected", ada)).status_code == 200
         clock.move(0.5)
-    await other.parts.poll.once()
+    await other.parts.state_sync.sync()
     assert refusal(await other.get("/protected", ada)) == (401, "session_revoked", "logout")
 
 

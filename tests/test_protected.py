@@ -244,7 +244,7 @@ async def test_a_refresh_token_is_no_access_token(service: Running, tokens):
 
 
 async def test_a_users_own_claims_are_in_the_token_but_never_in_our_name(service: Running, tokens):
-    """Falls without the filter by REGISTERED in Sessions._access_token."""
+    """Falls without the filter by RESERVED_CLAIMS in Sessions._access_token."""
     async with service.parts.store.begin() as tx:
         own = {"tenant": "acme", "roles": ["admin"], "sub": "user_other", "scope": "all"}
         await tx._connection.execute(sa.update(users).values(claims=own))

@@ -8,8 +8,16 @@ import pytest
 import sqlalchemy as sa
 
 from sessionapi import audit, ids
-from sessionapi.models import Attempt, Bucket, Buckets, Client, Decision, RevocationMark, ServiceToken
-from sessionapi.storage import Tx
+from sessionapi.models import (
+    Attempt,
+    Client,
+    Decision,
+    FailureCounter,
+    FailureCounters,
+    RevocationMark,
+    ServiceToken,
+)
+from sessionapi.storage import Transaction
 from sessionapi.storage.session_batches import Rotation
 from sessionapi.storage.table_copy import CopyQueries
 from sessionapi.tokens import refresh_token
@@ -20,13 +28,15 @@ SMALL = ("signing_keys", "service_tokens", "revocation_marks", "greatest_mark")
 """Tables of a handful of rows, which are read whole."""
 
 
-BUCKETS = Buckets("account", Bucket(bytes(32), 10, timedelta(60)), Bucket(b"x" * 32, 100, None))
+BUCKETS = FailureCounters(
+    "account", FailureCounter(bytes(32), 10, timedelta(60)), FailureCounter(b"x" * 32, 100, None)
+)
 
 INDEXES_ONLY = "enable_seqscan", "enable_sort", "enable_incremental_sort", "enable_bitmapscan"
 """Ways that PostgreSQL may choose for tables as small as these; without them it takes an index if it can."""
 
 
-async def plan_of(tx: Tx, statement: str, parameters: tuple) -> list[str]:
+async def plan_of(tx: Transaction, statement: str, parameters: tuple) -> list[str]:
     """The steps of a query's plan, with SQLite's words for a table that is read and rows that are sorted."""
     if tx._connection.dialect.name == "sqlite":
         rows = await tx._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
@@ -55,7 +65,7 @@ def scans(statement: str, plan: list[str]) -> list[str]:
 
 @pytest.fixture
 async def asked(service: Running) -> list[tuple[str, tuple]]:
-    """Every statement that the methods of `Tx` send, with its parameters."""
+    """Every statement that the methods of `Transaction` send, with its parameters."""
     await service.sign_up()
     found: list[tuple[str, tuple]] = []
 
@@ -70,12 +80,12 @@ async def asked(service: Running) -> list[tuple[str, tuple]]:
     return found
 
 
-async def drive(tx: Tx, service: Running, user) -> None:
-    """Call every method of `Tx` once; a new one without a call here fails."""
+async def drive(tx: Transaction, service: Running, user) -> None:
+    """Call every method of `Transaction` once; a new one without a call here fails."""
     now = service.clock()
     session = (await tx.living_sessions(user.id, now, 1))[0]
     token = RefreshToken(user.id, session.id, 0, b"x" * 16)
-    note = Decision("repeat", 0, moves_idle_clock=True, keeps_key=True, marks_repeat=True)
+    note = Decision("repeat", 0, moves_idle_clock=True, stores_key=True, records_late_repeat=True)
     key = replace((await tx.signing_keys())[0], id=ids.new_id(), state="next")
     service_token = ServiceToken(ids.new_id(), "shop", bytes(32), now)
     where = (user.id, session.id)
@@ -84,9 +94,9 @@ async def drive(tx: Tx, service: Running, user) -> None:
         "insert_user": (replace(user, id=ids.new_id()), "bob"),
         "user_by_name": ("ada",),
         "user": (user.id,),
-        "lock_user": (user.id, 0),
+        "lock_if_unchanged": (user.id, 0),
         "lock_all_users": (),
-        "renew_credentials": (user.id,),
+        "bump_credential_version": (user.id,),
         "change_user": (user.id,),
         "lock_users": ({user.id, ids.new_id()},),
         "all_users": (10, user.id),
@@ -97,17 +107,17 @@ async def drive(tx: Tx, service: Running, user) -> None:
         "delete_password_reset": (user.id,),
         "purge_password_resets": (now,),
         "purge_users": ([user.id],),
-        "reserve_try": (BUCKETS, user.id, now),
-        "tries_end": (bytes(32),),
-        "touch_tries": (BUCKETS,),
+        "reserve_attempt": (BUCKETS, user.id, now),
+        "counter_expires_at": (bytes(32),),
+        "rewrite_counters": (BUCKETS,),
         "full_buckets": ([bytes(32)], 100),
-        "clear_tries": (BUCKETS,),
-        "clear_tries_of": (user.id,),
+        "clear_counters": (BUCKETS,),
+        "clear_counters_of": (user.id,),
         "purge_tries": (now, 500),
         "insert_session": (replace(session, id=ids.new_id()),),
         "session": where,
         "session_and_user": where,
-        "has_secret": (*where, token.secret_digest),
+        "secret_matches": (*where, token.secret_digest),
         "note_refresh": (session, Attempt(0, "d" * 32), note, now),
         "replace_secret": (*where, refresh_token.digest(b"x"), now),
         "name_device": (*where, "laptop"),
@@ -115,7 +125,7 @@ async def drive(tx: Tx, service: Running, user) -> None:
         "living_ids": (user.id, now),
         "least_recently_seen": (user.id, now, 5, session.id),
         "sessions_and_users": ([where] * 3,),
-        "need_no_disk": (),
+        "commit_asynchronously": (),
         "rotate_all": ([Rotation(where, 0, bytes(32), now, now, True, None, None)] * 3,),
         "revoke": (user.id, [session.id], "logout", now),
         "revoked_since": (now - timedelta(seconds=315),),
@@ -145,7 +155,7 @@ async def drive(tx: Tx, service: Running, user) -> None:
     }
     methods = {
         name
-        for name, method in inspect.getmembers(Tx, inspect.iscoroutinefunction)
+        for name, method in inspect.getmembers(Transaction, inspect.iscoroutinefunction)
         if not name.startswith("_")
     }
     assert methods - ELSEWHERE == calls.keys()
@@ -179,7 +189,7 @@ async def test_no_query_scans_a_table_or_sorts_what_it_read(service: Running, as
 
 @pytest.mark.engines("sqlite")
 async def test_a_batch_finds_its_sessions_by_their_keys(service: Running, asked):
-    """Falls without `without_index` in storage.batched._rotate: then it reads all sessions that live."""
+    """Falls without `hide_from_planner` in storage.batched._rotate: then it reads all sessions that live."""
     batched = [(text, values) for text, values in asked if "json_each" in text]
     assert len(batched) == 2
     async with service.parts.store.read() as tx:

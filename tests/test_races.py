@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.timeout(1_800), pytest.mark.prove]  # small without SE
 
 
 async def test_two_hundred_refreshes_at_once_get_one_successor(make_settings, clock):
-    """Falls without the generation in the condition of Tx.rotate."""
+    """Falls without the generation in the condition of Transaction.rotate."""
     async with running(make_settings(refresh_grace=1, rotate_after=3), clock) as service:
         tokens = await service.sign_up()
         clock.move(3)
@@ -72,7 +72,7 @@ async def fresh_user(service: Running) -> None:
 
 @pytest.mark.parametrize("how", ["logout", "password", "disable", "delete", "idle"])
 async def test_a_refresh_never_outlives_an_ending(service: Running, how):
-    """Falls without the condition on living sessions in Tx.rotate and Tx.note_refresh."""
+    """Falls without the condition on living sessions in Transaction.rotate and Transaction.note_refresh."""
     dice = random.Random(how)
     for _ in range(ROUNDS):
         await fresh_user(service)
@@ -89,7 +89,7 @@ async def test_a_refresh_never_outlives_an_ending(service: Running, how):
 
 @pytest.mark.parametrize("how", ["password", "disable", "delete"])
 async def test_no_session_is_born_of_what_has_just_ended(service: Running, how):
-    """Falls without credential_version in Tx.lock_user: a login that verified the old password gets in."""
+    """Falls without credential_version in lock_if_unchanged: a login with the old password gets in."""
     dice = random.Random(how)
     body = {"username": "ada", "password": PASSWORD}
     for _ in range(ROUNDS):
@@ -115,7 +115,7 @@ async def test_logins_at_once_never_pass_the_limit(make_settings, clock):
 
 
 async def test_an_upgraded_hash_never_brings_an_old_password_back(service: Running):
-    """Falls without `password_hash == verified` in Tx.upgrade_hash."""
+    """Falls without `password_hash == verified` in Transaction.upgrade_hash."""
     dice = random.Random(5)
     old = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     body = {"username": "ada", "password": PASSWORD}

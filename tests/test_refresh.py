@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sessionapi.keys.server_secret import ServerSecret
 from sessionapi.models import Client
 from sessionapi.sessions.actors import OPERATOR
-from sessionapi.sessions.refresh import Presented
+from sessionapi.sessions.refresh import RefreshRequest
 from sessionapi.storage.session_batches import Rotation
 from sessionapi.storage.tables import sessions
 from sessionapi.tokens import refresh_token
@@ -262,7 +262,7 @@ async def test_a_rotation_knows_what_its_row_has_become(service: Running, active
     """The statement names who was rotated, and no more: `policy.rotated` must say what the row says."""
     tokens = await service.sign_up()
     service.clock.move(DUE)
-    presented = Presented(tokens["refresh_token"], "body", Client("192.0.2.7", "any"), key, active)
+    presented = RefreshRequest(tokens["refresh_token"], "body", Client("192.0.2.7", "any"), key, active)
     session = (await service.parts.refreshes.refresh(presented)).session
     assert session.generation == 1
     async with service.parts.store.read() as tx:

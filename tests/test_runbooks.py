@@ -157,7 +157,7 @@ async def test_after_a_leaked_secret_it_is_replaced_and_so_are_the_keys_and_nobo
         assert done.exit_code == 0, done.output
     async with running(make_settings(secret=NEW, secret_accepted=OLD), clock) as service:
         for stored in await service.parts.keys.all():
-            with pytest.raises(keyring.SecretDoesNotOpen):
+            with pytest.raises(keyring.DecryptionFailed):
                 unsealed(OLD, stored)
         renewed = (await service.refresh(tokens)).json()
     async with running(make_settings(secret=NEW), clock) as service:

@@ -100,7 +100,7 @@ async def test_ending_one_session_refuses_its_tokens_at_once(service: Running):
 
 
 async def test_what_is_not_a_living_session_of_mine_is_not_found_with_nothing_learnt(service: Running):
-    """Falls without the user_id in the condition of Tx.revoke."""
+    """Falls without the user_id in the condition of Transaction.revoke."""
     mine, other = await service.sign_up(), await service.sign_up("bob")
     ended = await service.log_in()
     await service.client.post("/logout", json={"refresh_token": ended["refresh_token"]})
@@ -136,7 +136,7 @@ async def test_ending_all_sessions_ends_this_one_too_unless_it_is_kept(service: 
 
 
 async def test_one_login_over_the_limit_ends_the_least_recently_seen_session(make_settings, clock):
-    """Falls without Tx.least_recently_seen in Sessions.start."""
+    """Falls without Transaction.least_recently_seen in Sessions.start."""
     async with running(make_settings(sessions_per_user=3), clock) as service:
         first = await service.sign_up()
         for _ in range(2):
@@ -257,7 +257,7 @@ async def test_data_that_can_not_be_kept_is_refused_and_changes_nothing(service:
 
 
 async def test_a_token_that_is_still_good_opens_no_data_of_a_session_past_its_end(make_settings, clock):
-    """The row is asked: falls without require_living in Sessions.current and Sessions.update."""
+    """The row is asked: falls without ensure_active in Sessions.current and Sessions.update."""
     async with running(make_settings(), clock) as service:
         tokens = await service.sign_up()
         async with running(make_settings(), clock) as other:

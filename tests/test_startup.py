@@ -125,7 +125,7 @@ def test_an_accepted_secret_opens_the_ring(prepared: Path):
 
 
 def test_a_secret_that_does_not_open_the_ring_is_refused_and_not_told(prepared: Path):
-    """Fails without the `except SecretDoesNotOpen` in `Keys.load`."""
+    """Fails without the `except DecryptionFailed` in `Keys.load`."""
     said = refusal(prepared, secret=OTHER_SECRET)
     assert said.startswith("SESSIONAPI_SECRET does not open the key ring (key key_")
     assert "SESSIONAPI_SECRET_ACCEPTED" in said

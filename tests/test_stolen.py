@@ -6,7 +6,7 @@ import pytest
 
 from sessionapi import ids
 from sessionapi.keys import keyring
-from sessionapi.keys.keyring import SecretDoesNotOpen
+from sessionapi.keys.keyring import DecryptionFailed
 from sessionapi.keys.server_secret import ServerSecret
 from sessionapi.tokens import refresh_token
 from sessionapi.tokens.refresh_token import RefreshToken
@@ -51,7 +51,7 @@ def minted(server_secret: str, tokens: dict, secrets: list[bytes]) -> list[str]:
 
 @pytest.mark.parametrize("transport", ["body", "cookie"])
 async def test_a_stolen_server_secret_with_known_ids_alone_does_nothing(service: Running, transport):
-    """Falls without the comparison of secret_digest in Refreshes._living, or has_secret in Sessions.log_out
+    """Falls without secret_digest in Refreshes._living, or secret_matches in Sessions.log_out
     and Sessions._end_replaced."""
     tokens = await service.sign_up()
     in_cookie = await service.client.post(
@@ -74,7 +74,7 @@ async def test_a_stolen_database_alone_does_nothing(service: Running):
     assert known
     await tried_everywhere_again(service, minted(THIEFS, tokens, [known.secret]))
     for stored in await service.parts.keys.all():
-        with pytest.raises(SecretDoesNotOpen):
+        with pytest.raises(DecryptionFailed):
             keyring.unseal(ServerSecret(THIEFS.encode()).derive("key ring"), stored)
     await alive(service, tokens)
 
@@ -91,5 +91,5 @@ async def test_rows_of_two_sealed_keys_can_not_be_exchanged(service: Running):
     first, second = await service.parts.keys.all()
     keys = ServerSecret(SERVER_SECRET.encode()).derive("key ring")
     assert keyring.unseal(keys, second).id == made.id
-    with pytest.raises(SecretDoesNotOpen):
+    with pytest.raises(DecryptionFailed):
         keyring.unseal(keys, replace(second, sealed_private_key=first.sealed_private_key))

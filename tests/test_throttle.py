@@ -285,7 +285,7 @@ async def test_a_guess_that_is_refused_by_the_full_queue_is_not_counted(patient:
 
 
 async def test_a_hundred_failures_in_a_row_lock_the_account_on_unknown_devices(patient: Running):
-    """Falls without the second bucket in BucketKeys.of_stranger. No time unlocks it."""
+    """Falls without the second bucket in FailureCounterKeys.for_unknown_device. No time unlocks it."""
     ada = await patient.sign_up()
     await lock(patient)
     assert kinds(patient)["user.login_failed"] == 100
@@ -303,7 +303,7 @@ async def test_a_hundred_failures_in_a_row_lock_the_account_on_unknown_devices(p
 
 
 async def test_a_new_password_from_a_living_session_unlocks(patient: Running):
-    """Falls without `clear_tries_of` in Users.change_password."""
+    """Falls without `clear_counters_of` in Users.change_password."""
     ada = await patient.sign_up()
     await lock(patient)
     new = "other horse battery"
@@ -315,7 +315,7 @@ async def test_a_new_password_from_a_living_session_unlocks(patient: Running):
 
 
 async def test_a_reset_unlocks(patient: Running):
-    """Falls without `clear_tries_of` in Accounts.reset_password."""
+    """Falls without `clear_counters_of` in Accounts.reset_password."""
     ada = await patient.sign_up()
     await lock(patient)
     token = await patient.parts.accounts.make_reset_token(_id(ada))
@@ -325,7 +325,7 @@ async def test_a_reset_unlocks(patient: Running):
 
 
 async def test_an_administrator_sees_the_lock_and_unlocks(patient: Running):
-    """Falls without `locked` in the route, or `clear_tries_of` in Accounts.unlock."""
+    """Falls without `locked` in the route, or `clear_counters_of` in Accounts.unlock."""
     ada, root = await patient.sign_up(), await patient.sign_up("root")
     await patient.parts.accounts.change(_id(root), OPERATOR, {"roles": ["admin"]})
     path = f"/admin/users/{ada['user']['id']}"
@@ -403,7 +403,7 @@ async def test_what_is_throttled_is_counted_by_limit(
 
 def test_a_million_addresses_leave_no_more_than_the_bound(clock: FakeClock):
     """Falls without `_forget`. A key goes with its window, and the oldest one past the bound."""
-    kept = rate_limiter.Windows(30, 60)
+    kept = rate_limiter.SlidingWindow(30, 60)
     for number in range(1_000_000 if os.environ.get("SESSIONAPI_PROVE") == "1" else 150_000):
         assert kept.count(str(number), clock().timestamp()) == 0
     assert len(kept) == rate_limiter.MAX_KEYS
@@ -510,7 +510,7 @@ def test_the_limits_hold_to_the_try_over_four_processes(tmp_path: Path):
 async def test_the_command_line_unlocks(
     make_settings: Callable[..., Settings], clock: FakeClock, tmp_path: Path
 ):
-    """Falls without `clear_tries_of` in Accounts.unlock."""
+    """Falls without `clear_counters_of` in Accounts.unlock."""
     settings = make_settings(throttle=True, login_failures=3, account_failures=10, login_per_address=100)
     async with running(settings, clock) as service:
         await service.sign_up()
@@ -608,7 +608,7 @@ def test_a_flood_of_two_thousand_logins_is_shed(tmp_path: Path):
 async def test_an_unknown_a_wrong_and_a_disabled_login_take_the_same_time(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without the dummy hash in Passwords.verify, or without `touch_tries` in Throttle.failed."""
+    """Falls without the dummy hash in Passwords.verify, or without `rewrite_counters` in Throttle.failed."""
     many = {"login_per_address": 10_000, "password_checks_per_user": 10_000}
     settings = make_settings(throttle=True, hash_memory_kib=19_456, hash_time=2, **many)
     tries = 200

@@ -6,13 +6,13 @@ import time
 import pytest
 
 from sessionapi.errors import ExpiredToken, InvalidToken
-from sessionapi.tokens.access_token import Rules
+from sessionapi.tokens.access_token import TokenExpectations
 from sessionapi.tokens.cache import TokenCache
 from tests.conftest import Running, bearer, refusal
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 
-RULES = Rules("http://localhost:8000", "sessionapi")
+RULES = TokenExpectations("http://localhost:8000", "sessionapi")
 
 
 async def minted(service: Running, number: int) -> list[str]:
@@ -31,7 +31,7 @@ async def test_the_memory_is_bounded_and_the_forgotten_verify_again(service: Run
 
 
 async def test_an_entry_does_not_outlive_its_token_its_key_or_its_session(service: Running):
-    """Falls without refuse_expired, without the look at the ring, and without Revocations in Checks.check."""
+    """Falls without refuse_expired, the look at the ring, or Revocations in Authenticator.check."""
     cache = TokenCache(service.parts.ring.find, RULES)
     first, second = await minted(service, 2)
     for token in (first, second):

@@ -11,7 +11,7 @@ from benchmarks.processes import PATIENCE
 from benchmarks.results import Results, Row
 from sessionapi import container
 from sessionapi.clock import system_clock
-from sessionapi.sessions.batching import Batches
+from sessionapi.sessions.batching import Batcher
 from sessionapi.sessions.policy import Policy
 from sessionapi.settings import Settings
 from sessionapi.storage import Store
@@ -71,11 +71,11 @@ def batched(store: Store, policy: Policy) -> Rotate:
 
     async def rotate_all(asked: Sequence[Rotation]) -> Sequence[bool]:
         async with store.begin() as tx:
-            await tx.need_no_disk()
+            await tx.commit_asynchronously()
             rotated = await tx.rotate_all(asked)
         return [each.key in rotated for each in asked]
 
-    batches: Batches[Rotation, bool] = Batches(rotate_all)
+    batches: Batcher[Rotation, bool] = Batcher(rotate_all)
 
     async def rotate(token: RefreshToken) -> None:
         assert await batches.ask(_rotation(token, policy))

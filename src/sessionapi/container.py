@@ -17,7 +17,7 @@ from sessionapi.keys.rotation import Keys
 from sessionapi.keys.server_secret import ServerSecret
 from sessionapi.metrics import Metrics
 from sessionapi.sessions.actors import Actors
-from sessionapi.sessions.authentication import Checks
+from sessionapi.sessions.authentication import Authenticator
 from sessionapi.sessions.bulk import AllSessions
 from sessionapi.sessions.lifecycle import Sessions
 from sessionapi.sessions.marks import Marks
@@ -25,15 +25,15 @@ from sessionapi.sessions.policy import Policy
 from sessionapi.sessions.purge import Purge
 from sessionapi.sessions.refresh import Refreshes
 from sessionapi.sessions.revocations import Revocations
-from sessionapi.sessions.sync import Poll
+from sessionapi.sessions.sync import StateSync
 from sessionapi.settings import Settings
 from sessionapi.storage import Store, database_copy, database_url, migrations
 from sessionapi.storage.database_url import Options
 from sessionapi.throttling.device_token import DeviceTokens
-from sessionapi.throttling.limits import BucketKeys, Limits
+from sessionapi.throttling.limits import FailureCounterKeys, RateLimits
 from sessionapi.throttling.login_throttle import Throttle
-from sessionapi.throttling.rate_limiter import MemoryLimits
-from sessionapi.tokens.access_token import Rules
+from sessionapi.throttling.rate_limiter import RateLimiter
+from sessionapi.tokens.access_token import TokenExpectations
 from sessionapi.tokens.issuer import Issuer
 from sessionapi.tokens.service_tokens import ServiceTokens
 from sessionapi.users.accounts import Accounts
@@ -43,7 +43,7 @@ from sessionapi.users.passwords import Passwords
 
 
 @dataclass(frozen=True)
-class App:
+class Container:
     """All parts of one process, connected."""
 
     settings: Settings
@@ -54,8 +54,8 @@ class App:
     keys: Keys
     revocations: Revocations
     marks: Marks
-    poll: Poll
-    checks: Checks
+    state_sync: StateSync
+    checks: Authenticator
     actors: Actors
     service_tokens: ServiceTokens
     passwords: Passwords
@@ -72,30 +72,30 @@ class App:
     async def start(self) -> None:
         """Learn what must be in memory before the first request: the key ring, and what was revoked."""
         await self.keys.load()
-        await self.poll.once()
+        await self.state_sync.sync()
 
     async def check_ready(self) -> None:
         """Raise Unavailable, saying why, unless everything can be served, and will be for a while."""
         if self.leaving.is_set():
             raise Unavailable("This process is stopping.")
-        self.poll.check()
+        self.state_sync.check()
         async with self.store.read() as tx:
             await tx.now()
 
     async def stop(self) -> None:
         """Let go of threads and connections."""
-        await self.poll.settle()
+        await self.state_sync.settle()
         await self.refreshes.settle()
         self.passwords.close()
         await self.store.close()
 
 
-def build(settings: Settings, clock: Clock = system_clock) -> App:
+def build(settings: Settings, clock: Clock = system_clock) -> Container:
     """Connect the parts. Nothing is opened or read yet but the server secret."""
     server_secret = _server_secret(settings)
     metrics, store, ring = Metrics(), store_of(settings), KeyRing()
     passwords = _passwords(settings, metrics)
-    rules = Rules(settings.effective_issuer, settings.audience)
+    rules = TokenExpectations(settings.effective_issuer, settings.audience)
     policy = policy_of(settings)
     issuer = Issuer(ring, rules, policy.access_token_ttl, server_secret.derive("refresh token"))
     keys = Keys(
@@ -110,17 +110,17 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
     )
     revocations = Revocations(clock)
     marks = Marks(store, revocations, clock)
-    poll = Poll(store, keys, revocations, clock, settings.revocation_poll)
-    checks = Checks(store, ring, rules, revocations, poll, clock)
+    state_sync = StateSync(store, keys, revocations, clock, settings.revocation_poll)
+    checks = Authenticator(store, ring, rules, revocations, state_sync, clock)
     actors = Actors(store, policy, clock)
     sessions = Sessions(store, issuer, actors, policy, revocations, clock)
-    memory = MemoryLimits(limits_of(settings), clock, metrics, enabled=settings.throttle)
+    memory = RateLimiter(limits_of(settings), clock, metrics, enabled=settings.throttle)
     devices = DeviceTokens(server_secret.derive("device"))
-    buckets = BucketKeys(server_secret.derive("throttle")[0], limits_of(settings))
+    buckets = FailureCounterKeys(server_secret.derive("throttle")[0], limits_of(settings))
     throttle = Throttle(store, memory, devices, buckets, clock, metrics, enabled=settings.throttle)
     strength = password_rules_of(settings, metrics)
     signup_open = settings.signup == "open"
-    return App(
+    return Container(
         settings=settings,
         clock=clock,
         metrics=metrics,
@@ -129,7 +129,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
         keys=keys,
         revocations=revocations,
         marks=marks,
-        poll=poll,
+        state_sync=state_sync,
         checks=checks,
         actors=actors,
         service_tokens=ServiceTokens(store, clock),
@@ -147,7 +147,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> App:
     )
 
 
-async def prepare(settings: Settings, clock: Clock = system_clock, *, abandon_keys: bool = False) -> None:
+async def bootstrap(settings: Settings, clock: Clock = system_clock, *, abandon_keys: bool = False) -> None:
     """Make what the first start must make: folder, server secret, schema, signing key.
 
     Several processes may do so at once on one data folder: a file lock lets them through one by one, and
@@ -200,9 +200,9 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> RateLimits:
     """Return the numbers behind the limits."""
-    return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
+    return RateLimits(**{field.name: getattr(settings, field.name) for field in fields(RateLimits)})
 
 
 def password_rules_of(settings: Settings, metrics: Metrics) -> PasswordRules:

@@ -35,13 +35,13 @@ def configure(*, log_format: str, level: str, cached: bool = True) -> None:
     """
     human = sys.stderr.isatty() if log_format == "auto" else log_format == "text"
     renderer: list[Processor] = (
-        [_visible, structlog.dev.ConsoleRenderer(exception_formatter=_plain_traceback)]
+        [_escape_values, structlog.dev.ConsoleRenderer(exception_formatter=_plain_traceback)]
         if human
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[_told, *renderer],
+        processors=[_add_context, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=Lines(sys.stderr),
         cache_logger_on_first_use=cached,
@@ -83,12 +83,12 @@ class Lines:
             self._file.flush()
 
 
-def shown(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Return text with all that could steer a terminal (controls, directions of writing) made visible."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _told(_logger: object, method: str, event: EventDict) -> EventDict:
+def _add_context(_logger: object, method: str, event: EventDict) -> EventDict:
     """Say of which request a line is, how grave and when: one step, for each line passes through it."""
     of = request_id.get()
     if of is not None:
@@ -98,16 +98,18 @@ def _told(_logger: object, method: str, event: EventDict) -> EventDict:
     return event
 
 
-def _visible(_logger: object, _method: str, event: EventDict) -> EventDict:
+def _escape_values(_logger: object, _method: str, event: EventDict) -> EventDict:
     """Show each text; the path of a request is a stranger's."""
-    return {name: shown(value) if isinstance(value, str) else value for name, value in event.items()}
+    return {
+        name: escape_unprintable(value) if isinstance(value, str) else value for name, value in event.items()
+    }
 
 
 def _plain_traceback(file: TextIO, exc_info: ExcInfo) -> None:
     """Write a traceback whose lines are escaped: an exception may repeat what a client sent."""
     plain = io.StringIO()
     structlog.dev.plain_traceback(plain, exc_info)
-    file.write("\n".join(shown(line) for line in plain.getvalue().split("\n")))
+    file.write("\n".join(escape_unprintable(line) for line in plain.getvalue().split("\n")))
 
 
 def _json(event: dict[str, Any], **_options: Any) -> str:
@@ -132,7 +134,7 @@ def _route_standard_logging(renderer: list[Processor], level: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_told],
+            foreign_pre_chain=[_add_context],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
         )
     )

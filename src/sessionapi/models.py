@@ -94,7 +94,7 @@ class Session:
 
 DIGEST_SIZE = 32
 """Letters of one digest of an `Idempotency-Key`: the first half of its SHA-256, in hex."""
-KEPT_DIGESTS = 4
+MAX_IDEMPOTENCY_KEYS = 4
 """How many keys a rotation remembers: the first ones, so that nobody pushes the rotating client's key out."""
 
 Outcome = Literal["renewal", "rotation", "repeat", "reuse"]
@@ -120,18 +120,18 @@ class Decision:
     outcome: Outcome
     generation: int
     moves_idle_clock: bool = False
-    keeps_key: bool = False
-    marks_repeat: bool = False
+    stores_key: bool = False
+    records_late_repeat: bool = False
 
     @property
     def writes(self) -> bool:
         """Whether anything is to be written; a plain renewal and a plain repeat only read."""
-        beside = self.moves_idle_clock or self.keeps_key or self.marks_repeat
+        beside = self.moves_idle_clock or self.stores_key or self.records_late_repeat
         return beside or self.outcome in ("rotation", "reuse")
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
+class FailureCounter:
     """One count of wrong passwords in the database: at most `quota` until `kept` after the first of them.
 
     Without `kept` only a right password, a new one or an administrator clears it.
@@ -143,18 +143,18 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Buckets:
+class FailureCounters:
     """The two counts that a try falls under: those of the last minutes, and those in a row.
 
     `on` says what is throttled, and what a lock would lock.
     """
 
     on: Literal["account", "device", "session"]
-    recent: Bucket
-    in_a_row: Bucket
+    recent: FailureCounter
+    in_a_row: FailureCounter
 
     @property
-    def both(self) -> tuple[Bucket, Bucket]:
+    def both(self) -> tuple[FailureCounter, FailureCounter]:
         """The two in one order for everybody, so that no two transactions wait for each other's rows."""
         first, second = sorted((self.recent, self.in_a_row), key=lambda bucket: bucket.key)
         return first, second
@@ -183,7 +183,7 @@ class VerificationKey:
 
 
 @dataclass(frozen=True, slots=True)
-class EndedSession:
+class RevokedSession:
     """A session that was ended lately, as every process and verifier has to know it."""
 
     id: UUID

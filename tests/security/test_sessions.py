@@ -92,7 +92,7 @@ async def test_asvs_7_4_5_an_administrator_ends_all_sessions_with_one_mark(make_
         for each in old:  # no refresh, at once and in every process; no access token after the poll
             assert refusal(await there.refresh(each)) == (401, "session_revoked", "revoked_by_admin")
         new = await there.log_in("ada")
-        await there.parts.poll.once()
+        await there.parts.state_sync.sync()
         for service in (here, there):
             for each in old:
                 answer = await service.get("/protected", each)

@@ -169,7 +169,7 @@ async def test_asvs_7_4_2_of_16_writes_under_way_none_lands_after_the_ending(
         async with other.parts.store.begin() as tx:
             # What these operations do, up to their commit.
             changes = {"disabling": {"disabled_at": now}, "deletion": {"deleted_at": now}}.get(ending, {})
-            await tx.renew_credentials(user_id, **changes)
+            await tx.bump_credential_version(user_id, **changes)
             under_way = [asyncio.create_task(send(service, write, tokens, **names)) for write in some]
             await lined_up(service, under_way)
             await tx.revoke(user_id, await tx.living_ids(user_id, now), "revoked_by_user", now)
@@ -216,7 +216,7 @@ async def test_asvs_8_3_2_of_16_writes_of_an_administrator_none_lands_after_the_
             if how == "demotion":
                 await tx.change_user(root_id, roles=[])
             else:
-                await tx.renew_credentials(root_id, disabled_at=now)
+                await tx.bump_credential_version(root_id, disabled_at=now)
                 await tx.revoke(root_id, await tx.living_ids(root_id, now), "user_disabled", now)
         before = state(service)
         answers = await asyncio.gather(*under_way)

@@ -22,7 +22,7 @@ from sessionapi.cli import (
     settings_table,
     users,
 )
-from sessionapi.container import App
+from sessionapi.container import Container
 from sessionapi.errors import SessionApiError
 from sessionapi.models import Event
 from sessionapi.sessions.purge import Purged
@@ -87,7 +87,7 @@ def purge() -> None:
     typer.echo(f"dead password resets {gone.password_resets}")
 
 
-async def _purge(app: App) -> Purged:
+async def _purge(app: Container) -> Purged:
     await app.marks.tidy()
     return await app.purge.run()
 
@@ -117,6 +117,6 @@ def version() -> None:
     typer.echo(__version__)
 
 
-async def _audit(it: App, name: str | None, limit: int) -> tuple[list[Event], bool]:
+async def _audit(it: Container, name: str | None, limit: int) -> tuple[list[Event], bool]:
     user_id = None if name is None else ids.parse("user", name) or (await context.find(it, name)).id
     return await output.gather(lambda size, before: it.accounts.events(size, before, user_id), limit)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sessionapi import container, ids, logging, settings
 from sessionapi.cli.prompts import say
-from sessionapi.container import App
+from sessionapi.container import Container
 from sessionapi.errors import NotFound
 from sessionapi.models import User
 from sessionapi.storage import database_url
@@ -20,7 +20,7 @@ PATIENCE = 60.0
 T = TypeVar("T")
 
 
-def run(work: Callable[[App], Awaitable[T]], *, abandon_keys: bool = False) -> T:
+def run(work: Callable[[Container], Awaitable[T]], *, abandon_keys: bool = False) -> T:
     """Do some work over connected parts, on a database that is prepared as `serve` does it."""
     loaded = settings.load()
     loaded = loaded.model_copy(update={"database_timeout": PATIENCE})
@@ -49,9 +49,9 @@ def _a_new_database_told(loaded: settings.Settings) -> Iterator[None]:
 
 
 async def _connected(
-    loaded: settings.Settings, work: Callable[[App], Awaitable[T]], *, abandon_keys: bool
+    loaded: settings.Settings, work: Callable[[Container], Awaitable[T]], *, abandon_keys: bool
 ) -> T:
-    await container.prepare(loaded, abandon_keys=abandon_keys)
+    await container.bootstrap(loaded, abandon_keys=abandon_keys)
     parts = container.build(loaded)
     try:
         return await work(parts)
@@ -59,7 +59,7 @@ async def _connected(
         await parts.stop()
 
 
-async def find(parts: App, name: str) -> User:
+async def find(parts: Container, name: str) -> User:
     """Return the account of a username or of an id; NotFound says which was meant.
 
     What looks like an id is one, so that nobody takes another's place by the choice of a name.

@@ -40,7 +40,7 @@ def copy_database(
 
 async def _copy(source: Settings, target: Settings) -> list[Sum]:
     _require_file(source)
-    await container.prepare(source)  # which refuses a server secret that doesn't open the key ring
+    await container.bootstrap(source)  # which refuses a server secret that doesn't open the key ring
     database_url.make_folder(target.effective_database_url)
     for each, version_of in ((source, migrations.check), (target, migrations.migrate)):
         url = each.effective_database_url

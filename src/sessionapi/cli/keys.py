@@ -10,7 +10,7 @@ from sessionapi import ids, representations
 from sessionapi.cli import output
 from sessionapi.cli.context import run
 from sessionapi.cli.prompts import confirm, say
-from sessionapi.container import App
+from sessionapi.container import Container
 from sessionapi.errors import Conflict
 from sessionapi.models import StoredKey
 
@@ -59,11 +59,11 @@ def _show(ring: list[StoredKey], *, as_json: bool) -> None:
     output.show([representations.signing_key(key) for key in ring], COLUMNS, as_json=as_json)
 
 
-async def _rotate_now(parts: App) -> str:
+async def _rotate_now(parts: Container) -> str:
     return _kid(await parts.keys.rotate_now())
 
 
-async def _rotate(parts: App) -> str:
+async def _rotate(parts: Container) -> str:
     """Publish the next key, wait, let it sign. A running server goes on with it if this is interrupted."""
     published = await parts.keys.publish()
     wait = (parts.keys.due_at(published) - parts.clock()).total_seconds()

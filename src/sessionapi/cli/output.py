@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sessionapi.cli import prompts
-from sessionapi.logging import shown
+from sessionapi.logging import escape_unprintable
 from sessionapi.representations import Members
 
 PAGE = 100
@@ -66,4 +66,4 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, list):
         return ", ".join(value)
-    return shown(value) if isinstance(value, str) else json.dumps(value)
+    return escape_unprintable(value) if isinstance(value, str) else json.dumps(value)

@@ -6,14 +6,14 @@ import typer
 from rich.console import Console
 
 from sessionapi.errors import SessionApiError, Unavailable, ValidationFailed
-from sessionapi.logging import shown
+from sessionapi.logging import escape_unprintable
 
 err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
     """Tell what was done, beside the data."""
-    err.print(shown(text))
+    err.print(escape_unprintable(text))
 
 
 def complain(problem: SessionApiError) -> None:

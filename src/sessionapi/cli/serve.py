@@ -50,7 +50,7 @@ def serve(
         log.warning(text)
     _raise_open_files_limit()
     listener = _listen(host, settings.port if port is None else port)
-    asyncio.run(container.prepare(settings))
+    asyncio.run(container.bootstrap(settings))
     config = _uvicorn_config(workers)
     if workers == 1:
         _announce(settings, listener)
@@ -90,7 +90,7 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     where = settings.data_dir.resolve() if settings.embedded else settings.shown_database_url
     typer.echo(f"Listening on {address}")
     typer.echo(f"API page     {address}/docs")
-    typer.echo(f"Data         {logging.shown(str(where))}")
+    typer.echo(f"Data         {logging.escape_unprintable(str(where))}")
     sys.stdout.flush()
     clients_use = urlsplit(settings.public_url)
     if clients_use.scheme == "http" and (clients_use.port or 80) != port:

@@ -10,7 +10,7 @@ from sessionapi import ids, representations
 from sessionapi.cli import output
 from sessionapi.cli.context import find, run
 from sessionapi.cli.prompts import say
-from sessionapi.container import App
+from sessionapi.container import Container
 from sessionapi.errors import NotFound, ValidationFailed
 from sessionapi.models import Session
 from sessionapi.representations import Members
@@ -60,14 +60,14 @@ def revoke(
     typer.echo(run(lambda parts: _revoke(parts, session, user, span)))
 
 
-async def _list(parts: App, name: str | None, limit: int) -> tuple[list[Session], bool]:
+async def _list(parts: Container, name: str | None, limit: int) -> tuple[list[Session], bool]:
     if name is None:
         return await output.gather(parts.all_sessions.page, limit)
     user = await find(parts, name)
     return await output.gather(lambda size, before: parts.sessions.devices(user.id, size, before), limit)
 
 
-async def _revoke(parts: App, session: str | None, name: str | None, span: timedelta | None) -> int:
+async def _revoke(parts: Container, session: str | None, name: str | None, span: timedelta | None) -> int:
     if name is None:
         return await parts.all_sessions.revoke("revoked_by_admin", span, _Progress())
     user = await find(parts, name)

@@ -10,7 +10,7 @@ import typer
 from sessionapi import ids, logging, representations
 from sessionapi.cli import output, prompts
 from sessionapi.cli.context import find, run
-from sessionapi.container import App
+from sessionapi.container import Container
 from sessionapi.errors import ValidationFailed
 from sessionapi.models import User
 from sessionapi.representations import Members
@@ -82,7 +82,7 @@ def unlock(name: Name) -> None:
 @app.command()
 def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
     """Empty an account and end its sessions. The name is free again; nothing brings the account back."""
-    prompts.confirm(f"Delete {logging.shown(name)} for ever?", yes=yes)
+    prompts.confirm(f"Delete {logging.escape_unprintable(name)} for ever?", yes=yes)
     user = run(lambda parts: _do(parts, name, Accounts.delete))
     prompts.say(f"Deleted {user.username}.")
 
@@ -117,28 +117,28 @@ def reset_password(name: Name) -> None:
     prompts.say(f"Good once, for {RESET_TTL.seconds // 60} minutes; an earlier one is void.")
 
 
-async def _listed(parts: App, limit: int) -> tuple[list[Members], bool]:
+async def _listed(parts: Container, limit: int) -> tuple[list[Members], bool]:
     found, more = await output.gather(parts.accounts.page, limit)
     locked = await parts.throttle.locked([each.id for each in found])
     return [representations.administered(each, locked=each.id in locked) for each in found], more
 
 
-async def _shown(parts: App, name: str) -> Members:
+async def _shown(parts: Container, name: str) -> Members:
     user = await find(parts, name)
     return representations.administered(user, locked=bool(await parts.throttle.locked([user.id])))
 
 
-async def _do(parts: App, name: str, what: Callable[[Accounts, UUID, Caller], Awaitable[None]]) -> User:
+async def _do(parts: Container, name: str, what: Callable[[Accounts, UUID, Caller], Awaitable[None]]) -> User:
     user = await find(parts, name)
     await what(parts.accounts, user.id, OPERATOR)
     return user
 
 
-async def _change(parts: App, name: str, **given: Any) -> User:
+async def _change(parts: Container, name: str, **given: Any) -> User:
     return await parts.accounts.change((await find(parts, name)).id, OPERATOR, given)
 
 
-async def _reset(parts: App, name: str) -> tuple[str, str]:
+async def _reset(parts: Container, name: str) -> tuple[str, str]:
     token = await parts.accounts.make_reset_token((await find(parts, name)).id)
     # Behind a # it stays in the browser: no server and no log between here and the page sees it.
     return token, f"{parts.settings.public_url}/reset-password#token={token}"

@@ -44,7 +44,7 @@ class SigningKey:
     public_jwk: Mapping[str, Any]
 
 
-class SecretDoesNotOpen(Exception):
+class DecryptionFailed(Exception):
     """No server secret at hand opens a key of the ring."""
 
 
@@ -110,7 +110,7 @@ def seal(key: bytes, kid: str, private_key: PrivateKey) -> bytes:
 
 
 def unseal(keys: Sequence[bytes], stored: StoredKey) -> SigningKey:
-    """Return the opened key; SecretDoesNotOpen if it was sealed under none of `keys`."""
+    """Return the opened key; DecryptionFailed if it was sealed under none of `keys`."""
     kid = ids.public("key", stored.id)
     for key in keys:
         try:
@@ -121,7 +121,7 @@ def unseal(keys: Sequence[bytes], stored: StoredKey) -> SigningKey:
             continue
         private = load_der_private_key(plain, password=None)
         if not isinstance(private, PrivateKey):
-            raise SecretDoesNotOpen(kid)
+            raise DecryptionFailed(kid)
         public = VerificationKey(kid, stored.algorithm, private.public_key())
         return SigningKey(stored.id, kid, stored.algorithm, stored.state, private, public, stored.public_jwk)
-    raise SecretDoesNotOpen(kid)
+    raise DecryptionFailed(kid)

@@ -11,9 +11,9 @@ from sessionapi import audit, ids
 from sessionapi.clock import Clock
 from sessionapi.errors import Conflict, NotFound, StartupError
 from sessionapi.keys import keyring
-from sessionapi.keys.keyring import KeyRing, SecretDoesNotOpen, SigningKey
+from sessionapi.keys.keyring import DecryptionFailed, KeyRing, SigningKey
 from sessionapi.models import REVOCATION_WINDOW, Algorithm, KeyState, StoredKey
-from sessionapi.storage import Store, Tx
+from sessionapi.storage import Store, Transaction
 
 
 class Keys:
@@ -45,7 +45,7 @@ class Keys:
     async def ensure_active(self) -> None:
         """Make the first key. Of several processes that try at once the unique index lets one through."""
 
-        async def work(tx: Tx) -> None:
+        async def work(tx: Transaction) -> None:
             if not any(key.state == "active" for key in await tx.signing_keys()):
                 await tx.insert_key(self._make("active"))
 
@@ -68,7 +68,7 @@ class Keys:
         """Return the next key, which is in the JWKS and doesn't sign yet; it is made if there is none."""
         made = self._make("next")
 
-        async def work(tx: Tx) -> bool:
+        async def work(tx: Transaction) -> bool:
             inserted = await tx.insert_key(made)
             if inserted:
                 await self._tell(tx, "key.published", made)
@@ -89,7 +89,7 @@ class Keys:
         """
         now = self._clock()
 
-        async def work(tx: Tx) -> StoredKey | None:
+        async def work(tx: Transaction) -> StoredKey | None:
             ring = await tx.signing_keys(lock=True)
             key = next((key for key in ring if key.state == "next"), None)
             if key is None or (now < self.due_at(key) and not early):
@@ -111,7 +111,7 @@ class Keys:
         """
         key_id, now = ids.parse("key", kid), self._clock()
 
-        async def work(tx: Tx) -> None:
+        async def work(tx: Transaction) -> None:
             ring = await tx.signing_keys(lock=True)
             key = next((key for key in ring if key.id == key_id), None)
             if key is None or not await tx.drop_key(key.id, now):
@@ -129,7 +129,7 @@ class Keys:
     async def reencrypt(self) -> int:
         """Seal all private keys under the present server secret; return how many there were."""
 
-        async def work(tx: Tx) -> int:
+        async def work(tx: Transaction) -> int:
             changed = 0
             for stored in await tx.signing_keys(lock=True):
                 if stored.state != "dropped":
@@ -144,7 +144,7 @@ class Keys:
         """Drop the keys that our secret doesn't open: it is lost, or leaked together with the database."""
         now = self._clock()
 
-        async def work(tx: Tx) -> None:
+        async def work(tx: Transaction) -> None:
             for key in await tx.signing_keys(lock=True):
                 if key.state != "dropped" and not self._opens(key):
                     await tx.drop_key(key.id, now)
@@ -171,14 +171,14 @@ class Keys:
         if any(key.state == "retired" and key.state_since < now - REVOCATION_WINDOW for key in ring):
             await self._store.run(lambda tx: tx.delete_retired_keys(now - REVOCATION_WINDOW))
 
-    async def _activate(self, tx: Tx, key: StoredKey, now: datetime) -> None:
+    async def _activate(self, tx: Transaction, key: StoredKey, now: datetime) -> None:
         """Let this next key sign; Conflict, which rolls back, if another process was faster."""
         await tx.retire_active_key(now)
         if not await tx.activate_key(key.id, now):
             raise Conflict
         await self._tell(tx, "key.activated", key)
 
-    async def _tell(self, tx: Tx, kind: audit.Kind, key: StoredKey) -> None:
+    async def _tell(self, tx: Transaction, kind: audit.Kind, key: StoredKey) -> None:
         details = {"kid": ids.public("key", key.id)}
         await tx.record(audit.event(kind, self._clock(), details=details))
 
@@ -188,7 +188,7 @@ class Keys:
             return known
         try:
             return keyring.unseal(self._sealing_keys, stored)
-        except SecretDoesNotOpen as problem:
+        except DecryptionFailed as problem:
             raise StartupError(
                 f"SESSIONAPI_SECRET does not open the key ring (key {problem}): use the secret that this "
                 "database was made with, or list it in SESSIONAPI_SECRET_ACCEPTED; if it is lost, see "

@@ -21,12 +21,12 @@ from sessionapi.errors import Forbidden, InvalidToken, NotFound, Reauthenticatio
 from sessionapi.models import Client, Session, User
 from sessionapi.sessions import policy
 from sessionapi.sessions.policy import Policy
-from sessionapi.storage import Store, Tx
+from sessionapi.storage import Store, Transaction
 from sessionapi.tokens.access_token import Claims
 
 ADMIN = "admin"
 T = TypeVar("T")
-Work = Callable[[Tx, User, datetime], Awaitable[T]]
+Work = Callable[[Transaction, User, datetime], Awaitable[T]]
 """What an operation does with the locked row of its account, at the time of its transaction."""
 
 
@@ -97,7 +97,7 @@ class Actors:
             session, user = await tx.session_and_user(actor.user_id, actor.session_id) or (None, None)
         self._refuse(actor, user, session, self._clock())
 
-    async def _checked(self, tx: Tx, caller: Caller, user_id: UUID, work: Work[T]) -> T:
+    async def _checked(self, tx: Transaction, caller: Caller, user_id: UUID, work: Work[T]) -> T:
         if isinstance(caller, Operator):
             users = await tx.lock_users({user_id})
             now = self._clock()
@@ -112,7 +112,7 @@ class Actors:
         return await work(tx, user, now)
 
     def _refuse(self, actor: Actor, user: User | None, session: Session | None, now: datetime) -> None:
-        policy.require_living(session, now)
+        policy.ensure_active(session, now)
         if user is None or user.deleted_at is not None:
             raise SessionRevoked("user_deleted")
         if user.disabled_at is not None:

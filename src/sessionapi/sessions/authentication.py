@@ -8,23 +8,29 @@ from sessionapi.errors import AuthenticationError, InvalidToken, SessionRevoked,
 from sessionapi.keys.keyring import KeyRing
 from sessionapi.models import User
 from sessionapi.sessions.revocations import Revocations
-from sessionapi.sessions.sync import Poll
+from sessionapi.sessions.sync import StateSync
 from sessionapi.storage import Store
-from sessionapi.tokens.access_token import Claims, Rules, verify
+from sessionapi.tokens.access_token import Claims, TokenExpectations, verify
 from sessionapi.tokens.cache import TokenCache
 
 
-class Checks:
+class Authenticator:
     """Checks access tokens against the key ring, the clock and the sessions that ended lately."""
 
     def __init__(
-        self, store: Store, ring: KeyRing, rules: Rules, revocations: Revocations, poll: Poll, clock: Clock
+        self,
+        store: Store,
+        ring: KeyRing,
+        rules: TokenExpectations,
+        revocations: Revocations,
+        state_sync: StateSync,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._ring = ring
         self._rules = rules
         self._revocations = revocations
-        self._poll = poll
+        self._state_sync = state_sync
         self._clock = clock
         self._cache = TokenCache(ring.find, rules)
 
@@ -75,6 +81,6 @@ class Checks:
         if ids.parse("key", unknown.kid) is None:
             raise unknown
         try:
-            await self._poll.fresher_than(time.monotonic())
+            await self._state_sync.fresher_than(time.monotonic())
         except TryLater:
             raise InvalidToken from unknown

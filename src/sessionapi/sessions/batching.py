@@ -21,7 +21,7 @@ ROOM = 10_000
 """Questions that may wait: about a second of work, beyond which a client gives its try up anyway."""
 
 
-class Batches(Generic[Question, Answer]):
+class Batcher(Generic[Question, Answer]):
     """Questions, in the order in which they came; `work` answers a batch, one answer for each.
 
     An answer that is an exception is raised for the one who asked.

@@ -12,9 +12,9 @@ from sessionapi.errors import AuthenticationError, Conflict, NotFound, SessionAp
 from sessionapi.models import Client, RevokeReason, Session, Transport, User
 from sessionapi.sessions import json_data, policy, user_agents
 from sessionapi.sessions.actors import Actor, Actors, Caller, owner
-from sessionapi.sessions.policy import Policy, require_living
+from sessionapi.sessions.policy import Policy, ensure_active
 from sessionapi.sessions.revocations import Revocations
-from sessionapi.storage import Store, Tx
+from sessionapi.storage import Store, Transaction
 from sessionapi.tokens import refresh_token
 from sessionapi.tokens.access_token import Claims
 from sessionapi.tokens.issuer import Issuer, Tokens
@@ -57,7 +57,7 @@ class Sessions:
         self._clock = clock
         self._new_secret = new_secret
 
-    async def start(self, tx: Tx, user: User, device: Device, now: datetime) -> Tokens:
+    async def start(self, tx: Transaction, user: User, device: Device, now: datetime) -> Tokens:
         """Insert a new session of a user whose row is locked, and return its tokens.
 
         A login always starts a session of its own and never adopts one that was sent along (ASVS 7.2.4);
@@ -102,7 +102,7 @@ class Sessions:
         if not any(session and policy.ended(session, now) is None for session in found):
             return bool(good)
 
-        async def work(tx: Tx) -> bool:
+        async def work(tx: Transaction) -> bool:
             await tx.lock_users({user_id for user_id, _ in keys} | {token.user_id for token in tokens})
             now = self._clock()
             good = await self._good_keys(tx, keys, tokens)
@@ -113,7 +113,7 @@ class Sessions:
         return await self._store.run(work)
 
     async def _good_keys(
-        self, tx: Tx, keys: set[tuple[UUID, UUID]], tokens: Sequence[refresh_token.RefreshToken]
+        self, tx: Transaction, keys: set[tuple[UUID, UUID]], tokens: Sequence[refresh_token.RefreshToken]
     ) -> set[tuple[UUID, UUID]]:
         """Return the keys, and those of the refresh tokens whose secret is that of their session."""
         return keys | {(token.user_id, token.session_id) for token in tokens if await _has_secret(tx, token)}
@@ -130,7 +130,7 @@ class Sessions:
     async def revoke(self, user_id: UUID, session_id: UUID, reason: RevokeReason, caller: Caller) -> None:
         """End one active session of this user; NotFound for anything else, which reveals nothing."""
 
-        async def work(tx: Tx, user: User, now: datetime) -> Sequence[UUID]:
+        async def work(tx: Transaction, user: User, now: datetime) -> Sequence[UUID]:
             return await self.end(tx, user.id, [session_id], reason, now, caller.client)
 
         if not await self._actors.run(caller, user_id, work):
@@ -141,8 +141,8 @@ class Sessions:
     ) -> int:
         """End all active sessions of a user, or all but one; return how many there were."""
 
-        async def work(tx: Tx, user: User, now: datetime) -> Sequence[UUID]:
-            await tx.renew_credentials(user.id)
+        async def work(tx: Transaction, user: User, now: datetime) -> Sequence[UUID]:
+            await tx.bump_credential_version(user.id)
             return await self.end_all(tx, user.id, reason, now, caller.client, keep)
 
         return len(await self._actors.run(caller, user_id, work))
@@ -155,7 +155,7 @@ class Sessions:
         A login that is under way is younger, so the credentials stay as they are.
         """
 
-        async def work(tx: Tx, user: User, now: datetime) -> Sequence[UUID]:
+        async def work(tx: Transaction, user: User, now: datetime) -> Sequence[UUID]:
             older = await tx.living_ids(user.id, now, created_before)
             return await self.end(tx, user.id, older, reason, now, caller.client)
 
@@ -167,7 +167,7 @@ class Sessions:
         async with self._store.read() as tx:
             session = await tx.session(user_id, session_id)
             data = await tx.session_data(user_id, session_id)
-        return require_living(session, now), data
+        return ensure_active(session, now), data
 
     async def update(
         self, actor: Actor, patch: dict[str, Any] | None, name: str | None
@@ -178,7 +178,7 @@ class Sessions:
         """
         key = (actor.user_id, actor.session_id)
 
-        async def work(tx: Tx, _user: User, _now: datetime) -> None:
+        async def work(tx: Transaction, _user: User, _now: datetime) -> None:
             if patch is not None:
                 data = await tx.session_data(*key)
                 merged = json_data.bounded(json_data.merge(data, patch))
@@ -190,7 +190,7 @@ class Sessions:
         await self._actors.run(actor, actor.user_id, work)
         return await self.current(*key)
 
-    async def renew_secret(self, tx: Tx, user: User, session_id: UUID, now: datetime) -> Tokens:
+    async def renew_secret(self, tx: Transaction, user: User, session_id: UUID, now: datetime) -> Tokens:
         """Give an active session a new secret and `auth_time`, and return its tokens.
 
         No refresh token made before renews it, or gains the new `auth_time` (ASVS 7.2.4).
@@ -203,7 +203,7 @@ class Sessions:
 
     async def end_all(
         self,
-        tx: Tx,
+        tx: Transaction,
         user_id: UUID,
         reason: RevokeReason,
         now: datetime,
@@ -216,7 +216,7 @@ class Sessions:
 
     async def end(
         self,
-        tx: Tx,
+        tx: Transaction,
         user_id: UUID,
         session_ids: Sequence[UUID],
         reason: RevokeReason,
@@ -231,22 +231,24 @@ class Sessions:
         ended = await tx.revoke(user_id, session_ids, reason, now) if session_ids else []
         told: dict[str, Any] = {"user_id": user_id, "client": client, "details": {"reason": reason}}
         await tx.record(*(audit.event("session.ended", now, session_id=each, **told) for each in ended))
-        tx.after_commit(lambda: self._revocations.add(ended, reason))
+        tx.on_commit(lambda: self._revocations.add(ended, reason))
         return ended
 
-    async def _why_dead(self, tx: Tx, user_id: UUID, session_id: UUID, now: datetime) -> SessionApiError:
+    async def _why_dead(
+        self, tx: Transaction, user_id: UUID, session_id: UUID, now: datetime
+    ) -> SessionApiError:
         try:
-            require_living(await tx.session(user_id, session_id), now)
+            ensure_active(await tx.session(user_id, session_id), now)
         except AuthenticationError as ended:
             return ended
         return Conflict()
 
-    async def _lock_in_order(self, tx: Tx, keys: Collection[tuple[UUID, UUID]]) -> None:
+    async def _lock_in_order(self, tx: Transaction, keys: Collection[tuple[UUID, UUID]]) -> None:
         """Lock sessions in the order of their keys; one alone is locked by its own UPDATE."""
         for user_id, session_id in sorted(keys) if len(keys) > 1 else ():
             await tx.session(user_id, session_id, lock=True)
 
-    async def _replaced(self, tx: Tx, device: Device) -> tuple[UUID, UUID] | None:
+    async def _replaced(self, tx: Transaction, device: Device) -> tuple[UUID, UUID] | None:
         """Return the key of the session that a login replaces, if its cookie is good."""
         token = self._issuer.read(device.replaces) if device.replaces else None
         good = token is not None and await _has_secret(tx, token)
@@ -278,5 +280,5 @@ class Sessions:
         )
 
 
-async def _has_secret(tx: Tx, token: RefreshToken) -> bool:
-    return await tx.has_secret(token.user_id, token.session_id, token.secret_digest)
+async def _has_secret(tx: Transaction, token: RefreshToken) -> bool:
+    return await tx.secret_matches(token.user_id, token.session_id, token.secret_digest)

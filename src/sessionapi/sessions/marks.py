@@ -7,8 +7,8 @@ process is killed, any server writes the remaining rows within five minutes.
 
 Which sessions are ended is decided by their ids alone, not by the clocks of hosts. The mark is at least as
 great as the id of every session in the database. A session that is inserted after the mark was committed gets
-an id that is greater (`Tx.insert_session`). So no session from before remains, and a login after it is not
-ended.
+an id that is greater (`Transaction.insert_session`). So no session from before remains, and a login after it
+is not ended.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from sessionapi import audit, ids
 from sessionapi.clock import Clock
 from sessionapi.models import REVOCATION_WINDOW, RevocationMark, RevokeReason
 from sessionapi.sessions.revocations import Revocations
-from sessionapi.storage import Store, Tx
+from sessionapi.storage import Store, Transaction
 from sessionapi.storage.marks import FIRST_KEY, SessionKey
 
 BATCH = 500
@@ -42,7 +42,7 @@ class Marks:
     async def end_all(self, reason: RevokeReason) -> None:
         """End all sessions that there are; those of logins that begin after this are not among them."""
 
-        async def work(tx: Tx) -> None:
+        async def work(tx: Transaction) -> None:
             await tx.lock_all_users()  # first, so that the newest session is known and no write is under way
             now = self._clock()
             newest = await tx.newest_session_id()
@@ -58,7 +58,7 @@ class Marks:
         """End all sessions whose id is of an earlier millisecond than `created_before`."""
         up_to = ids.last_id_before(created_before)
 
-        async def work(tx: Tx) -> None:
+        async def work(tx: Transaction) -> None:
             await tx.lock_all_users()
             marks = await tx.revocation_marks()
             if not marks or marks[0].up_to < up_to:
@@ -97,11 +97,11 @@ class Marks:
         if old := [mark for mark in marks[1:] if mark.at < oldest]:
             await self._store.run(lambda tx: tx.delete_marks(old))
 
-    async def _insert(self, tx: Tx, mark: RevocationMark) -> None:
+    async def _insert(self, tx: Transaction, mark: RevocationMark) -> None:
         await tx.insert_mark(mark)
-        tx.after_commit(lambda: self._revocations.add_mark(mark))
+        tx.on_commit(lambda: self._revocations.add_mark(mark))
 
-    async def _finish(self, tx: Tx, mark: RevocationMark) -> int:
+    async def _finish(self, tx: Transaction, mark: RevocationMark) -> int:
         await tx.finish_marks(mark.up_to, self._clock())
         return await tx.count_marked(mark)
 
@@ -109,7 +109,7 @@ class Marks:
         """End one batch of rows; the audit log has each of the sessions."""
         now = self._clock()
 
-        async def work(tx: Tx) -> list[SessionKey]:
+        async def work(tx: Transaction) -> list[SessionKey]:
             keys = await tx.end_marked(mark, now, self._batch, after)
             details = {"reason": mark.reason}
             await tx.record(

@@ -10,7 +10,7 @@ from typing import Literal
 from sessionapi.errors import SessionExpired, SessionRevoked
 from sessionapi.models import (
     DIGEST_SIZE,
-    KEPT_DIGESTS,
+    MAX_IDEMPOTENCY_KEYS,
     Attempt,
     Decision,
     ExpireReason,
@@ -60,7 +60,7 @@ def ended(session: Session, now: datetime) -> Ended | None:
     return Ended("expired", "idle" if session.idle_expires_at <= session.expires_at else "absolute")
 
 
-def require_living(session: Session | None, now: datetime) -> Session:
+def ensure_active(session: Session | None, now: datetime) -> Session:
     """Return an active session; SessionRevoked or SessionExpired, with the reason, for one that ended."""
     if session is None:
         raise SessionRevoked("revoked_by_admin")  # purged: it ended so long ago that its row is gone
@@ -81,13 +81,13 @@ def decide(session: Session, attempt: Attempt, now: datetime, policy: Policy) ->
     in_grace = now - session.rotated_at <= policy.refresh_grace
     known = attempt.retry_digest is not None and attempt.retry_digest in digests(session)
     if presented == stored - 1 and (in_grace or known):
-        room = len(digests(session)) < KEPT_DIGESTS
+        room = len(digests(session)) < MAX_IDEMPOTENCY_KEYS
         return Decision(
             "repeat",
             stored,
             moves_idle_clock=seen_late,
-            keeps_key=attempt.retry_digest is not None and not known and room,
-            marks_repeat=not in_grace and session.repeated_at is None,
+            stores_key=attempt.retry_digest is not None and not known and room,
+            records_late_repeat=not in_grace and session.repeated_at is None,
         )
     return Decision("reuse", stored)
 

@@ -14,12 +14,12 @@ from sessionapi.errors import Conflict, InvalidRefreshToken, RefreshTokenReused
 from sessionapi.metrics import Metrics
 from sessionapi.models import DIGEST_SIZE, Attempt, Client, Decision, Session, Transport, User
 from sessionapi.sessions import policy
-from sessionapi.sessions.batching import Batches
+from sessionapi.sessions.batching import Batcher
 from sessionapi.sessions.lifecycle import Sessions
-from sessionapi.sessions.policy import Policy, require_living
-from sessionapi.storage import Store, Tx
+from sessionapi.sessions.policy import Policy, ensure_active
+from sessionapi.storage import Store, Transaction
 from sessionapi.storage.session_batches import Rotation, SessionKey
-from sessionapi.throttling.rate_limiter import MemoryLimits
+from sessionapi.throttling.rate_limiter import RateLimiter
 from sessionapi.tokens import refresh_token
 from sessionapi.tokens.issuer import Issuer, Tokens
 from sessionapi.tokens.refresh_token import RefreshToken
@@ -31,7 +31,7 @@ Found = tuple[Session, User] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Presented:
+class RefreshRequest:
     """A refresh as it came: the opaque text, how it travelled, and what the client says of it."""
 
     text: str = field(repr=False)
@@ -47,7 +47,7 @@ class _Request:
 
     token: RefreshToken
     attempt: Attempt
-    presented: Presented
+    presented: RefreshRequest
     now: datetime
     is_again: bool = False
     """It met a changed row, and is no further try of its session."""
@@ -82,7 +82,7 @@ class Refreshes:
         issuer: Issuer,
         sessions: Sessions,
         the_policy: Policy,
-        memory: MemoryLimits,
+        memory: RateLimiter,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -93,10 +93,10 @@ class Refreshes:
         self._memory = memory
         self._clock = clock
         self._metrics = metrics
-        self._reads: Batches[_Request, _Step] = Batches(self._read_all)
-        self._rotations: Batches[_Step, _Step | None] = Batches(self._rotate_all)
+        self._reads: Batcher[_Request, _Step] = Batcher(self._read_all)
+        self._rotations: Batcher[_Step, _Step | None] = Batcher(self._rotate_all)
 
-    async def refresh(self, presented: Presented) -> Tokens:
+    async def refresh(self, presented: RefreshRequest) -> Tokens:
         """Renew a session.
 
         Raises InvalidRefreshToken, SessionRevoked, SessionExpired, RateLimited, Overloaded, or, after the
@@ -113,7 +113,7 @@ class Refreshes:
 
         Raises InvalidRefreshToken, SessionRevoked or SessionExpired.
         """
-        presented = Presented(text, "cookie", Client(None, None), None, active=False)
+        presented = RefreshRequest(text, "cookie", Client(None, None), None, active=False)
         request = self._understand(presented, self._clock())
         async with self._store.read() as tx:
             found = await tx.session_and_user(*request.key)
@@ -129,7 +129,7 @@ class Refreshes:
 
         A rotation whose row has changed between the two changes nothing, and is read and decided again.
         """
-        self._store.refuse_if_away()
+        self._store.ensure_closed()
         for _ in range(TRIES):
             step = await self._reads.ask(request)
             if step.tokens is not None:
@@ -190,8 +190,8 @@ class Refreshes:
         The commit does not wait for the disk, because a lost rotation logs no user out (design 4.3).
         """
 
-        async def work(tx: Tx) -> dict[SessionKey, datetime]:
-            await tx.need_no_disk()
+        async def work(tx: Transaction) -> dict[SessionKey, datetime]:
+            await tx.commit_asynchronously()
             return await tx.rotate_all(rotations)
 
         return await self._store.run(work)
@@ -208,7 +208,7 @@ class Refreshes:
             ip=request.presented.client.ip,
         )
 
-    def _understand(self, presented: Presented, now: datetime) -> _Request:
+    def _understand(self, presented: RefreshRequest, now: datetime) -> _Request:
         """Refuse a forged token before any query, by its HMAC."""
         token = self._issuer.read(presented.text)
         if token is None:
@@ -221,7 +221,7 @@ class Refreshes:
         """Decide again in a transaction that writes, and carry it out."""
         return await self._store.run(lambda tx: self._decide_and_write(tx, request))
 
-    async def _decide_and_write(self, tx: Tx, request: _Request) -> _Step:
+    async def _decide_and_write(self, tx: Transaction, request: _Request) -> _Step:
         """Decide and carry it out in one guarded statement, under the lock of the user's row.
 
         If the session changed between the read and the statement, the statement finds no row: then it is read
@@ -241,7 +241,7 @@ class Refreshes:
         raise Conflict
 
     async def _carry_out(
-        self, tx: Tx, session: Session, decision: Decision, request: _Request
+        self, tx: Transaction, session: Session, decision: Decision, request: _Request
     ) -> Session | None:
         """Write a decision; None if the row isn't any more what was decided upon."""
         if not decision.writes:
@@ -262,10 +262,10 @@ class Refreshes:
             raise InvalidRefreshToken
         if found[0].transport != request.presented.transport:
             raise InvalidRefreshToken
-        require_living(found[0], request.now)
+        ensure_active(found[0], request.now)
         return found
 
-    async def _tell(self, tx: Tx, session: Session, decision: Decision, request: _Request) -> None:
+    async def _tell(self, tx: Transaction, session: Session, decision: Decision, request: _Request) -> None:
         """Write into the audit log what of a refresh belongs there; the rest is only counted."""
         kind = _to_audit(session, decision, request)
         if kind is not None:

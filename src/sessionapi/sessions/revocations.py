@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from sessionapi import ids
 from sessionapi.clock import Clock
-from sessionapi.models import REVOCATION_WINDOW, EndedSession, RevocationMark, RevokeReason
+from sessionapi.models import REVOCATION_WINDOW, RevocationMark, RevokedSession, RevokeReason
 
 
 class Revocations:
@@ -34,14 +34,14 @@ class Revocations:
     def add(self, session_ids: Iterable[UUID], reason: RevokeReason) -> None:
         """Refuse the access tokens of these sessions from now on."""
         now = self._clock()
-        self._note(EndedSession(session_id, reason, now) for session_id in session_ids)
+        self._note(RevokedSession(session_id, reason, now) for session_id in session_ids)
 
     def add_mark(self, mark: RevocationMark) -> None:
         """Refuse the access tokens of all sessions up to a mark; a smaller one changes nothing."""
         if self._mark is None or mark.up_to > self._mark.up_to:
             self._mark, self._marked_up_to = mark, ids.public("sess", mark.up_to)
 
-    def take(self, ended: Iterable[EndedSession], marks: Sequence[RevocationMark] = ()) -> None:
+    def take(self, ended: Iterable[RevokedSession], marks: Sequence[RevocationMark] = ()) -> None:
         """Take over what was ended, here or elsewhere, and forget what is older than the window.
 
         Doing so twice changes nothing. What a mark has ended needs no entry.
@@ -84,7 +84,7 @@ class Revocations:
             self._body = version, to_json(members)
         return self._body[1]
 
-    def _note(self, ended: Iterable[EndedSession]) -> None:
+    def _note(self, ended: Iterable[RevokedSession]) -> None:
         for session in ended:
             if session.id not in self._ended_at:
                 self._ended_at[session.id] = session.at

@@ -28,7 +28,7 @@ LEAST_INTERVAL = 0.05
 """Seconds between two polls, whoever asks for them: forged tokens can't make more than 20 reads a second."""
 
 
-class Poll:
+class StateSync:
     """Keeps the revocations and the key ring of this process as new as the database."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Poll:
         self._began = self._succeeded = float("-inf")
         self._problem: str | None = None
 
-    async def once(self) -> None:
+    async def sync(self) -> None:
         """Read everything now; Unavailable if the database is away."""
         await self.fresher_than(time.monotonic())
 

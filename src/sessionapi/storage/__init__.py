@@ -16,11 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sessionapi.errors import Unavailable
 from sessionapi.storage import database_url, engines
 from sessionapi.storage.bulk_sessions import AllSessionQueries
-from sessionapi.storage.circuit_breaker import Outage
+from sessionapi.storage.circuit_breaker import CircuitBreaker
 from sessionapi.storage.database_url import Options
 from sessionapi.storage.deadline import connected
 from sessionapi.storage.events import EventQueries
-from sessionapi.storage.login_attempts import TryQueries
+from sessionapi.storage.login_attempts import LoginAttemptQueries
 from sessionapi.storage.marks import MarkQueries
 from sessionapi.storage.service_tokens import ServiceTokenQueries
 from sessionapi.storage.session_batches import BatchQueries
@@ -34,7 +34,7 @@ ATTEMPTS = 4
 T = TypeVar("T")
 
 
-class Tx(
+class Transaction(
     UserQueries,
     SessionQueries,
     AllSessionQueries,
@@ -43,7 +43,7 @@ class Tx(
     KeyQueries,
     ServiceTokenQueries,
     EventQueries,
-    TryQueries,
+    LoginAttemptQueries,
     CopyQueries,
 ):
     """One transaction: a short method for each question, records out."""
@@ -52,7 +52,7 @@ class Tx(
         super().__init__(connection)
         self.followers: list[Callable[[], None]] = []
 
-    def after_commit(self, follow: Callable[[], None]) -> None:
+    def on_commit(self, follow: Callable[[], None]) -> None:
         """Call this once the transaction is on the disk, and never if it isn't."""
         self.followers.append(follow)
 
@@ -64,13 +64,13 @@ class Store:
         options = options or Options()
         self._writer, self._reader = engines.create(url, options)
         self._seconds = None if database_url.is_sqlite(url) else options.timeout
-        self._outage = Outage()
+        self._outage = CircuitBreaker()
 
-    async def run(self, work: Callable[[Tx], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Do some work in a transaction that writes, and return its result.
 
         What a deadlock or a serialization failure has undone is attempted again. So `work` changes nothing
-        outside of its transaction, except by `Tx.after_commit`.
+        outside of its transaction, except by `Transaction.on_commit`.
         """
         for _ in range(ATTEMPTS - 1):
             try:
@@ -80,42 +80,42 @@ class Store:
                     raise
         return await self._attempt(work)
 
-    async def _attempt(self, work: Callable[[Tx], Awaitable[T]]) -> T:
+    async def _attempt(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         async with self.begin() as tx:
             return await work(tx)
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Tx]:
+    async def begin(self) -> AsyncIterator[Transaction]:
         """Open a transaction that writes; it commits at the end, durably, and rolls back on an error.
 
         It is attempted once: operations use `run`.
         """
         with self._outage.watched() as watch:
             async with self._connected(self._writer) as connection, connection.begin():
-                tx = Tx(connection)
+                tx = Transaction(connection)
                 yield tx
                 watch.commits = True
         for follow in tx.followers:
             follow()
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[Tx]:
+    async def read(self) -> AsyncIterator[Transaction]:
         """Open a transaction that only reads. On PostgreSQL each statement sees a moment of its own."""
         with self._outage.watched():
             async with self._connected(self._reader) as connection:
-                yield Tx(connection)
+                yield Transaction(connection)
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Tx]:
+    async def snapshot(self) -> AsyncIterator[Transaction]:
         """Open a transaction that reads all from one moment, for as long as it takes."""
         engine = self._reader if self._seconds is None else self._writer
         with self._outage.watched():
             async with engine.connect() as connection, connection.begin():
-                tx = Tx(connection)
+                tx = Transaction(connection)
                 await tx.take_snapshot()
                 yield tx
 
-    def refuse_if_away(self) -> None:
+    def ensure_closed(self) -> None:
         """Raise Unavailable at once, as a transaction would: for those who would wait for one of many."""
         self._outage.refuse()
 

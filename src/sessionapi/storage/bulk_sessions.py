@@ -8,12 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.models import Session
 from sessionapi.storage.marks import FIRST_KEY, SessionKey
-from sessionapi.storage.sessions import begun_before, living, session_of, without_index
+from sessionapi.storage.sessions import hide_from_planner, living, session_of, started_before
 from sessionapi.storage.tables import sessions
 
 
 class AllSessionQueries:
-    """The part of `Tx` that reads and deletes sessions whoever they belong to."""
+    """The part of `Transaction` that reads and deletes sessions whoever they belong to."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -25,7 +25,7 @@ class AllSessionQueries:
         behind = sa.tuple_(sessions.c.user_id, sessions.c.id) > sa.tuple_(*map(sa.literal, after))
         statement = (
             sa.select(sessions)
-            .where(behind, without_index(living(now)))
+            .where(behind, hide_from_planner(living(now)))
             .order_by(sessions.c.user_id, sessions.c.id)
             .limit(limit)
         )
@@ -38,7 +38,7 @@ class AllSessionQueries:
         statement = (
             sa.select(sessions.c.user_id)
             .distinct()
-            .where(sessions.c.user_id > after, without_index(living(now)), begun_before(created_before))
+            .where(sessions.c.user_id > after, hide_from_planner(living(now)), started_before(created_before))
             .order_by(sessions.c.user_id)
             .limit(limit)
         )

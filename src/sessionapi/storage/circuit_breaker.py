@@ -27,7 +27,7 @@ class Watch:
     commits = False
 
 
-class Outage:
+class CircuitBreaker:
     """Whether the database is away.
 
     While it is, one transaction at a time goes to see whether it is back, and all others are refused at

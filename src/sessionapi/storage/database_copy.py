@@ -17,7 +17,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from sessionapi.errors import Conflict, StartupError
-from sessionapi.storage import Store, Tx
+from sessionapi.storage import Store, Transaction
 from sessionapi.storage.table_copy import TABLES, Key, Row
 from sessionapi.storage.tables import to_microseconds
 
@@ -80,7 +80,7 @@ class DatabaseCopy:
                     )
             await tx.mark_copy()
 
-    async def _remove_gone(self, source: Tx, table: sa.Table) -> None:
+    async def _remove_gone(self, source: Transaction, table: sa.Table) -> None:
         """Delete from the target what the source hasn't any more; a first copy finds nothing there."""
         after: Key | None = None
         while True:
@@ -93,7 +93,7 @@ class DatabaseCopy:
                 kept = set(ours)
                 await tx.remove(table, [key for key in theirs if key <= after and key not in kept])
 
-    async def _bring(self, source: Tx, table: sa.Table) -> None:
+    async def _bring(self, source: Transaction, table: sa.Table) -> None:
         """Write into the target what it lacks and what differs, a transaction for each page."""
         async for after, page in _pages(source, table, self._page):
             async with self._target.begin() as tx:
@@ -128,7 +128,7 @@ async def refuse_unfinished(store: Store) -> None:
             )
 
 
-async def _pages(tx: Tx, table: sa.Table, size: int) -> AsyncIterator[tuple[Key | None, list[Row]]]:
+async def _pages(tx: Transaction, table: sa.Table, size: int) -> AsyncIterator[tuple[Key | None, list[Row]]]:
     """Yield a table in pages, each with the key that it begins behind."""
     after: Key | None = None
     while page := await tx.page(table, after, size):
@@ -136,7 +136,7 @@ async def _pages(tx: Tx, table: sa.Table, size: int) -> AsyncIterator[tuple[Key 
         after = _key(table, page[-1])
 
 
-async def _sum(tx: Tx, table: sa.Table, size: int) -> Sum:
+async def _sum(tx: Transaction, table: sa.Table, size: int) -> Sum:
     digest, rows = hashlib.sha256(), 0
     async for _, page in _pages(tx, table, size):
         digest.update("".join(map(_line, page)).encode())

@@ -10,7 +10,7 @@ from sessionapi.storage.tables import events, row_of
 
 
 class EventQueries:
-    """The part of `Tx` that reads and writes `events`."""
+    """The part of `Transaction` that reads and writes `events`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection

@@ -7,18 +7,20 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessionapi.models import Bucket, Buckets
+from sessionapi.models import FailureCounter, FailureCounters
 from sessionapi.storage.tables import Moment
 from sessionapi.storage.tables import password_tries as tries
 
 
-class TryQueries:
-    """The part of `Tx` that reads and writes `password_tries`."""
+class LoginAttemptQueries:
+    """The part of `Transaction` that reads and writes `password_tries`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def reserve_try(self, buckets: Buckets, user_id: UUID | None, now: datetime) -> dict[bytes, int]:
+    async def reserve_attempt(
+        self, buckets: FailureCounters, user_id: UUID | None, now: datetime
+    ) -> dict[bytes, int]:
         """Count one more try in each bucket that has room, and return the new counts of those that had.
 
         One statement decides and counts, so that of any number of tries at once none is one too many.
@@ -36,13 +38,13 @@ class TryQueries:
         }
         return {row.bucket: row.failures for row in await self._connection.execute(_RESERVE, asked)}
 
-    async def tries_end(self, bucket: bytes) -> datetime | None:
+    async def counter_expires_at(self, bucket: bytes) -> datetime | None:
         """Return when a count is forgotten, if it is one that ends."""
         statement = sa.select(tries.c.ends_at).where(tries.c.bucket == bucket)
         found: datetime | None = (await self._connection.execute(statement)).scalar()
         return found
 
-    async def touch_tries(self, buckets: Buckets) -> None:
+    async def rewrite_counters(self, buckets: FailureCounters) -> None:
         """Write counts, which stay as they are: what a failure costs, whoever it is about.
 
         There and back, for SQLite writes no page that an UPDATE leaves as it is, and waits for no disk then.
@@ -50,11 +52,11 @@ class TryQueries:
         steps = [{**key, "step": step} for key in _keys(buckets) for step in (1, -1)]
         await self._connection.execute(_TOUCH, steps)
 
-    async def clear_tries(self, buckets: Buckets) -> None:
+    async def clear_counters(self, buckets: FailureCounters) -> None:
         """Forget counts, one by one in the order of their reservation."""
         await self._connection.execute(_CLEAR, _keys(buckets))
 
-    async def clear_tries_of(self, user_id: UUID) -> int:
+    async def clear_counters_of(self, user_id: UUID) -> int:
         """Forget all counts of a user; return how many there were."""
         chosen = (
             sa.select(tries.c.bucket)
@@ -82,11 +84,11 @@ class TryQueries:
         return deleted.rowcount
 
 
-def _end(bucket: Bucket, now: datetime) -> datetime | None:
+def _end(bucket: FailureCounter, now: datetime) -> datetime | None:
     return now + bucket.kept if bucket.kept else None
 
 
-def _keys(buckets: Buckets) -> list[dict[str, bytes]]:
+def _keys(buckets: FailureCounters) -> list[dict[str, bytes]]:
     return [{"key": bucket.key} for bucket in buckets.both]
 
 

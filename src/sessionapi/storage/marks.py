@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.models import RevocationMark
-from sessionapi.storage.sessions import unmarked_and_unexpired, without_index
+from sessionapi.storage.sessions import hide_from_planner, unmarked_and_unexpired
 from sessionapi.storage.tables import revocation_marks, row_of, session_data, sessions
 
 SessionKey = tuple[UUID, UUID]
@@ -23,7 +23,7 @@ FIRST_KEY: SessionKey = (UUID(int=0), UUID(int=0))
 
 
 class MarkQueries:
-    """The part of `Tx` that reads and writes `revocation_marks`."""
+    """The part of `Transaction` that reads and writes `revocation_marks`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -55,7 +55,7 @@ class MarkQueries:
             .where(
                 sa.tuple_(sessions.c.user_id, sessions.c.id) > sa.tuple_(*map(sa.literal, after)),
                 sessions.c.id <= mark.up_to,
-                without_index(unmarked_and_unexpired(now)),
+                hide_from_planner(unmarked_and_unexpired(now)),
             )
             .order_by(sessions.c.user_id, sessions.c.id)
             .limit(limit)

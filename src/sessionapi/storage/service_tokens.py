@@ -11,7 +11,7 @@ from sessionapi.storage.tables import service_tokens
 
 
 class ServiceTokenQueries:
-    """The part of `Tx` that reads and writes `service_tokens`."""
+    """The part of `Transaction` that reads and writes `service_tokens`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.models import Session, User
-from sessionapi.storage.sessions import EFFECTIVE, living_at, session_of, with_mark, without_index
+from sessionapi.storage.sessions import EFFECTIVE, hide_from_planner, living_at, session_of, with_mark
 from sessionapi.storage.tables import Moment, sessions, to_microseconds, users
 from sessionapi.storage.users import user_of
 
@@ -44,7 +44,7 @@ class Rotation:
 
 
 class BatchQueries:
-    """The part of `Tx` that refreshes many sessions at once."""
+    """The part of `Transaction` that refreshes many sessions at once."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -75,7 +75,7 @@ class BatchQueries:
         asked = [_entry(rotation) for rotation in rotations]
         return {(row[0], row[1]): row[2] for row in await self._ask(_ROTATE, asked)}
 
-    async def need_no_disk(self) -> None:
+    async def commit_asynchronously(self) -> None:
         """Let the commit not wait for PostgreSQL's disk: a crash may lose what this transaction does."""
         if self._connection.dialect.name == "postgresql":
             await self._connection.execute(_NO_WAIT)
@@ -159,7 +159,7 @@ def _rotate(dialect: str) -> sa.Update:
     conditions = [
         same,
         _hex_digest(dialect) == asked.c.digest,
-        without_index(living_at(asked.c.now)),
+        hide_from_planner(living_at(asked.c.now)),
         sa.or_(
             sessions.c.generation < asked.c.generation,
             sa.and_(sessions.c.generation == asked.c.generation, waited),

@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sessionapi import ids
 from sessionapi.models import (
     DIGEST_SIZE,
-    KEPT_DIGESTS,
+    MAX_IDEMPOTENCY_KEYS,
     Attempt,
     Decision,
-    EndedSession,
+    RevokedSession,
     RevokeReason,
     Session,
     User,
@@ -46,7 +46,7 @@ IDS_PER_STATEMENT = 10_000
 
 
 class SessionQueries:
-    """The part of `Tx` that reads and writes `sessions` and `session_data`."""
+    """The part of `Transaction` that reads and writes `sessions` and `session_data`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -83,7 +83,7 @@ class SessionQueries:
         row = (await self._connection.execute(statement)).first()
         return None if row is None else session_and_user_of(row)
 
-    async def has_secret(self, user_id: UUID, session_id: UUID, digest: bytes) -> bool:
+    async def secret_matches(self, user_id: UUID, session_id: UUID, digest: bytes) -> bool:
         """Return whether this is the digest of a session's secret, which can't be made up from ids."""
         statement = sa.select(sessions.c.id).where(
             _is(user_id, session_id), sessions.c.secret_digest == digest
@@ -97,9 +97,9 @@ class SessionQueries:
         changes: dict[str, Any] = {"generation": sessions.c.generation}
         if decision.moves_idle_clock:
             changes["last_seen_at"] = now
-        if decision.marks_repeat:
+        if decision.records_late_repeat:
             changes["repeated_at"] = sa.func.coalesce(sessions.c.repeated_at, to_microseconds(now))
-        if decision.keeps_key and attempt.retry_digest:
+        if decision.stores_key and attempt.retry_digest:
             changes["retry_digests"] = _with_digest(attempt.retry_digest)
         statement = sa.update(sessions).where(
             _is(session.user_id, session.id),
@@ -155,7 +155,7 @@ class SessionQueries:
         """Return the ids of a user's living sessions, locked in the order of the key."""
         statement = (
             sa.select(sessions.c.id)
-            .where(sessions.c.user_id == user_id, living(now), begun_before(created_before))
+            .where(sessions.c.user_id == user_id, living(now), started_before(created_before))
             .order_by(sessions.c.id)
             .with_for_update()
         )
@@ -193,13 +193,15 @@ class SessionQueries:
             await self._connection.execute(sa.delete(session_data).where(data))
         return ended
 
-    async def revoked_since(self, moment: datetime, marked_at: Sequence[datetime] = ()) -> list[EndedSession]:
+    async def revoked_since(
+        self, moment: datetime, marked_at: Sequence[datetime] = ()
+    ) -> list[RevokedSession]:
         """Return the sessions that were revoked one by one at or after a time, of all users.
 
         Those that a mark has ended have the time of that mark, one of `marked_at`. They may be millions, so
         the ranges of the index between these times are read. Other requests run between two partitions.
         """
-        ended: list[EndedSession] = []
+        ended: list[RevokedSession] = []
         marks = sorted(at for at in marked_at if at >= moment)
         for start, end in zip([None, *marks], [*marks, None], strict=True):
             after = sessions.c.revoked_at >= moment if start is None else sessions.c.revoked_at > start
@@ -207,7 +209,7 @@ class SessionQueries:
             statement = sa.select(sessions.c.id, sessions.c.revoke_reason, sessions.c.revoked_at)
             found = await self._connection.execute(statement.where(after, before))
             for rows in found.partitions(1_000):
-                ended += [EndedSession(*row) for row in rows]
+                ended += [RevokedSession(*row) for row in rows]
                 await asyncio.sleep(0)
         return ended
 
@@ -240,7 +242,7 @@ def _data_of(user_id: UUID, session_id: UUID) -> sa.ColumnElement[bool]:
     return sa.and_(session_data.c.user_id == user_id, session_data.c.session_id == session_id)
 
 
-def begun_before(moment: datetime | None) -> sa.ColumnElement[bool]:
+def started_before(moment: datetime | None) -> sa.ColumnElement[bool]:
     """The condition that a session began before a moment, if there is one."""
     return sa.true() if moment is None else sessions.c.created_at < moment
 
@@ -273,7 +275,7 @@ def _unended_at(microseconds: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     return sa.and_(sessions.c.revoked_at.is_(None), end > microseconds, seen + idle > microseconds)
 
 
-def without_index(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+def hide_from_planner(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     """The same condition, so that no index is chosen for it.
 
     For `living` SQLite would take the one on `revoked_at`, which finds everybody who lives.
@@ -284,7 +286,7 @@ def without_index(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
 def _with_digest(digest: str) -> sa.ColumnElement[str]:
     """Append a digest to those kept, unless it is there or they are as many as may be."""
     kept = sessions.c.retry_digests
-    full = sa.func.length(kept) >= KEPT_DIGESTS * DIGEST_SIZE
+    full = sa.func.length(kept) >= MAX_IDEMPOTENCY_KEYS * DIGEST_SIZE
     return sa.case((sa.or_(full, kept.contains(digest)), kept), else_=kept + digest)
 
 

@@ -12,7 +12,7 @@ from sessionapi.storage.tables import signing_keys
 
 
 class KeyQueries:
-    """The part of `Tx` that reads and writes `signing_keys`."""
+    """The part of `Transaction` that reads and writes `signing_keys`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection

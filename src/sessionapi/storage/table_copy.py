@@ -27,7 +27,7 @@ _unfinished = sa.Table("unfinished_copy", sa.MetaData(), sa.Column("one", sa.Int
 
 
 class CopyQueries:
-    """The part of `Tx` that reads and writes rows as they are, of any table."""
+    """The part of `Transaction` that reads and writes rows as they are, of any table."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection

@@ -16,7 +16,7 @@ _COLUMNS = [column for column in users.c if column.name != "username_key"]
 
 
 class UserQueries:
-    """The part of `Tx` that reads and writes `users`."""
+    """The part of `Transaction` that reads and writes `users`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -50,7 +50,7 @@ class UserQueries:
         """Return a user, disabled and deleted ones too."""
         return await self._one(_BY_ID, user_id)
 
-    async def lock_user(self, user_id: UUID, credential_version: int) -> User | None:
+    async def lock_if_unchanged(self, user_id: UUID, credential_version: int) -> User | None:
         """Lock and return a user who is enabled and whose credentials are still those that were verified."""
         verified = {"key": user_id, "version": credential_version}
         row = (await self._connection.execute(_LOCK, verified)).first()
@@ -78,7 +78,7 @@ class UserQueries:
         if self._connection.dialect.name == "postgresql":
             await self._connection.execute(_LOCK_ALL)
 
-    async def renew_credentials(self, user_id: UUID, **changes: Any) -> bool:
+    async def bump_credential_version(self, user_id: UUID, **changes: Any) -> bool:
         """Change a living user's row and move its `credential_version`; False if there is none.
 
         Every ending of many sessions begins with this: it waits for logins that hold the row, and makes

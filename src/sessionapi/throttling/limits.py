@@ -15,18 +15,18 @@ from typing import Literal
 from uuid import UUID
 
 from sessionapi.errors import RateLimited
-from sessionapi.models import Bucket, Buckets
+from sessionapi.models import FailureCounter, FailureCounters
 
-Policy = Literal[
+LimitName = Literal[
     "login", "signup", "refresh", "password", "attempt", "attempt_address", "write", "write_user"
 ]
 """The name of a limit in the `RateLimit` headers and in the metrics."""
 
-KEPT_FOR_UNKNOWN = timedelta(days=30)
+UNKNOWN_USER_TTL = timedelta(days=30)
 """How long the failures of a name that nobody has are kept, so that made-up names don't fill the database."""
-KEPT_FOR_DEVICE = timedelta(days=365)
+DEVICE_TTL = timedelta(days=365)
 """How long those of a device or a session are: the lifetime of a device cookie."""
-_REASONS: dict[Policy, str] = {
+_REASONS: dict[LimitName, str] = {
     "login": "Too many logins from your network.",
     "signup": "Too many sign-ups and new usernames from your network or account.",
     "refresh": "This session is renewed too often: use an access token until it expires.",
@@ -42,7 +42,7 @@ of one session."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RateLimits:
     """The numbers, from the settings of the same names; windows are in seconds."""
 
     login_per_address: int = 30
@@ -55,7 +55,7 @@ class Limits:
     account_failures: int = 100
 
 
-def refusal(policy: Policy, quota: int, window: int, retry_after: float) -> RateLimited:
+def refusal(policy: LimitName, quota: int, window: int, retry_after: float) -> RateLimited:
     """Return the error of a limit that is used up for so many seconds more."""
     return RateLimited(_REASONS[policy], policy, quota, window, max(1, math.ceil(retry_after)))
 
@@ -103,33 +103,33 @@ def trusted_peers(networks: Sequence[str]) -> list[str]:
     return [*(str(each) for each in found), *mapped]
 
 
-class BucketKeys:
+class FailureCounterKeys:
     """Names the counts: by HMAC, so that the database holds neither a typed name nor an address."""
 
-    def __init__(self, key: bytes, limits: Limits) -> None:
+    def __init__(self, key: bytes, limits: RateLimits) -> None:
         self._key = key
         self.limits = limits
 
-    def of_stranger(self, subject: UUID | str, host: str | None) -> Buckets:
+    def for_unknown_device(self, subject: UUID | str, host: str | None) -> FailureCounters:
         """Return the counts of a login on a device that isn't known: by network, and of the whole account.
 
         `subject` is the user's id, or what was typed where a name should be that nobody has.
         """
-        kept = None if isinstance(subject, UUID) else KEPT_FOR_UNKNOWN
+        kept = None if isinstance(subject, UUID) else UNKNOWN_USER_TTL
         recent = self._digest("network", *_who(subject), network(host))
         return self._buckets("account", recent, self._digest("account", *_who(subject)), kept)
 
-    def of_device(self, user_id: UUID, device: bytes) -> Buckets:
+    def for_device(self, user_id: UUID, device: bytes) -> FailureCounters:
         """Return the counts of a login on a device that this user has logged in on before."""
         names = (user_id.hex, device.hex())
         recent, in_a_row = self._digest("device", *names), self._digest("device in a row", *names)
-        return self._buckets("device", recent, in_a_row, KEPT_FOR_DEVICE)
+        return self._buckets("device", recent, in_a_row, DEVICE_TTL)
 
-    def of_session(self, session_id: UUID) -> Buckets:
+    def of_session(self, session_id: UUID) -> FailureCounters:
         """Return the counts of a living session that is asked for the password again."""
         name = session_id.hex
         recent, in_a_row = self._digest("session", name), self._digest("session in a row", name)
-        return self._buckets("session", recent, in_a_row, KEPT_FOR_DEVICE)
+        return self._buckets("session", recent, in_a_row, DEVICE_TTL)
 
     def account(self, user_id: UUID) -> bytes:
         """Return the key of the count that locks an account."""
@@ -141,13 +141,13 @@ class BucketKeys:
         recent: bytes,
         in_a_row: bytes,
         kept: timedelta | None,
-    ) -> Buckets:
+    ) -> FailureCounters:
         limits = self.limits
         window = timedelta(seconds=limits.login_failures_window)
-        return Buckets(
+        return FailureCounters(
             on,
-            Bucket(recent, limits.login_failures, window),
-            Bucket(in_a_row, limits.account_failures, kept),
+            FailureCounter(recent, limits.login_failures, window),
+            FailureCounter(in_a_row, limits.account_failures, kept),
         )
 
     def _digest(self, *parts: str) -> bytes:

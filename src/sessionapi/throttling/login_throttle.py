@@ -13,21 +13,21 @@ from sessionapi import audit
 from sessionapi.clock import Clock
 from sessionapi.errors import RateLimited
 from sessionapi.metrics import Metrics
-from sessionapi.models import Buckets, Client
-from sessionapi.storage import Store, Tx
+from sessionapi.models import Client, FailureCounters
+from sessionapi.storage import Store, Transaction
 from sessionapi.throttling.device_token import DeviceTokens
-from sessionapi.throttling.limits import BucketKeys, network, refusal
-from sessionapi.throttling.rate_limiter import MemoryLimits
+from sessionapi.throttling.limits import FailureCounterKeys, network, refusal
+from sessionapi.throttling.rate_limiter import RateLimiter
 
 FLOOD_DELAY = 2
 """Seconds that a refusal waits: with 400 connections that makes 200 refusals a second."""
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class LoginAttempt:
     """One reserved try of a password. `ends_the_row` says that it is the last one that the account takes."""
 
-    buckets: Buckets
+    buckets: FailureCounters
     user_id: UUID | None
     ends_the_row: bool
 
@@ -38,9 +38,9 @@ class Throttle:
     def __init__(
         self,
         store: Store,
-        memory: MemoryLimits,
+        memory: RateLimiter,
         device_tokens: DeviceTokens,
-        keys: BucketKeys,
+        keys: FailureCounterKeys,
         clock: Clock,
         metrics: Metrics,
         *,
@@ -99,19 +99,21 @@ class Throttle:
             await asyncio.sleep(FLOOD_DELAY)
 
     async def reserve_login(
-        self, tx: Tx, user_id: UUID | None, typed: str, device_token: str | None, client: Client
-    ) -> Try:
+        self, tx: Transaction, user_id: UUID | None, typed: str, device_token: str | None, client: Client
+    ) -> LoginAttempt:
         """Reserve a login: under the device if this user is known on it, else under network and account."""
         device = self._device_tokens.read(device_token, user_id) if user_id else None
         if user_id and device:
-            tried = await self._reserve(tx, self._keys.of_device(user_id, device), user_id)
+            tried = await self._reserve(tx, self._keys.for_device(user_id, device), user_id)
             self._memory.count("attempt", f"device {user_id.hex}")
             return tried
-        tried = await self._reserve(tx, self._keys.of_stranger(user_id or typed, client.ip), user_id)
+        tried = await self._reserve(tx, self._keys.for_unknown_device(user_id or typed, client.ip), user_id)
         self._memory.count("attempt", tried.buckets.in_a_row.key.hex())
         return tried
 
-    async def reserve_in_session(self, tx: Tx, user_id: UUID, session_id: UUID, client: Client) -> Try:
+    async def reserve_in_session(
+        self, tx: Transaction, user_id: UUID, session_id: UUID, client: Client
+    ) -> LoginAttempt:
         """Reserve an attempt in an active session, where no stranger can use the account's attempts up.
 
         All sessions of the user share one window. It is counted in last, so that wrong passwords that are
@@ -122,27 +124,27 @@ class Throttle:
         self._memory.count("attempt_address", network(client.ip))
         return tried
 
-    async def failed(self, tried: Try, client: Client) -> None:
+    async def failed(self, tried: LoginAttempt, client: Client) -> None:
         """Leave a failed try reserved, and tell the audit log if it was about an account.
 
         About nobody the counts are written again as they are, for that takes as long (ASVS 6.3.8; measured).
         """
         await self._store.run(lambda tx: self._note_failure(tx, tried, client))
 
-    async def _note_failure(self, tx: Tx, tried: Try, client: Client) -> None:
+    async def _note_failure(self, tx: Transaction, tried: LoginAttempt, client: Client) -> None:
         now = self._clock()
         if tried.user_id is None:
-            await tx.touch_tries(tried.buckets)
+            await tx.rewrite_counters(tried.buckets)
             return
         details = {"on": tried.buckets.on}
         kinds: tuple[audit.Kind, ...] = ("user.login_failed", "user.locked_out")
         for kind in kinds if tried.ends_the_row else kinds[:1]:
             await tx.record(audit.event(kind, now, user_id=tried.user_id, client=client, details=details))
 
-    async def succeeded(self, tx: Tx, tried: Try) -> None:
+    async def succeeded(self, tx: Transaction, tried: LoginAttempt) -> None:
         """Clear what the try was counted under, in the transaction of what the password opened."""
         if self._enabled:
-            await tx.clear_tries(tried.buckets)
+            await tx.clear_counters(tried.buckets)
 
     async def locked(self, user_ids: Collection[UUID]) -> set[UUID]:
         """Return those of the accounts whose password is refused on unknown devices."""
@@ -151,21 +153,25 @@ class Throttle:
             full = await tx.full_buckets(list(keys), self._keys.limits.account_failures)
         return {keys[bucket] for bucket in full}
 
-    async def _reserve(self, tx: Tx, buckets: Buckets, user_id: UUID | None) -> Try:
+    async def _reserve(self, tx: Transaction, buckets: FailureCounters, user_id: UUID | None) -> LoginAttempt:
         """Count a try in both buckets or in none: the refusal is raised inside, so that it rolls back."""
         if not self._enabled:
-            return Try(buckets, user_id, ends_the_row=False)
-        counts = await tx.reserve_try(buckets, user_id, self._clock())
+            return LoginAttempt(buckets, user_id, ends_the_row=False)
+        counts = await tx.reserve_attempt(buckets, user_id, self._clock())
         if len(counts) < len(buckets.both):
             raise await self._refusal(tx, buckets, counts)
         count, quota = counts[buckets.in_a_row.key], buckets.in_a_row.quota
-        return Try(buckets, user_id, ends_the_row=count == quota)
+        return LoginAttempt(buckets, user_id, ends_the_row=count == quota)
 
-    async def _refusal(self, tx: Tx, buckets: Buckets, counts: Collection[bytes]) -> RateLimited:
+    async def _refusal(
+        self, tx: Transaction, buckets: FailureCounters, counts: Collection[bytes]
+    ) -> RateLimited:
         """Return the error, the same for a lock, which time doesn't end, as for the first minutes."""
         self._metrics.throttled.labels("password").inc()
         window = self._keys.limits.login_failures_window
-        ends_at = await tx.tries_end(buckets.recent.key) if buckets.recent.key not in counts else None
+        ends_at = (
+            await tx.counter_expires_at(buckets.recent.key) if buckets.recent.key not in counts else None
+        )
         wait = (ends_at - self._clock()).total_seconds() if ends_at else window
         return refusal("password", self._keys.limits.login_failures, window, wait)
 

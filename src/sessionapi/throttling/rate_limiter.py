@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sessionapi.clock import Clock
 from sessionapi.metrics import Metrics
-from sessionapi.throttling.limits import MANY, Limits, Policy, refusal
+from sessionapi.throttling.limits import MANY, LimitName, RateLimits, refusal
 
 MAX_KEYS = 100_000
 """Addresses or sessions that a process remembers for one limit: 26 MB with one try each (measured)."""
@@ -16,25 +16,25 @@ REFUSALS_PER_ADDRESS = 300
 """Refusals by a limit that a network is sent at once in a minute: ten times the logins of an address."""
 
 
-class MemoryLimits:
+class RateLimiter:
     """A sliding window for each address, user or session that is limited in memory."""
 
-    def __init__(self, limits: Limits, clock: Clock, metrics: Metrics, *, enabled: bool) -> None:
-        self._windows: dict[Policy, Windows] = {
-            "login": Windows(limits.login_per_address, 60),
-            "signup": Windows(limits.signup_per_address, 3600),
-            "refresh": Windows(limits.refresh_per_session, 60),
-            "attempt": Windows(limits.password_checks_per_user, 60),
-            "attempt_address": Windows(MANY * limits.password_checks_per_user, 60),
-            "write": Windows(limits.writes_per_session, 60),
-            "write_user": Windows(MANY * limits.writes_per_session, 60),
+    def __init__(self, limits: RateLimits, clock: Clock, metrics: Metrics, *, enabled: bool) -> None:
+        self._windows: dict[LimitName, SlidingWindow] = {
+            "login": SlidingWindow(limits.login_per_address, 60),
+            "signup": SlidingWindow(limits.signup_per_address, 3600),
+            "refresh": SlidingWindow(limits.refresh_per_session, 60),
+            "attempt": SlidingWindow(limits.password_checks_per_user, 60),
+            "attempt_address": SlidingWindow(MANY * limits.password_checks_per_user, 60),
+            "write": SlidingWindow(limits.writes_per_session, 60),
+            "write_user": SlidingWindow(MANY * limits.writes_per_session, 60),
         }
-        self._refusals = Windows(REFUSALS_PER_ADDRESS, 60)
+        self._refusals = SlidingWindow(REFUSALS_PER_ADDRESS, 60)
         self._clock = clock
         self._metrics = metrics
         self._enabled = enabled
 
-    def count(self, policy: Policy, key: str) -> None:
+    def count(self, policy: LimitName, key: str) -> None:
         """Count one attempt of an address, a user or a session, or raise RateLimited and count nothing."""
         if not self._enabled:
             return
@@ -44,7 +44,7 @@ class MemoryLimits:
             self._metrics.throttled.labels(policy).inc()
             raise refusal(policy, windows.quota, windows.seconds, wait)
 
-    def check(self, policy: Policy, key: str) -> None:
+    def check(self, policy: LimitName, key: str) -> None:
         """Raise RateLimited if `count` would, and count nothing."""
         if not self._enabled:
             return
@@ -60,7 +60,7 @@ class MemoryLimits:
 
 
 @dataclass(slots=True)
-class Windows:
+class SlidingWindow:
     """The moments of the tries of each key, the oldest first: at most `quota` in any `seconds`.
 
     Keys are dropped from one end, for they are in the order of their last try; past MAX_KEYS the one that was

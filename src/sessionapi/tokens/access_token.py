@@ -28,7 +28,7 @@ LONGEST_TTL = 300
 """Seconds. Nothing accepts a token that was made for longer (design 3)."""
 IAT_LEEWAY = 5
 """Seconds that `iat` may always lie ahead: the clocks of two hosts differ (design 4.4 allows them 2)."""
-REGISTERED = frozenset(
+RESERVED_CLAIMS = frozenset(
     {
         "iss",
         "aud",
@@ -51,7 +51,7 @@ _HEADER_NAMES = frozenset({"alg", "kid", "typ"})
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class TokenExpectations:
     """Conditions for a token to be accepted.
 
     `leeway` is in seconds, 0 here and 5 in other services. A token is accepted that long after `exp`. Before
@@ -93,7 +93,7 @@ def longest(claims: Mapping[str, Any]) -> int:
 def verify(
     token: str,
     find_key: Callable[[str], VerificationKey | None],
-    rules: Rules,
+    rules: TokenExpectations,
     now: datetime,
     *,
     expired_ok: bool = False,
@@ -125,13 +125,13 @@ def key_id(token: str) -> str:
     return _read_header(_split(token)[0])[0]
 
 
-def refuse_expired(claims: Claims, rules: Rules, now: float) -> None:
+def refuse_expired(claims: Claims, rules: TokenExpectations, now: float) -> None:
     """Raise ExpiredToken at `exp` and after (plus the leeway); `now` is in seconds since 1970."""
     if claims.expires_at + rules.leeway <= now:
         raise ExpiredToken
 
 
-def is_ahead(claims: Claims, rules: Rules, now: float) -> bool:
+def is_ahead(claims: Claims, rules: TokenExpectations, now: float) -> bool:
     """Return whether a token was issued further in the future than clocks may differ.
 
     A clock that is behind sees `iat` too late by as much as `exp`, so a larger leeway holds for both.
@@ -183,7 +183,7 @@ def _read_header(segment: str) -> tuple[str, str]:
     return kid, algorithm
 
 
-def _judge(claims: dict[str, Any], rules: Rules, now: float) -> Claims:
+def _judge(claims: dict[str, Any], rules: TokenExpectations, now: float) -> Claims:
     result = _typed(claims)
     if claims.get("iss") != rules.issuer:
         raise InvalidToken(f"The token is not from {rules.issuer}, the issuer that is trusted here.")
@@ -209,7 +209,9 @@ def _typed(claims: dict[str, Any]) -> Claims:
             auth_time=_seconds(claims["auth_time"]),
             amr=_texts(claims["amr"]),
             roles=_texts(claims["roles"]),
-            extra=MappingProxyType({name: value for name, value in claims.items() if name not in REGISTERED}),
+            extra=MappingProxyType(
+                {name: value for name, value in claims.items() if name not in RESERVED_CLAIMS}
+            ),
         )
     except (KeyError, TypeError):
         raise InvalidToken("A required claim is missing or of the wrong type.") from None

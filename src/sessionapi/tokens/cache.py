@@ -10,7 +10,7 @@ from threading import Lock
 
 from sessionapi.models import VerificationKey
 from sessionapi.tokens import access_token
-from sessionapi.tokens.access_token import Claims, Rules
+from sessionapi.tokens.access_token import Claims, TokenExpectations
 
 SIZE = 4096
 """Tokens that are remembered: about 2 KiB each, so 8 MiB at most."""
@@ -20,7 +20,7 @@ class TokenCache:
     """`tokens.verify` with a memory. Of a full one the oldest entry goes: tokens die in that order anyway."""
 
     def __init__(
-        self, find_key: Callable[[str], VerificationKey | None], rules: Rules, size: int = SIZE
+        self, find_key: Callable[[str], VerificationKey | None], rules: TokenExpectations, size: int = SIZE
     ) -> None:
         self._find_key = find_key
         self._rules = rules

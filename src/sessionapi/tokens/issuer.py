@@ -13,7 +13,7 @@ from sessionapi.errors import FieldError, ValidationFailed
 from sessionapi.keys.keyring import KeyRing
 from sessionapi.models import Session, User
 from sessionapi.tokens import access_token, bearer, refresh_token
-from sessionapi.tokens.access_token import Rules
+from sessionapi.tokens.access_token import TokenExpectations
 from sessionapi.tokens.refresh_token import RefreshToken
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ class Tokens:
     refresh_token: str | None = field(repr=False)
     is_new: bool
     session_expires_in: int
-    expires_absolutely_in: int
+    absolute_expires_in: int
     session: Session
     user: User
     device_token: str | None = field(default=None, repr=False)
@@ -47,7 +47,7 @@ class Issuer:
     def __init__(
         self,
         ring: KeyRing,
-        rules: Rules,
+        rules: TokenExpectations,
         access_token_ttl: timedelta,
         refresh_keys: Sequence[bytes],
         new_secret: Callable[[], bytes] = ids.new_secret,
@@ -86,7 +86,7 @@ class Issuer:
             refresh_token=text,
             is_new=is_new,
             session_expires_in=int((end - now).total_seconds()),
-            expires_absolutely_in=int((session.expires_at - now).total_seconds()),
+            absolute_expires_in=int((session.expires_at - now).total_seconds()),
             session=session,
             user=user,
         )
@@ -147,7 +147,9 @@ class Issuer:
     ) -> dict[str, Any]:
         """Return the claims of an access token. What we say in our own name wins over the user's `claims`."""
         return {
-            **{name: value for name, value in user.claims.items() if name not in access_token.REGISTERED},
+            **{
+                name: value for name, value in user.claims.items() if name not in access_token.RESERVED_CLAIMS
+            },
             "iss": self._rules.issuer,
             "aud": self._rules.audience,
             "sub": ids.public("user", user.id),

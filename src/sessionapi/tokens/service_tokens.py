@@ -6,7 +6,7 @@ from sessionapi import audit, identifiers, ids
 from sessionapi.clock import Clock
 from sessionapi.errors import Conflict, FieldError, InvalidToken, NotFound, ValidationFailed
 from sessionapi.models import ServiceToken
-from sessionapi.storage import Store, Tx
+from sessionapi.storage import Store, Transaction
 from sessionapi.tokens import refresh_token
 
 PREFIX = "st_"
@@ -32,7 +32,7 @@ class ServiceTokens:
         text = PREFIX + self._new_secret(32).hex()
         token = ServiceToken(ids.new_id(), name, refresh_token.digest(text.encode()), self._clock())
 
-        async def work(tx: Tx) -> None:
+        async def work(tx: Transaction) -> None:
             if not await tx.insert_service_token(token):
                 raise Conflict(f"There is a living service token named {name!r}. Revoke it first.")
             await tx.record(audit.event("service_token.added", token.created_at, details={"name": name}))
@@ -49,7 +49,7 @@ class ServiceTokens:
         """Refuse the token of this name from now on; NotFound if no living one has it."""
         now = self._clock()
 
-        async def work(tx: Tx) -> None:
+        async def work(tx: Transaction) -> None:
             if not await tx.revoke_service_token(name, now):
                 raise NotFound(f"There is no living service token named {name!r}.")
             await tx.record(audit.event("service_token.revoked", now, details={"name": name}))

@@ -17,7 +17,7 @@ from sessionapi.models import Client, Event, User
 from sessionapi.sessions import json_data
 from sessionapi.sessions.actors import OPERATOR, Actor, Actors, Caller
 from sessionapi.sessions.lifecycle import Sessions
-from sessionapi.storage import Store, Tx
+from sessionapi.storage import Store, Transaction
 from sessionapi.throttling.limits import network
 from sessionapi.throttling.login_throttle import Throttle
 from sessionapi.tokens import refresh_token
@@ -109,7 +109,7 @@ class Accounts:
         now = self._clock()
         user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
 
-        async def work(tx: Tx) -> bool:
+        async def work(tx: Transaction) -> bool:
             inserted = await tx.insert_user(user, key)
             if inserted:
                 await tx.record(audit.event("user.created", now, user_id=user.id))
@@ -127,7 +127,7 @@ class Accounts:
         neither written nor recorded.
         """
 
-        async def work(tx: Tx, user: User, now: datetime) -> None:
+        async def work(tx: Transaction, user: User, now: datetime) -> None:
             await self._change(tx, user, now, caller, given)
             if given.get("disabled") is not None:
                 act = self._disable if given["disabled"] else self._enable
@@ -157,11 +157,11 @@ class Accounts:
         them; a row that has no sessions goes at once.
         """
 
-        async def work(tx: Tx, user: User, now: datetime) -> None:
+        async def work(tx: Transaction, user: User, now: datetime) -> None:
             # No username contains a colon, so no account can have this key.
             emptied = {**_EMPTIED, "username_key": f"deleted:{user.id.hex}", "deleted_at": now}
-            await tx.renew_credentials(user.id, **emptied)
-            await tx.clear_tries_of(user.id)
+            await tx.bump_credential_version(user.id, **emptied)
+            await tx.clear_counters_of(user.id)
             await tx.record(audit.event("user.deleted", now, user_id=user.id, client=caller.client))
             await self._sessions.end_all(tx, user.id, "user_deleted", now, caller.client)
             await tx.delete_password_reset(user.id)
@@ -174,7 +174,7 @@ class Accounts:
         token = f"pr_{self._new_secret(32).hex()}"
         digest = refresh_token.digest(token.encode())
 
-        async def work(tx: Tx, user: User, now: datetime) -> None:
+        async def work(tx: Transaction, user: User, now: datetime) -> None:
             await tx.insert_password_reset(user.id, digest, now + RESET_TTL)
             await tx.record(audit.event("user.password_reset_token_made", now, user_id=user.id))
 
@@ -202,21 +202,23 @@ class Accounts:
         if not await self._store.run(lambda tx: self._reset(tx, user.id, digest, hashed, client)):
             raise _no_such_reset()
 
-    async def _reset(self, tx: Tx, user_id: UUID, digest: bytes, hashed: str, client: Client) -> bool:
+    async def _reset(
+        self, tx: Transaction, user_id: UUID, digest: bytes, hashed: str, client: Client
+    ) -> bool:
         """Use a one-time token up; False if another request has, or if its time is over."""
         await tx.lock_users({user_id})
         now = self._clock()
         if not await tx.use_password_reset(digest, now):
             return False
-        if not await tx.renew_credentials(user_id, password_hash=hashed):
+        if not await tx.bump_credential_version(user_id, password_hash=hashed):
             return False
-        await tx.clear_tries_of(user_id)
+        await tx.clear_counters_of(user_id)
         await tx.record(audit.event("user.password_reset", now, user_id=user_id, client=client))
         await self._sessions.end_all(tx, user_id, "password_reset", now, client)
         return True
 
     async def _change(
-        self, tx: Tx, user: User, now: datetime, caller: Caller, given: Mapping[str, Any]
+        self, tx: Transaction, user: User, now: datetime, caller: Caller, given: Mapping[str, Any]
     ) -> None:
         """Change columns. The names that an owner tries are limited, as sign-ups are.
 
@@ -237,19 +239,19 @@ class Accounts:
             changed = audit.event("user.changed", now, user_id=user.id, client=caller.client, details=details)
             await tx.record(changed)
 
-    async def _disable(self, tx: Tx, user: User, now: datetime, caller: Caller) -> None:
+    async def _disable(self, tx: Transaction, user: User, now: datetime, caller: Caller) -> None:
         if user.disabled_at is None:
-            await tx.renew_credentials(user.id, disabled_at=now)
+            await tx.bump_credential_version(user.id, disabled_at=now)
             await tx.record(audit.event("user.disabled", now, user_id=user.id, client=caller.client))
             await self._sessions.end_all(tx, user.id, "user_disabled", now, caller.client)
 
-    async def _enable(self, tx: Tx, user: User, now: datetime, caller: Caller) -> None:
+    async def _enable(self, tx: Transaction, user: User, now: datetime, caller: Caller) -> None:
         if user.disabled_at is not None:
-            await tx.renew_credentials(user.id, disabled_at=None)
+            await tx.bump_credential_version(user.id, disabled_at=None)
             await tx.record(audit.event("user.enabled", now, user_id=user.id, client=caller.client))
 
-    async def _unlock(self, tx: Tx, user: User, now: datetime, caller: Caller) -> None:
-        if await tx.clear_tries_of(user.id):
+    async def _unlock(self, tx: Transaction, user: User, now: datetime, caller: Caller) -> None:
+        if await tx.clear_counters_of(user.id):
             await tx.record(audit.event("user.unlocked", now, user_id=user.id, client=caller.client))
 
 

@@ -10,10 +10,10 @@ from sessionapi.errors import InvalidCredentials, SignupClosed, UsernameTaken, W
 from sessionapi.models import Client, User
 from sessionapi.sessions.actors import Actor, Actors
 from sessionapi.sessions.lifecycle import Device, Sessions
-from sessionapi.storage import Store, Tx
+from sessionapi.storage import Store, Transaction
 from sessionapi.throttling.device_token import DeviceTokens
 from sessionapi.throttling.limits import network
-from sessionapi.throttling.login_throttle import Throttle, Try
+from sessionapi.throttling.login_throttle import LoginAttempt, Throttle
 from sessionapi.tokens.issuer import Tokens
 from sessionapi.users.hash_pool import Place
 from sessionapi.users.password_policy import PasswordRules
@@ -60,7 +60,7 @@ class Users:
         now = self._clock()
         user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
 
-        async def work(tx: Tx) -> Tokens | None:
+        async def work(tx: Transaction) -> Tokens | None:
             if replaced := self._sessions.replaced_users(device):
                 await tx.lock_users(replaced)
             if not await tx.insert_user(user, key):
@@ -88,12 +88,12 @@ class Users:
         return self._known(_still(tokens), device)
 
     async def _start(
-        self, tx: Tx, verified: User, tried: Try, device: Device, now: datetime
+        self, tx: Transaction, verified: User, tried: LoginAttempt, device: Device, now: datetime
     ) -> Tokens | None:
         """Start a session of a user whose password was verified; None if it was changed since then."""
         if others := self._sessions.replaced_users(device) - {verified.id}:
             await tx.lock_users({verified.id, *others})
-        user = await tx.lock_user(verified.id, verified.credential_version)
+        user = await tx.lock_if_unchanged(verified.id, verified.credential_version)
         if user is None:
             return None
         await self._throttle.succeeded(tx, tried)
@@ -106,7 +106,7 @@ class Users:
             place.assign(actor.user_id)
             verified, tried = await self._verify_in_session(actor, password, place)
 
-        async def work(tx: Tx, user: User, now: datetime) -> Tokens | None:
+        async def work(tx: Transaction, user: User, now: datetime) -> Tokens | None:
             if user.credential_version != verified.credential_version:
                 return None
             await self._throttle.succeeded(tx, tried)
@@ -130,18 +130,18 @@ class Users:
             hashed = await self._passwords.hash(new, place)
         client, keep = actor.client, actor.session_id
 
-        async def work(tx: Tx, user: User, now: datetime) -> Tokens | None:
+        async def work(tx: Transaction, user: User, now: datetime) -> Tokens | None:
             if user.credential_version != verified.credential_version:
                 return None
-            await tx.renew_credentials(user.id, password_hash=hashed)
-            await tx.clear_tries_of(user.id)
+            await tx.bump_credential_version(user.id, password_hash=hashed)
+            await tx.clear_counters_of(user.id)
             await tx.record(audit.event("user.password_changed", now, user_id=user.id, client=client))
             await self._sessions.end_all(tx, user.id, "password_changed", now, client, keep)
             return await self._sessions.renew_secret(tx, user, keep, now)
 
         return _still(await self._actors.run(actor, actor.user_id, work))
 
-    async def _refuse_weak(self, new: str, user: User, tried: Try) -> None:
+    async def _refuse_weak(self, new: str, user: User, tried: LoginAttempt) -> None:
         """Raise WeakPassword; the right password gives its attempt back all the same."""
         try:
             await self._rules.refuse_weak(new, user.username, user.email, "new_password")
@@ -149,17 +149,19 @@ class Users:
             await self._store.run(lambda tx: self._throttle.succeeded(tx, tried))
             raise
 
-    async def _verify_in_session(self, actor: Actor, password: str, place: Place) -> tuple[User, Try]:
+    async def _verify_in_session(
+        self, actor: Actor, password: str, place: Place
+    ) -> tuple[User, LoginAttempt]:
         """Verify a password that is sent again in an active session, which has its own attempts."""
 
-        async def work(tx: Tx, user: User, _now: datetime) -> tuple[User, Try]:
+        async def work(tx: Transaction, user: User, _now: datetime) -> tuple[User, LoginAttempt]:
             return user, await self._throttle.reserve_in_session(tx, user.id, actor.session_id, actor.client)
 
         user, tried = await self._actors.run(actor, actor.user_id, work)
         return await self._authenticate(user, password, tried, actor.client, place), tried
 
     async def _authenticate(
-        self, user: User | None, password: str, tried: Try, client: Client, place: Place
+        self, user: User | None, password: str, tried: LoginAttempt, client: Client, place: Place
     ) -> User:
         """Return the enabled user whose password this is.
 
@@ -183,14 +185,14 @@ class Users:
         """Add the token by which the user will be known on this device."""
         return replace(tokens, device_token=self._device_tokens.issue(tokens.user.id, device.token))
 
-    async def _reserve(self, username: str, device: Device, place: Place) -> tuple[User | None, Try]:
+    async def _reserve(self, username: str, device: Device, place: Place) -> tuple[User | None, LoginAttempt]:
         """Find the user of a name and reserve the attempt, in a transaction that is durable before the hash.
 
         Without room for the user nothing is counted: the refusal rolls back.
         """
         key = identifiers.lookup_key(username)
 
-        async def work(tx: Tx) -> tuple[User | None, Try]:
+        async def work(tx: Transaction) -> tuple[User | None, LoginAttempt]:
             found = await tx.user_by_name(key) if key else None
             user_id, typed = found.id if found else None, key or username
             tried = await self._throttle.reserve_login(tx, user_id, typed, device.token, device.client)

@@ -111,7 +111,7 @@ class AsyncVerifier(Common):
             known = [each for each in self._states if not each.loop.is_closed()]
             state = next((each for each in known if each.loop is loop), None)
             if state is None:
-                state = _InLoop(loop, Rounds(self._poll, self._limits))
+                state = _InLoop(loop, Rounds(self._state_sync, self._limits))
                 known.append(state)
             self._states, self._state = known, state
         return state
@@ -147,7 +147,7 @@ class AsyncVerifier(Common):
                         if self._core.keys_outdated:
                             await self._fetch_keys(client)
                     state.end_round()
-                    await asyncio.sleep(self._poll)
+                    await asyncio.sleep(self._state_sync)
         finally:
             state.round_ended.set()  # so that no caller waits for a round that does not end
 
@@ -237,7 +237,7 @@ class Verifier(Common):
         return self._state.following
 
     def _new_state(self) -> _InProcess:
-        return _InProcess(Rounds(self._poll, self._limits))
+        return _InProcess(Rounds(self._state_sync, self._limits))
 
     def _catch_up(self, state: _InProcess) -> None:
         """Follow, if no thread of this process does, and wait for the round that is under way."""
@@ -274,7 +274,7 @@ class Verifier(Common):
                         with state.fetching:
                             self._fetch_keys(state.connection)
                 state.end_round()
-                state.closing.wait(self._poll)
+                state.closing.wait(self._state_sync)
         finally:
             state.round_ended.set()  # so that no caller waits for a round that does not end
             state.connection.close()

@@ -18,7 +18,7 @@ import httpx
 from sessionapi.bounded_http import Answer, Bounds, OutOfBounds
 from sessionapi.clock import Clock, system_clock
 from sessionapi.errors import StartupError
-from sessionapi.tokens.access_token import Rules
+from sessionapi.tokens.access_token import TokenExpectations
 from sessionapi.verifier.state import Core, Limits, max_age_of
 
 log = logging.getLogger("sessionapi.verifier")
@@ -46,7 +46,7 @@ class Rounds:
     """
 
     def __init__(self, poll: float, limits: Limits) -> None:
-        self._poll = poll
+        self._state_sync = poll
         self._round = 2 * limits.fetch  # the list, and the keys if they have changed
         self._due = float("-inf")
 
@@ -67,7 +67,7 @@ class Rounds:
 
     def ended(self) -> None:
         """Note that a round has ended, and that the next one begins after the pause."""
-        self._due = time.monotonic() + self._poll + SLACK
+        self._due = time.monotonic() + self._state_sync + SLACK
 
     def given_up(self) -> None:
         """Note that no round has ended in time, so that not every token waits for the next one."""
@@ -97,13 +97,13 @@ class Common:
     ) -> None:
         self._url = (url or issuer).rstrip("/")
         self._service_token = _checked(service_token)
-        self._poll = poll
+        self._state_sync = poll
         self._clock = clock
         self._etag: str | None = None
         self._told = ""
         self._told_at: datetime | None = None
         self._limits = limits or Limits()
-        self._core = Core(Rules(issuer, audience, leeway), self._limits, fixed=jwks is not None)
+        self._core = Core(TokenExpectations(issuer, audience, leeway), self._limits, fixed=jwks is not None)
         if jwks is not None:
             self._core.take_keys(jwks, clock())
             if not self._core.has_keys:
@@ -192,7 +192,7 @@ def _after_fork() -> None:
         verifier.after_fork()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+if hasattr(os, "register_at_fork"):  # not on SlidingWindow, which has no fork
     os.register_at_fork(after_in_child=_after_fork)
 
 

@@ -15,7 +15,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from sessionapi.errors import AuthenticationError, SessionRevoked, Unavailable
 from sessionapi.models import VerificationKey
 from sessionapi.tokens import access_token
-from sessionapi.tokens.access_token import Claims, Rules
+from sessionapi.tokens.access_token import Claims, TokenExpectations
 from sessionapi.tokens.cache import TokenCache
 
 DEFAULT_MAX_AGE = 300
@@ -56,7 +56,7 @@ class Mark:
 class Core:
     """The state of one verifier."""
 
-    rules: Rules
+    rules: TokenExpectations
     limits: Limits
     fixed: bool = False
     _keys: dict[str, VerificationKey] = field(default_factory=dict)

@@ -68,7 +68,7 @@ class Service(FastAPI):
         scope["app"] = self
         await self.layers(scope, receive, send)
 
-    def wrap(self, parts: container.App) -> None:
+    def wrap(self, parts: container.Container) -> None:
         """Put the outermost layers around the framework's app, from the inside out."""
         hot = {("GET", "/protected"): account.protected, ("POST", "/refresh"): sessions.refresh}
         stops = {at: Stop(at[1], endpoint) for at, endpoint in hot.items()}
@@ -81,7 +81,7 @@ class Service(FastAPI):
         self.layers = Edge(layers, forwarded, headers, parts.metrics, https=https)
 
 
-def create(parts: container.App, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+def create(parts: container.Container, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """Return the ASGI app over connected parts."""
     app = Service(
         title="sessionapi",
@@ -114,7 +114,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for text in doubts(settings):
         log.warning(text)
     with ThreadPoolExecutor(1) as thread:  # the caller may run in an event loop, and this is another one
-        thread.submit(asyncio.run, container.prepare(settings)).result()
+        thread.submit(asyncio.run, container.bootstrap(settings)).result()
     return create(container.build(settings))
 
 
@@ -136,13 +136,13 @@ def _routes(*, pages_too: bool) -> APIRouter:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    parts: container.App = app.state.sessionapi
+    parts: container.Container = app.state.sessionapi
     if not parts.settings.throttle:
         log.warning("THROTTLE=off: anybody may guess passwords without limit; for load tests only")
     await parts.start()
     ended = asyncio.Event()
     background = [
-        asyncio.create_task(repeat("poll", parts.poll.once, parts.poll.interval, ended)),
+        asyncio.create_task(repeat("poll", parts.state_sync.sync, parts.state_sync.interval, ended)),
         asyncio.create_task(repeat("keys", parts.keys.keep_up, KEYS_INTERVAL, ended)),
         asyncio.create_task(repeat("purge", parts.purge.run, PURGE_INTERVAL, ended)),
         asyncio.create_task(repeat("marks", parts.marks.tidy, PURGE_INTERVAL, ended)),
@@ -158,7 +158,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _in_a_process(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """The same in a process of its own, which is told by signals when to stop."""
-    parts: container.App = app.state.sessionapi
+    parts: container.Container = app.state.sessionapi
     _spare_the_collector()
     with graceful_shutdown.watched(parts.leaving, parts.settings.stop_delay):
         async with _lifespan(app):

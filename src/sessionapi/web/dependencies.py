@@ -8,7 +8,7 @@ from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.base import SecurityBase
 
 from sessionapi import ids
-from sessionapi.container import App
+from sessionapi.container import Container
 from sessionapi.errors import FieldError, NotFound, ValidationFailed
 from sessionapi.models import Client, ServiceToken
 from sessionapi.sessions.actors import Actor, actor_of
@@ -22,9 +22,9 @@ _MAX_USER_AGENT = 512
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def app_of(request: Request) -> App:
+def app_of(request: Request) -> Container:
     """Return the parts of this process."""
-    app: App = request.app.state.sessionapi
+    app: Container = request.app.state.sessionapi
     return app
 
 
@@ -40,7 +40,7 @@ def client_of(request: Request) -> Client:
     )
 
 
-async def parts_of(request: Request) -> App:
+async def parts_of(request: Request) -> Container:
     """`app_of` as a dependency: what isn't async is run in a thread by the framework."""
     return app_of(request)
 
@@ -130,7 +130,7 @@ def cursor(kind: ids.Kind, text: str | None) -> UUID | None:
     return found
 
 
-Parts = Annotated[App, Depends(parts_of)]
+Parts = Annotated[Container, Depends(parts_of)]
 From = Annotated[Client, Depends(sender_of)]
 Bearer = Annotated[Claims, Security(AccessToken())]
 Service = Annotated[ServiceToken, Security(ServiceCredential())]

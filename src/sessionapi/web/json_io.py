@@ -57,7 +57,7 @@ async def read_json(request: Request, model: type[Model]) -> Model:
     body = await read(request)
     value = parse(request, body) if body else None
     given = {} if value is None else without_surplus(request, value, model)
-    return judge(lambda: model.model_validate(given), "body")
+    return validate(lambda: model.model_validate(given), "body")
 
 
 def without_surplus(request: Request, value: Any, model: type[BaseModel]) -> Any:
@@ -113,7 +113,7 @@ class _Read(Request):
         return self._value
 
 
-class Answer(Response):
+class NoStoreJSON(Response):
     """JSON that nobody may store."""
 
     def __init__(self, members: Mapping[str, Any], status: int = 200) -> None:
@@ -127,7 +127,7 @@ class Answer(Response):
         ]
 
 
-def judge(validate: Callable[[], T], *where: str) -> T:
+def validate(validate: Callable[[], T], *where: str) -> T:
     """Return what is valid, else raise RequestValidationError, naming where in the request it is."""
     try:
         return validate()

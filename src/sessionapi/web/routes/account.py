@@ -4,9 +4,9 @@ from fastapi import APIRouter, Request, Response
 
 from sessionapi.sessions.actors import owner
 from sessionapi.web.dependencies import AccessToken, Bearer, From, Parts, Writer, access
-from sessionapi.web.json_io import Answer, JsonRoute
+from sessionapi.web.json_io import JsonRoute, NoStoreJSON
 from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, WRITES, answers
-from sessionapi.web.routes.login import hand_out
+from sessionapi.web.routes.login import token_response
 from sessionapi.web.schemas import MeIn, MeOut, PasswordIn, PasswordResetIn, ProtectedOut, TokensOut, me_out
 
 router = APIRouter(tags=["account"], route_class=JsonRoute)
@@ -23,7 +23,7 @@ router = APIRouter(tags=["account"], route_class=JsonRoute)
 async def protected(request: Request) -> Response:
     """Answer whoever has a valid access token. Nothing is read from the database."""
     claims = await access(request)
-    return Answer({"data": "Protected data", "user_id": claims.user_id, "session_id": claims.session_id})
+    return NoStoreJSON({"data": "Protected data", "user_id": claims.user_id, "session_id": claims.session_id})
 
 
 @router.get("/me", operation_id="me", summary="My account", responses=answers(*BEARER, "not_found", *STORE))
@@ -77,7 +77,7 @@ async def delete_me(caller: Writer, parts: Parts) -> None:
 async def change_password(body: PasswordIn, caller: Writer, parts: Parts) -> Response:
     """Set a new password. The other sessions end; this one goes on with new tokens."""
     tokens = await parts.users.change_password(caller, body.current_password, body.new_password)
-    return hand_out(tokens, parts)
+    return token_response(tokens, parts)
 
 
 @router.post(

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from sessionapi import ids
-from sessionapi.container import App
+from sessionapi.container import Container
 from sessionapi.web.dependencies import Admin, Cursor, Limit, Parts, cursor, id_in_path
 from sessionapi.web.json_io import JsonRoute
 from sessionapi.web.openapi import BEARER, BODY, STORE, answers
@@ -157,6 +157,6 @@ async def list_events(
     )
 
 
-async def _shown(parts: App, user_id: UUID) -> AdminUserOut:
+async def _shown(parts: Container, user_id: UUID) -> AdminUserOut:
     user = await parts.accounts.get(user_id)
     return admin_user_out(user, locked=bool(await parts.throttle.locked([user_id])))

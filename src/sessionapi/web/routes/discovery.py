@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Header, Request, Response
 
-from sessionapi.container import App
+from sessionapi.container import Container
 from sessionapi.errors import MalformedBody
 from sessionapi.web import cors, json_io, openapi
 from sessionapi.web.dependencies import Parts, Service
@@ -71,7 +71,7 @@ async def revocations(
     Access tokens of the sessions in `revoked` are to be refused, although their signature is good, and so are
     those of every session whose id is that of `revoked_up_to` or sorts before it.
     """
-    await parts.poll.fresher_than(time.monotonic() - FRESHNESS)
+    await parts.state_sync.fresher_than(time.monotonic() - FRESHNESS)
     etag = f'"{parts.revocations.version}.{parts.ring.version}"'
     response.headers.update({"ETag": etag, "Cache-Control": "no-cache"})
     if if_none_match == etag:
@@ -119,7 +119,7 @@ async def introspect(
     )
 
 
-def _public(parts: App) -> dict[str, str]:
+def _public(parts: Container) -> dict[str, str]:
     return {**cors.OPEN, "Cache-Control": f"public, max-age={parts.settings.jwks_max_age}"}
 
 
@@ -132,4 +132,4 @@ async def _introspected(request: Request) -> IntrospectIn:
         form = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS))
     except ValueError:
         raise MalformedBody(f"A form may have at most {MAX_FORM_FIELDS} fields.") from None
-    return json_io.judge(lambda: IntrospectIn.model_validate(form), "body")
+    return json_io.validate(lambda: IntrospectIn.model_validate(form), "body")

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
 
-from sessionapi.container import App
+from sessionapi.container import Container
 from sessionapi.errors import CsrfRejected
 from sessionapi.sessions.lifecycle import Device
 from sessionapi.tokens.issuer import Tokens
 from sessionapi.web import cookies
 from sessionapi.web.dependencies import From, Parts, may_use_cookie
-from sessionapi.web.json_io import Answer, JsonRoute
+from sessionapi.web.json_io import JsonRoute, NoStoreJSON
 from sessionapi.web.openapi import BODY, BUSY, STORE, answers
 from sessionapi.web.schemas import LoginIn, SignupIn, TokensOut, tokens_out
 
@@ -37,7 +37,7 @@ async def signup(body: SignupIn, request: Request, parts: Parts, client: From) -
     """Create a user and start the first session: both or neither. A setting closes this."""
     device = _device(body, request, parts, client)
     tokens = await parts.users.sign_up(body.username, body.password, body.email, device)
-    return hand_out(tokens, parts, status=201)
+    return token_response(tokens, parts, status=201)
 
 
 @router.post(
@@ -52,12 +52,12 @@ async def login(body: LoginIn, request: Request, parts: Parts, client: From) -> 
     known = body.device_token or cookies.read_device(request, parts.settings)
     device = replace(_device(body, request, parts, client), token=known)
     tokens = await parts.users.log_in(body.username, body.password, device)
-    return hand_out(tokens, parts)
+    return token_response(tokens, parts)
 
 
-def hand_out(tokens: Tokens, parts: App, *, status: int = 200) -> Response:
+def token_response(tokens: Tokens, parts: Container, *, status: int = 200) -> Response:
     """Return the answer that gives tokens to the client, the refresh token by the session's transport."""
-    response = Answer(tokens_out(tokens), status)
+    response = NoStoreJSON(tokens_out(tokens), status)
     by_cookie = tokens.session.transport == "cookie"
     if by_cookie and tokens.is_new:
         cookies.set_session(response, parts.settings, tokens)
@@ -66,7 +66,7 @@ def hand_out(tokens: Tokens, parts: App, *, status: int = 200) -> Response:
     return response
 
 
-def _device(body: LoginIn | SignupIn, request: Request, parts: App, client: From) -> Device:
+def _device(body: LoginIn | SignupIn, request: Request, parts: Container, client: From) -> Device:
     """Return what is said of the device; the session whose cookie is overwritten ends."""
     if body.transport == "body":
         return Device(client, body.remember, body.transport, body.device_name)

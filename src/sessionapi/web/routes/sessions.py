@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, TypeAdapter
 
 from sessionapi import ids
-from sessionapi.container import App
+from sessionapi.container import Container
 from sessionapi.errors import (
     AuthenticationError,
     FieldError,
@@ -16,7 +16,7 @@ from sessionapi.errors import (
 )
 from sessionapi.models import Transport
 from sessionapi.sessions.actors import owner
-from sessionapi.sessions.refresh import Presented
+from sessionapi.sessions.refresh import RefreshRequest
 from sessionapi.tokens.access_token import Claims
 from sessionapi.web import cookies, json_io, openapi, problems
 from sessionapi.web.dependencies import (
@@ -35,7 +35,7 @@ from sessionapi.web.dependencies import (
 )
 from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, WRITES, answers
 from sessionapi.web.request_headers import header
-from sessionapi.web.routes.login import hand_out
+from sessionapi.web.routes.login import token_response
 from sessionapi.web.schemas import (
     CurrentIn,
     CurrentOut,
@@ -96,8 +96,8 @@ async def refresh(request: Request) -> Response:
     if text is None:
         raise InvalidRefreshToken("Send the refresh token in the body, or in the cookie.")
     transport: Transport = "body" if body.refresh_token else "cookie"
-    presented = Presented(text, transport, client_of(request), _idempotency_key(request), body.active)
-    return hand_out(await parts.refreshes.refresh(presented), parts)
+    presented = RefreshRequest(text, transport, client_of(request), _idempotency_key(request), body.active)
+    return token_response(await parts.refreshes.refresh(presented), parts)
 
 
 @router.post(
@@ -131,7 +131,7 @@ async def logout(request: Request, parts: Parts, client: From) -> Response:
     return response
 
 
-async def _genuine(request: Request, parts: App) -> tuple[Claims | None, AuthenticationError | None]:
+async def _genuine(request: Request, parts: Container) -> tuple[Claims | None, AuthenticationError | None]:
     """Return the claims of the access token, whether or not it has expired, or what is wrong with it."""
     try:
         return await parts.checks.genuine(bearer_token(request)), None
@@ -214,7 +214,7 @@ async def reauthenticate(body: ReauthenticateIn, caller: Writer, parts: Parts) -
 
     The refresh token from before renews nothing any more.
     """
-    return hand_out(await parts.users.reauthenticate(caller, body.password), parts)
+    return token_response(await parts.users.reauthenticate(caller, body.password), parts)
 
 
 @router.delete(
@@ -237,11 +237,11 @@ def _idempotency_key(request: Request) -> str | None:
     return (
         None
         if given is None
-        else json_io.judge(lambda: KEY.validate_python(given), "header", "idempotency-key")
+        else json_io.validate(lambda: KEY.validate_python(given), "header", "idempotency-key")
     )
 
 
-def _cookie(request: Request, parts: App, in_body: str | None) -> str | None:
+def _cookie(request: Request, parts: Container, in_body: str | None) -> str | None:
     cookie = cookies.read(request, parts.settings)
     if cookie and in_body:
         text = "Send the refresh token in the body or in the cookie, not in both."
