@@ -60,7 +60,7 @@ def test_several_workers_with_metrics_need_a_temporary_directory_and_name_the_se
 
 FAILING = """
 import asyncio, gc, sys, threading, warnings
-from sessionapi import cli, logs
+from sessionapi import cli, logging
 
 class Resource:
     def __del__(self):
@@ -76,7 +76,7 @@ async def forget():
 
 @cli.app.command()
 def failing(log_format: str):
-    logs.configure(log_format=log_format, level="info")
+    logging.configure(log_format=log_format, level="info")
     warnings.warn("by a\\nwarning", DeprecationWarning)
     file = open("/dev/null")
     del file

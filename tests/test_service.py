@@ -82,7 +82,7 @@ BROKEN = """
 import asyncio
 import sys
 import httpx
-from sessionapi import logs, settings, wiring
+from sessionapi import container, logging, settings
 from sessionapi.web import app as web
 
 async def broken(request):
@@ -91,9 +91,9 @@ async def broken(request):
 
 async def main():
     loaded = settings.load()
-    logs.configure(log_format=loaded.log_format, level="info")
-    await wiring.prepare(loaded)
-    app = web.create(wiring.build(loaded))
+    logging.configure(log_format=loaded.log_format, level="info")
+    await container.bootstrap(loaded)
+    app = web.create(container.build(loaded))
     app.router.add_route("/broken", broken)
     app.state.sessionapi.refreshes.refresh = broken
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

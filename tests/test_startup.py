@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from sessionapi.errors import StartupError
-from sessionapi.logs import shown
+from sessionapi.logging import escape_unprintable
 from sessionapi.settings import Settings, load
 from tests.conftest import environment, serving
 
@@ -318,7 +318,7 @@ def test_a_host_that_can_not_be_listened_on_is_refused_with_one_that_can(
 ):
     """Fails if `serve._listen` catches only OSError; the resolver gives the other reasons."""
     said = refusal(tmp_path / "var", "--host", host)
-    assert said.startswith(f"can't listen on {shown(host)} port 0: {reason}")
+    assert said.startswith(f"can't listen on {escape_unprintable(host)} port 0: {reason}")
     assert said.endswith(
         "; try another host, as in `sessionapi serve --host 127.0.0.1` or `sessionapi serve --host ::1`"
     )
@@ -331,7 +331,7 @@ def test_a_postgresql_host_that_can_not_be_encoded_is_refused(tmp_path: Path, ho
     url = f"postgresql://user:hidden@{host}/name"
     said = refusal(tmp_path / "var", database_url=url, secret=SERVER_SECRET)
     assert said == (
-        f"the database at postgresql://user:***@{shown(host)}/name can't be used: "
+        f"the database at postgresql://user:***@{escape_unprintable(host)}/name can't be used: "
         "the URL has a host or a name that can't be encoded; "
         "check the URL, and that PostgreSQL accepts connections there"
     )

@@ -66,7 +66,7 @@ class Container:
     accounts: Accounts
     refreshes: Refreshes
     purge: Purge
-    leaving: Event
+    shutting_down: Event
     """Set when this process is about to stop."""
 
     async def start(self) -> None:
@@ -76,7 +76,7 @@ class Container:
 
     async def check_ready(self) -> None:
         """Raise Unavailable, saying why, unless everything can be served, and will be for a while."""
-        if self.leaving.is_set():
+        if self.shutting_down.is_set():
             raise Unavailable("This process is stopping.")
         self.state_sync.check()
         async with self.store.read() as tx:
@@ -143,7 +143,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> Container:
         accounts=Accounts(store, passwords, strength, throttle, sessions, actors, issuer, clock),
         refreshes=Refreshes(store, issuer, sessions, policy, memory, clock, metrics),
         purge=Purge(store, clock, timedelta(seconds=settings.keep_ended)),
-        leaving=Event(),
+        shutting_down=Event(),
     )
 
 

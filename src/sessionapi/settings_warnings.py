@@ -16,7 +16,7 @@ _OF_KUBERNETES = re.compile(r"service_(host|port).*|port(_.*)?")
 """What it sets for a service of the name `sessionapi`."""
 
 
-def doubts(settings: Settings) -> Iterator[str]:
+def suspicious(settings: Settings) -> Iterator[str]:
     """Yield each as a sentence: a name of no setting, http where browsers want https."""
     known = list(Settings.model_fields)
     for name in sorted({*os.environ, *dotenv_values(ENV_FILE)}):  # noqa: TID251 - names only

@@ -17,7 +17,7 @@ from sessionapi import settings as settings_module
 from sessionapi.cli import workers as workers_module
 from sessionapi.errors import StartupError
 from sessionapi.settings import Settings
-from sessionapi.settings_warnings import doubts
+from sessionapi.settings_warnings import suspicious
 
 log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ def serve(
     """Start the service. The first start makes all that it needs."""
     settings = settings_module.load()
     logging.configure(log_format=settings.log_format, level=settings.log_level)
-    for text in doubts(settings):
+    for text in suspicious(settings):
         log.warning(text)
     _raise_open_files_limit()
     listener = _listen(host, settings.port if port is None else port)

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from sessionapi import __version__, container, logging
 from sessionapi.errors import SessionApiError
 from sessionapi.settings import Settings, load
-from sessionapi.settings_warnings import doubts
+from sessionapi.settings_warnings import suspicious
 from sessionapi.web import cookies, cors, graceful_shutdown, openapi, problems, proxies
 from sessionapi.web.connection_limits import STATE, Connections
 from sessionapi.web.express import Express, Stop
@@ -111,7 +111,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the app of a process that some ASGI server runs (`sessionapi.create_app`)."""
     settings = settings or load()
     logging.configure(log_format=settings.log_format, level=settings.log_level)
-    for text in doubts(settings):
+    for text in suspicious(settings):
         log.warning(text)
     with ThreadPoolExecutor(1) as thread:  # the caller may run in an event loop, and this is another one
         thread.submit(asyncio.run, container.bootstrap(settings)).result()
@@ -160,7 +160,7 @@ async def _in_a_process(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """The same in a process of its own, which is told by signals when to stop."""
     parts: container.Container = app.state.sessionapi
     _spare_the_collector()
-    with graceful_shutdown.watched(parts.leaving, parts.settings.stop_delay):
+    with graceful_shutdown.watched(parts.shutting_down, parts.settings.stop_delay):
         async with _lifespan(app):
             yield {STATE: Connections(parts.settings)}
 
