@@ -15,55 +15,79 @@ HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "security.md"
 BEGIN, END = "<!-- made by python -m tests.security.table -->", "<!-- end of the table -->"
 LINES = {
-    "asvs_4_2_1": ("ASVS 4.2.1, RFC 9112", "one request is one message, read in one way or refused"),
+    "asvs_4_2_1": ("ASVS 4.2.1, RFC 9112", "one request is one message; an ambiguous request is refused"),
     "asvs_4_1_3": ("ASVS 4.1.3, RFC 9110 6.5.1", "fields after the body change nothing"),
-    "cwe_400": ("CWE-400", "every wait for a client ends, and no client takes every place"),
+    "cwe_400": ("CWE-400", "every wait for a client has a deadline, and no client can take all connections"),
     "asvs_6_2_1": (
         "ASVS 6.2.1, .9",
-        "passwords of 8 to 256 characters; a body that is too long costs no hash",
+        "passwords have 8 to 256 characters; a body that is too long costs no hash",
     ),
-    "asvs_6_2_4": ("ASVS 6.2.4, .11", "none of the most common, nor the user's or the product's name"),
+    "asvs_6_2_4": (
+        "ASVS 6.2.4, .11",
+        "common passwords and the names of the user and the product are refused",
+    ),
     "asvs_6_2_5": (
         "ASVS 6.2.5, .8",
-        "any characters, hashed as received, verified as received, in NFC and in NFD",
+        "passwords may have any characters; hashed as received, verified as received, in NFC and in NFD",
     ),
-    "asvs_6_2_2": ("ASVS 6.2.2, .3, 7.4.3", "a change needs the current password and ends the others"),
-    "asvs_6_3_1": ("ASVS 6.3.1, NIST SP 800-63B-4", "guessing is throttled, to the try"),
-    "owasp_device_cookies": ("OWASP, device cookies", "a stranger locks nobody out of a known device"),
-    "asvs_6_3_8": ("ASVS 6.3.8", "unknown, wrong and disabled look and cost the same"),
-    "owasp_password_storage": ("OWASP Password Storage", "Argon2id of 19 MiB; weaker hashes are upgraded"),
-    "asvs_7_2_3": ("ASVS 7.2.3", "refresh tokens of 128 unguessable bits"),
+    "asvs_6_2_2": (
+        "ASVS 6.2.2, .3, 7.4.3",
+        "a change needs the current password and ends the other sessions",
+    ),
+    "asvs_6_3_1": ("ASVS 6.3.1, NIST SP 800-63B-4", "guessing is throttled, exact to one attempt"),
+    "owasp_device_cookies": ("OWASP, device cookies", "a stranger cannot lock a user out of a known device"),
+    "asvs_6_3_8": (
+        "ASVS 6.3.8",
+        "logins with an unknown user, a wrong password or a disabled account look and cost the same",
+    ),
+    "owasp_password_storage": (
+        "OWASP Password Storage",
+        "hashes are Argon2id with 19 MiB; weaker hashes are upgraded",
+    ),
+    "asvs_7_2_3": ("ASVS 7.2.3", "refresh tokens have 128 unguessable bits"),
     "asvs_7_2_4": (
         "ASVS 7.2.4",
-        "a login starts anew and ends what it replaces; a confirmed password renews the secret",
+        "a login starts a new session and ends the old one; confirming the password changes the secret",
     ),
-    "asvs_7_3_1": ("ASVS 7.3.1, .2", "idle and absolute timeouts, exact to the second"),
-    "asvs_7_4_1": ("ASVS 7.4.1, .2, .5", "every ending ends at once"),
-    "asvs_7_4_2": ("ASVS 7.4.2", "no write of a disabled or deleted account that is under way lands"),
+    "asvs_7_3_1": ("ASVS 7.3.1, .2", "idle and absolute timeouts are exact to the second"),
+    "asvs_7_4_1": ("ASVS 7.4.1, .2, .5", "every ending takes effect at once"),
+    "asvs_7_4_2": ("ASVS 7.4.2", "disabling or deleting an account stops its writes that are under way"),
     "asvs_7_4_5": ("ASVS 7.4.5", "an administrator ends all sessions, a million of them with one mark"),
-    "cwe_409": ("CWE-400, CWE-409", "what an issuer sends is waited for and unpacked within bounds"),
+    "cwe_409": ("CWE-400, CWE-409", "the verifier limits the time and the size of the issuer's responses"),
     "asvs_7_5": ("ASVS 7.5.1, .2", "sensitive changes need a recent login; a user sees and ends sessions"),
-    "asvs_8_3_2": ("ASVS 8.3.2", "a change of roles holds for writes that are under way"),
-    "asvs_9_1_1": ("ASVS 9.1.1-.3, RFC 8725", "forged and mutated access tokens"),
-    "asvs_9_2_1": ("ASVS 9.2.1-.4, RFC 9068", "exp to the second, iat, typ, aud, iss; one kind of token"),
-    "rfc_6750": ("RFC 6750", "the right challenge; a token only in the header"),
-    "rfc_9700": ("RFC 9700", "rotation; reuse ends the session"),
-    "rfc_6265bis": ("RFC 6265bis, ASVS 3.3", "the cookies' prefix and attributes, in Chromium"),
-    "owasp_csrf": ("OWASP CSRF", "no other origin or site posts with the cookie, in Chromium"),
-    "cors": ("CORS", "off, else for listed origins alone; public keys are open to all"),
-    "headers": ("headers", "no-store, nosniff, the policy, HSTS, no frames"),
-    "logs_errors": ("logs, errors", "no secret in anything that is written, by any test of the run"),
-    "input": ("input", "hostile bodies are a 4xx problem"),
-    "cwe_407": ("CWE-407", "no header or cookie takes quadratic time"),
+    "asvs_8_3_2": ("ASVS 8.3.2", "a change of roles applies to writes that are under way"),
+    "asvs_9_1_1": ("ASVS 9.1.1-.3, RFC 8725", "forged and mutated access tokens are refused"),
+    "asvs_9_2_1": (
+        "ASVS 9.2.1-.4, RFC 9068",
+        "exp (to the second), iat, typ, aud and iss are checked; one kind of token is accepted",
+    ),
+    "rfc_6750": ("RFC 6750", "the challenge is correct; a token is read only from the header"),
+    "rfc_9700": ("RFC 9700", "refresh tokens rotate; reuse ends the session"),
+    "rfc_6265bis": ("RFC 6265bis, ASVS 3.3", "cookies have the right prefix and attributes, in Chromium"),
+    "owasp_csrf": ("OWASP CSRF", "no other origin or site can post with the cookie, in Chromium"),
+    "cors": ("CORS", "CORS is off, or on for listed origins only; public keys are readable by all"),
+    "headers": (
+        "headers",
+        "responses have no-store, nosniff, the content policy and HSTS; no page can be framed",
+    ),
+    "logs_errors": (
+        "logs, errors",
+        "no log line, audit event, metric or error of any test contains a secret",
+    ),
+    "input": ("input", "hostile bodies get a 4xx problem"),
+    "cwe_407": ("CWE-407", "parsing a header or cookie never takes quadratic time"),
     "cwe_405": ("CWE-405", "the errors of a hostile body are few, short and cheap"),
-    "identity": ("identity", "one name in any case, width and composition"),
-    "names": ("names", "UAX 31 identifiers; no invisible character in names, e-mails, device names"),
-    "admin": ("admin", "the role is read from the live row"),
+    "identity": ("identity", "a name is the same in any case, width and composition"),
+    "names": (
+        "names",
+        "names are UAX 31 identifiers; names, e-mails and device names have no invisible characters",
+    ),
+    "admin": ("admin", "the role is read from the current row"),
     "load": (
         "load",
-        "every route that hashes or writes is limited per user and address, right or wrong",
+        "every route that hashes or writes is limited per user and address, with right and wrong passwords",
     ),
-    "supply": ("supply", "pinned with hashes"),
+    "supply": ("supply", "all dependencies are pinned with hashes"),
 }
 
 
@@ -80,7 +104,7 @@ def tests() -> dict[str, list[str]]:
 
 def table(outcomes: Mapping[str, str]) -> str:
     """Return the table; `outcomes` says `passed`, `skipped` or `failed` of each `file::name`."""
-    rows = ["| id | must hold | test, in tests/security | result |", "|---|---|---|---|"]
+    rows = ["| id | requirement | test, in tests/security | result |", "|---|---|---|---|"]
     for key, named in tests().items():
         line, claim = LINES[key]
         for name in named or ["none"]:
