@@ -1,9 +1,9 @@
-"""A second service, which trusts the access tokens of sessionapi without asking it each time.
+"""A second service, which verifies the access tokens of sessionapi offline.
 
     ISSUER=http://localhost:8000 .venv/bin/uvicorn --app-dir examples/resource_server app:app --port 8001
 
 With SERVICE_TOKEN (`sessionapi service-tokens add orders`) it refuses the tokens of an ended session within a
-second; without one, when they die after a minute.
+second. Without one, it accepts them until they expire, a minute at most.
 """
 
 import os
@@ -22,5 +22,5 @@ app = FastAPI(title="Orders")
 
 @app.get("/orders")
 async def orders(user: User) -> dict[str, object]:
-    """Answer what belongs to the user of the access token."""
+    """Return the orders of the user of the access token."""
     return {"user": user.user_id, "orders": []}

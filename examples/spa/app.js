@@ -1,14 +1,14 @@
-// The whole of it: who is signed in decides what is shown, and every tab is told of every change.
+// The whole app. The page shows the state of the client, which calls `show` in every tab at every change.
 const api = document.querySelector("meta[name=api]").content;
 const { createClient } = await import(`${api}/session-client.js`);
 const client = createClient({ baseUrl: api, warnBefore: 120 });
 const id = (name) => document.getElementById(name);
 const WORDS = {
   logout: "You have signed out.",
-  idle: "You were signed out, for nobody was here for a while.",
+  idle: "You were signed out due to inactivity.",
   absolute: "Your session has reached its end.",
   password_changed: "Your password was changed on another device.",
-  replaced: "Somebody else signed in here.",
+  replaced: "Another user signed in in this browser.",
 };
 
 function show({ user, reason, secondsLeft }) {
@@ -21,7 +21,7 @@ function show({ user, reason, secondsLeft }) {
   if (!user) id("answer").textContent = "";
 }
 
-/** Does what a button asks for, and says in words what went wrong. */
+/** Run the action of a button, and show the error if it fails. */
 async function attempt(work) {
   try {
     id("said").textContent = "";

@@ -1,4 +1,4 @@
-"""Serves the single-page app beside this file, with the address of the service filled in.
+"""Serve the single-page app in this directory, with the URL of the service filled in.
 
 python examples/spa/serve.py --port 5173 --api http://localhost:8000
 """
@@ -13,12 +13,12 @@ HERE = Path(__file__).parent
 
 
 class Page(SimpleHTTPRequestHandler):
-    """Files of this folder; the page may load from here and from the service alone."""
+    """A handler for the files of this directory. The page may load only from here and from the service."""
 
     api = ""
 
     def do_GET(self) -> None:
-        """Answer the page with its one setting, or a file."""
+        """Send the page with the URL of the service filled in, or a file."""
         if self.path not in ("/", "/index.html"):
             super().do_GET()
             return
@@ -30,14 +30,14 @@ class Page(SimpleHTTPRequestHandler):
         self.wfile.write(page)
 
     def end_headers(self) -> None:
-        """Add what every answer carries."""
+        """Add the headers of every response."""
         sources = f"script-src 'self' {self.api}; connect-src {self.api}; style-src 'self'"
         self.send_header("Content-Security-Policy", f"default-src 'none'; {sources}; frame-ancestors 'none'")
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def main() -> None:
