@@ -1,1 +1,3 @@
-"""What is measured, against whom, and the charts: run by `make bench`, told in README.md beside this file."""
+"""The benchmarks, the programs that they compare the service with, and the charts. See README.md in this
+folder.
+"""

@@ -40,9 +40,9 @@ MEASURES = {
 
 
 def main() -> None:
-    """Run the measures in turn, and show what they found."""
+    """Run the measures in turn and print the results."""
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the started processes too
     ensure_wrk()
     found = results.Results()
     with tempfile.TemporaryDirectory(prefix="bench") as name, contextlib.ExitStack() as stack:
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _try(measure: str, plan: Plan, found: results.Results) -> None:
-    """Measure; what can't be measured is told below the table, and the others go on."""
+    """Run one measure. If it can't be taken, note the reason below the table and go on with the others."""
     try:
         MEASURES[measure].measure(plan, found)
     except Exception as problem:

@@ -1,6 +1,7 @@
-"""The yardstick: the same routes and bodies with FastAPI and nothing else. Run as a file, in any environment.
+"""The baseline: the same routes and bodies with FastAPI and nothing else.
 
-`python bare.py PORT`; it imports nothing of this project, so that the peers' environments can run it too.
+Run it as a file, in any environment: `python bare.py PORT`. It imports nothing from this project, so that the
+peers' environments can run it too.
 """
 
 import sys
@@ -25,7 +26,7 @@ REFRESHED = {
     "session_expires_in": 604_800,
     "user": {"id": PROTECTED["user_id"], "username": "u" * 33, "email": None},
 }
-"""As long as what the service answers."""
+"""As long as the body that the service returns."""
 app = FastAPI(openapi_url=None)
 
 

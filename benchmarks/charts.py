@@ -1,4 +1,4 @@
-"""The charts of the README: plain SVG, readable on a light and on a dark page, made without any library."""
+"""The charts of the README as plain SVG, readable on a light and on a dark page, made without a library."""
 
 from collections.abc import Callable, Sequence
 from html import escape
@@ -24,7 +24,7 @@ STYLE = """
 
 
 def write(folder: Path, results: Results) -> None:
-    """Write the charts that there are bars for."""
+    """Write each chart for which there are bars."""
     folder.mkdir(parents=True, exist_ok=True)
     if results.protected:
         title = "A protected route, as a share of a bare one"
@@ -41,7 +41,7 @@ def write(folder: Path, results: Results) -> None:
 def chart(
     title: str, below: str, bars: Sequence[Bar], shown: Callable[[float], str], full: float | None = None
 ) -> str:
-    """Return one chart of horizontal bars; `full` is the value of the longest possible one."""
+    """Return one chart of horizontal bars; `full` is the value of the longest possible bar."""
     longest = full or max(bar.value for bar in bars)
     rows = "\n".join(_row(number, bar, longest, shown) for number, bar in enumerate(bars))
     height = TOP + ROW * len(bars) + 8

@@ -1,4 +1,4 @@
-"""The environments of the peers and of the profiler, each its own, made at first use under `.peers`."""
+"""The environments of the peers and of the profiler, created separately at first use under `.peers`."""
 
 import subprocess
 import sys
@@ -10,11 +10,11 @@ PY_SPY = HERE / "peers" / "py-spy.txt"
 
 
 class NotInstalled(Exception):
-    """An environment can't be made here; the text says why."""
+    """The environment can't be created here; the text gives the reason."""
 
 
 def python_environment(name: str, requirements: Path) -> Path:
-    """Return the folder of a virtual environment with exactly what a file of requirements pins."""
+    """Return the folder of a virtual environment with exactly the packages that a requirements file pins."""
     folder = PEERS / name
     wanted, installed = requirements.read_text(), folder / "installed.txt"
     if not installed.exists() or installed.read_text() != wanted:

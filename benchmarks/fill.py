@@ -1,4 +1,4 @@
-"""Users and sessions put straight into a database, many at once, as the product's operations leave them."""
+"""Bulk inserts of users and sessions, with the same rows that the service's operations write."""
 
 import asyncio
 import json
@@ -22,12 +22,12 @@ from sessionapi.tokens import refresh_token
 from sessionapi.tokens.refresh_token import RefreshToken
 
 LONG_AGO = timedelta(hours=1)
-"""Since the last rotation of a session that is due: longer than ROTATE_AFTER."""
+"""Seconds since the last rotation of a session that is due: longer than ROTATE_AFTER."""
 
 
 @dataclass(frozen=True)
 class Filled:
-    """What was put in: the refresh tokens of the sessions, and the names of their users."""
+    """The refresh tokens of the inserted sessions, and the names of their users."""
 
     refresh_tokens: list[str]
     usernames: list[str]
@@ -42,7 +42,9 @@ def fill(
     password_hash: str | None = None,
     new_id: Callable[[], UUID] = ids.new_id,
 ) -> Filled:
-    """Insert users with one session each. `due` ones rotate with their next refresh, the others renew."""
+    """Insert users with one session each. Sessions that are `due` rotate with their next refresh, the others
+    renew.
+    """
     now = system_clock()
     moment = now - LONG_AGO if due else now
     made = [_pair(new_id(), moment, password_hash) for _ in range(count)]
@@ -53,7 +55,7 @@ def fill(
 
 
 def insert(settings: Settings, table: sa.Table, rows: Iterable[dict[str, Any]]) -> None:
-    """Insert rows in one transaction, by the quickest way of each engine."""
+    """Insert rows in one transaction, in the fastest way of each engine."""
     url = settings.effective_database_url
     names = [column.name for column in table.c]
     if settings.embedded:
@@ -81,7 +83,7 @@ async def _copy(url: str, table: str, names: list[str], rows: Iterable[dict[str,
 
 
 def _plain(value: Any, *, hexed: bool) -> Any:
-    """Return a value as the column has it: a moment in microseconds, JSON as text, ids in hex in SQLite."""
+    """Return a value as its column stores it: a time in microseconds, JSON as text, ids in hex on SQLite."""
     if isinstance(value, datetime):
         return to_microseconds(value)
     if isinstance(value, UUID):
@@ -106,7 +108,7 @@ def _pair(user_id: UUID, moment: datetime, password_hash: str | None) -> tuple[U
 
 
 def session_of(user_id: UUID, session_id: UUID, secret: bytes, moment: datetime) -> Session:
-    """Return a session that began and was last seen at a moment."""
+    """Return a session that began and was last seen at a given time."""
     return Session(
         user_id=user_id,
         id=session_id,

@@ -1,4 +1,4 @@
-"""The load: Debian's wrk on a core of its own. Only what was answered with 2xx counts as an answer."""
+"""The load: Debian's wrk on a separate core. Only responses with 2xx count."""
 
 import os
 import shutil
@@ -15,21 +15,22 @@ from benchmarks.processes import LOAD_CORE
 CLIENTS = 64
 LUA = Path(__file__).parent / "lua"
 TIMEOUT = "60s"
-"""How long wrk waits for one answer: longer than any run, so that a slow answer is seen as slow."""
+"""Seconds that wrk waits for one response: longer than any run, so that a slow response is measured as slow.
+"""
 
 LONG = 3_600
 """Seconds for a run that ends by itself."""
 ENDED = "ENDED\n"
-"""What `bodies.lua` says when each of its lines was posted once and answered."""
+"""The line that `bodies.lua` prints when each of its lines was posted once and got its response."""
 
 
 class WrongAnswers(Exception):
-    """A server answered with something else than 2xx, so that its speed would mean nothing."""
+    """A server responded with something other than 2xx, so that its speed would mean nothing."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One run. `load_share` is the part of a core that wrk itself took."""
+    """One run. `load_share` is the share of a core that wrk itself took."""
 
     answers: int
     seconds: float
@@ -44,7 +45,7 @@ class Measured:
 
 
 class Run:
-    """A run of wrk that goes on beside other things until `result()`."""
+    """A run of wrk in the background, until `result()` is called."""
 
     def __init__(
         self,
@@ -64,14 +65,14 @@ class Run:
         self._popen = subprocess.Popen([*command, "--", *arguments], stdout=subprocess.PIPE, text=True)
 
     def result(self) -> Measured:
-        """Wait for the end and return what was measured; WrongAnswers if any answer wasn't 2xx."""
+        """Wait for the end and return the measurements. Raises WrongAnswers if any response wasn't 2xx."""
         assert self._popen.stdout is not None
         lines = []
         with self._popen.stdout as output:
             for line in output:
                 lines.append(line)
                 if line == ENDED:
-                    self._popen.send_signal(signal.SIGINT)  # it would wait for the end of its time
+                    self._popen.send_signal(signal.SIGINT)  # wrk would wait until its time is over
         _, status, usage = os.wait4(self._popen.pid, 0)
         self._popen.returncode = os.waitstatus_to_exitcode(status)
         report = next((line for line in lines if line.startswith("REPORT ")), None)
@@ -86,7 +87,7 @@ class Run:
 
 
 def look(answer: httpx.Response, *members: str) -> dict[str, object]:
-    """Return the JSON of an answer that is about to be timed, or raise WrongAnswers for anything else."""
+    """Return the JSON of a response whose route is about to be timed. Raises WrongAnswers if it isn't 2xx."""
     body = answer.json() if answer.is_success else {}
     if not set(members) <= set(body):
         raise WrongAnswers(f"{answer.url}: {answer.status_code} {answer.text[:300]}")
@@ -94,7 +95,7 @@ def look(answer: httpx.Response, *members: str) -> dict[str, object]:
 
 
 def ensure_wrk() -> None:
-    """Install wrk where that is possible, in one printed line."""
+    """Install wrk where that is possible, and print one line about it."""
     if shutil.which("wrk"):
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):

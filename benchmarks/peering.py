@@ -1,4 +1,4 @@
-"""The peers: how each is started, how one logs in there, and what a login is. `authx` has no logins."""
+"""The peers: how to start each one, how to log in there, and the request of a login. authx has none."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class LoginRequest:
-    """One login as the load sends it, again and again."""
+    """The request of one login, which the load repeats."""
 
     path: str
     kind: str
@@ -31,7 +31,7 @@ class LoginRequest:
 
 @dataclass(frozen=True)
 class Command:
-    """How a server is started; `{port}` is filled in."""
+    """The command that starts a server; `{port}` is filled in."""
 
     arguments: list[str]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer, its bare app, and how to be somebody there: `sign_in` returns the headers of a good session."""
+    """A peer and its bare app. `sign_in` creates a session there and returns the headers that use it."""
 
     name: str
     yardstick: str
@@ -153,4 +153,4 @@ def _bearer(body: dict[str, object]) -> dict[str, str]:
 
 
 def _nobody(url: str) -> None:
-    """There are no users to make."""
+    """Do nothing: this peer has no users."""

@@ -1,4 +1,4 @@
-"""The sizes of a run: `--quick` to see that it works, `--large` for the big numbers."""
+"""The sizes of a run: `--quick` for a check that everything works, `--large` for the big numbers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Plan:
-    """The sizes of one run; `folder` is for what it makes, `postgresql` the address of a database server."""
+    """The sizes of one run. `folder` is for its files, `postgresql` is the URL of a database server."""
 
     folder: Path
     postgresql: str = ""
@@ -19,7 +19,7 @@ class Plan:
     logins: int = 5_000
 
     def place(self, name: str) -> Path:
-        """Return a folder of its own for a part of the run."""
+        """Return a new folder for a part of the run."""
         made = self.folder / name
         made.mkdir(parents=True)
         return made

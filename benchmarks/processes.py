@@ -1,4 +1,4 @@
-"""Starting what is measured: each server is a process of its own on one core, and ends with its block."""
+"""The processes that are measured: each server runs on one core and ends with its block."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ SERVER_CORE = "0"
 LOAD_CORE = "1"
 ALL_CORES = "0,1"
 PATIENCE = 60
-"""Seconds that a server has until its first answer, or for one that is slow."""
+"""Seconds until the first response of a server, and until that of one that is slow to start."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 HOST = "127.0.0.1"
 
@@ -27,7 +27,7 @@ class NotRunning(Exception):
 
 @dataclass(frozen=True)
 class Process:
-    """A running server: where it answers, and what it wrote."""
+    """A running server: its URL and its log."""
 
     popen: subprocess.Popen[bytes]
     url: str
@@ -43,7 +43,7 @@ class Process:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         return int(listener.getsockname()[1])
@@ -60,7 +60,7 @@ def serving(
 ) -> Iterator[Process]:
     """Run a server until the block ends. `{port}` in the command and the environment becomes a free port.
 
-    It is ready when `ready` is answered with anything below 500. It leads a group, so that its workers end
+    It is ready when `ready` returns anything below 500. It leads a process group, so that its workers end
     with it.
     """
     port = str(free_port())
@@ -82,7 +82,7 @@ def serving(
 
 
 def pin(pid: int, core: str) -> None:
-    """Move a process that already runs, with its children and what it starts from now on, to one core."""
+    """Move a running process, its children and the processes that it starts from now on to one core."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     for each in (pid, *map(int, children)):
         with contextlib.suppress(ProcessLookupError):
@@ -90,7 +90,7 @@ def pin(pid: int, core: str) -> None:
 
 
 def _own_environment() -> dict[str, str]:
-    """The environment without settings of the service and without this program's Python path."""
+    """Return the environment without settings of the service and without this program's Python path."""
     return {name: value for name, value in os.environ.items() if not name.startswith("SESSIONAPI_")}
 
 

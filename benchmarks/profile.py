@@ -1,7 +1,8 @@
-"""Where the time goes: `python -m benchmarks.profile protected|refresh|rotate|login` under load, by py-spy.
+"""A profile by py-spy under load: `python -m benchmarks.profile protected|refresh|rotate|login`.
 
-It prints the functions in which the service is most (self: in them alone; total: in what they call too), and
-leaves the stacks in a file that speedscope and the flame graph tools read.
+It prints the functions in which the service spends most time, both in the function alone (self) and with the
+functions that it calls (total). It leaves the stacks in a file that speedscope and the flame graph tools
+read.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from benchmarks.workloads import Workload, login, protected, renew, rotate
 
 ROWS = 60
 ENTRY = "RequestResponseCycle.run_asgi"
-"""Where a request begins: what calls it is in every stack, and says nothing."""
+"""The functions in which a request begins. Their callers are in every stack, so they carry no information."""
 OWNERS = {
     "uvicorn, asyncio": "uvicorn|httptools|uvloop|asyncio",
     "signature": r"jwt/|cryptography|sessionapi/tokens\.py",
@@ -33,7 +34,7 @@ OWNERS = {
     "our own Python": "sessionapi",
     "standard library, hash pool": "",
 }
-"""Whose code a function is: the first whose pattern its file has."""
+"""The owner of a function's code: the first one whose pattern matches the function's file."""
 SECONDS = 10
 WORKLOADS = {"protected": protected, "refresh": renew, "rotate": rotate, "login": login}
 
@@ -41,7 +42,7 @@ WORKLOADS = {"protected": protected, "refresh": renew, "rotate": rotate, "login"
 def main() -> None:
     """Profile one route and print the table."""
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the started processes too
     ensure_wrk()
     spy = python_environment("py-spy", PY_SPY) / "bin" / "py-spy"
     with tempfile.TemporaryDirectory() as name:
@@ -104,7 +105,7 @@ def _by_owner(own: Counter[str]) -> Counter[str]:
 
 
 def _count(stacks: str) -> tuple[Counter[str], Counter[str]]:
-    """Return (samples in each function alone, samples in each with what it calls)."""
+    """Return (samples in each function alone, samples in each with the functions that it calls)."""
     own: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for line in stacks.splitlines():

@@ -1,4 +1,4 @@
-"""What a run found: rows with their targets, shown on the terminal and written as Markdown."""
+"""The results of a run: rows with their targets, shown on the terminal and written as Markdown."""
 
 import platform
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ LIBRARIES = (
 )
 
 WIDTH = 150
-"""Columns of the table where the terminal has fewer, or is none."""
+"""Columns of the table if the terminal has fewer, or if there isn't one."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One claim: what was to be reached, what was measured, and whether that is it (None: no target)."""
+    """One claim: the target, the measurement, and whether the target was reached (None without a target)."""
 
     what: str
     target: str
@@ -50,7 +50,7 @@ class Bar:
 
 @dataclass
 class Results:
-    """The rows in their order, the bars of the charts, and what could not be measured."""
+    """The rows in order, the bars of the charts, and the measures that could not be taken."""
 
     rows: list[Row] = field(default_factory=list)
     protected: list[Bar] = field(default_factory=list)
@@ -91,7 +91,7 @@ def markdown(results: Results, command: str) -> str:
 
 
 def machine() -> str:
-    """Return one line about where this ran."""
+    """Return one line about the machine and the versions of this run."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
     return f"{_processor()}, Linux {platform.release()}, Python {platform.python_version()}; {versions}."
 

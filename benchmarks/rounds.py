@@ -1,4 +1,6 @@
-"""What is compared runs in turn, and a ratio is taken within each round: a slow minute hits both sides."""
+"""Comparison in rounds. Both sides run in turn and a ratio is taken within each round, so that a slow minute
+hits both.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -19,7 +21,7 @@ def interleaved(runs: Mapping[str, Callable[[], Measured]], rounds: int) -> Runs
 
 
 def rate(measured: Sequence[Measured]) -> float:
-    """Return the median of the answers a second."""
+    """Return the median of the responses a second."""
     return median(each.per_second for each in measured)
 
 

@@ -15,11 +15,13 @@ from sessionapi.storage import migrations
 
 SECRET = "the server secret of the benchmarks: nobody else knows it"
 LOGINS_ALLOWED = 100_000
-"""A minute of one address and of one user: the whole load comes from one address. The limits stay on."""
+"""Attempts a minute of one IP address and of one user, because the whole load comes from one address. The
+limits stay on.
+"""
 
 
 def settings_of(folder: Path, **changes: Any) -> Settings:
-    """Return the defaults, but for where the data is and what `changes` says."""
+    """Return the defaults, except for the location of the data and the given `changes`."""
     return Settings(
         _env_file=None,
         data_dir=folder / "var",
@@ -32,20 +34,20 @@ def settings_of(folder: Path, **changes: Any) -> Settings:
 
 
 def prepare(settings: Settings) -> None:
-    """Make the schema and the signing key, as the first start would."""
+    """Create the schema and the signing key, as the first start would."""
     if not settings.embedded:
         asyncio.run(migrations.migrate(settings.effective_database_url))
     asyncio.run(container.bootstrap(settings))
 
 
 def refresh_key() -> bytes:
-    """Return the key that refresh tokens of this server are made with."""
+    """Return the key that this server makes refresh tokens with."""
     return ServerSecret(SECRET.encode()).derive("refresh token")[0]
 
 
 @contextlib.contextmanager
 def running(folder: Path, *, cores: str = SERVER_CORE, workers: int = 1, **changes: Any) -> Iterator[Process]:
-    """Run `sessionapi serve` until the block ends; its log lines go into a file of the folder."""
+    """Run `sessionapi serve` until the block ends; its log lines go into a file in the folder."""
     settings = settings_of(folder, **changes)
     command = [sys.executable, "-m", "sessionapi", "serve", "--port", "{port}", "--workers", str(workers)]
     with serving(
@@ -55,7 +57,7 @@ def running(folder: Path, *, cores: str = SERVER_CORE, workers: int = 1, **chang
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """The environment that leads to these settings; secrets are said in the clear there."""
+    """Return the environment that leads to these settings, with secrets in plain text."""
     changed = settings.model_dump(exclude_defaults=True)
     changed["secret"] = SECRET
     return {f"SESSIONAPI_{name.upper()}": str(value) for name, value in changed.items()}

@@ -1,4 +1,4 @@
-"""A storm of logins, and what somebody else sees of it: how long the protected route takes meanwhile."""
+"""A storm of logins, and how long the protected route takes for another client during the storm."""
 
 import time
 from collections.abc import Mapping
@@ -9,14 +9,16 @@ from benchmarks.workloads import Workload
 
 PROBES = 8
 PROBE_PAUSE = "20"
-"""Milliseconds between two requests of one probe, on average: together about 400 a second, as a busy site."""
+"""Milliseconds between two requests of one probe, on average. Together the probes send about 400 a second,
+like a busy site.
+"""
 LEAD = 1.0
-"""Seconds that the storm has raged when the probes begin."""
+"""Seconds from the start of the storm to the start of the probes."""
 
 
 @dataclass(frozen=True)
 class Storm:
-    """The protected route without and with the storm, and the logins of the storm."""
+    """The latency of the protected route without and with the storm, and the logins of the storm."""
 
     idle: Measured
     during: Measured
@@ -37,7 +39,7 @@ def storm(
 ) -> Storm:
     """Probe the protected route, first alone and then while clients log in without pause.
 
-    `watched` is for how many seconds the storm is, if that differs.
+    `watched` is the length of the storm in seconds, if it differs from that of a run.
     """
     watched = watched or seconds
     idle = probe(url, headers, seconds)
@@ -48,7 +50,7 @@ def storm(
 
 
 def probe(url: str, headers: Mapping[str, str], seconds: float) -> Measured:
-    """Ask for the protected route now and then."""
+    """Request the protected route now and then."""
     return Run(
         f"{url}/protected",
         seconds,

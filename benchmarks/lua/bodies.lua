@@ -1,10 +1,10 @@
 -- Posts the lines of a file, one after the other. Arguments: the file, the content type, and "once" or nothing.
--- Without "once" it begins again from the first line. With it every line is posted exactly once, and it says so when
--- all are answered: a connection that has nothing left to send meanwhile asks for something else.
+-- Without "once" it starts over after the last line. With it every line is posted exactly once, and ENDED is printed
+-- when all responses have arrived. Until then a connection that has no line left to send gets /healthz.
 dofile(debug.getinfo(1, "S").source:match("^@(.*)/") .. "/report.lua")
 
 local bodies, other = {}, nil
-local sent = -1 -- wrk asks for one request that it doesn't send
+local sent = -1 -- wrk requests one more than it sends
 local answered, spare = 0, 256
 
 local function count()
@@ -18,7 +18,7 @@ end
 function init(args)
   if args[3] == "once" then
     other = wrk.format("GET", "/healthz")
-    response = count -- only here: wrk is slower with it
+    response = count -- only if needed, because it slows wrk down
   end
   wrk.method = "POST"
   wrk.headers["Content-Type"] = args[2]

@@ -1,4 +1,4 @@
--- Asks now and then, as a user beside the load does. Argument: the mean of the milliseconds between two requests.
+-- Sends a request now and then, like a user during the load. Argument: mean milliseconds between two requests.
 dofile(debug.getinfo(1, "S").source:match("^@(.*)/") .. "/report.lua")
 
 local mean = 20

@@ -1,4 +1,4 @@
--- Prints what a run measured as one line of numbers, which load.py reads. Latencies are in microseconds.
+-- Prints the measurements of a run as one line of numbers, which load.py reads. Latencies are in microseconds.
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format("REPORT %d %d %d %d %d %d %d\n",

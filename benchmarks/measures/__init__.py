@@ -1,1 +1,1 @@
-"""One module for each row or two of the table: each has `measure(plan, results)`."""
+"""The measures: one module for each one or two rows of the table, each with `measure(plan, results)`."""

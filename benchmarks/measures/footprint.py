@@ -1,4 +1,4 @@
-"""How long a start takes, and what a worker needs of the memory: idle, and after many logins."""
+"""The time to start, and the memory of a worker when idle and after many logins."""
 
 import time
 from itertools import cycle, islice
@@ -15,14 +15,14 @@ from sessionapi.settings import Settings
 START_SECONDS = 2.0
 MEGABYTES = 120
 FLAT = 1.05
-"""How much more may be resident after all logins than after a tenth of them."""
+"""How much more memory may be resident after all logins than after a tenth of them."""
 CHEAP = {"hash_memory_kib": 8, "hash_time": 1}
 USERS = 2_000
-"""So many that none of them reaches the limit of sessions."""
+"""Enough users that none of them reaches the limit of sessions."""
 
 
 def measure(plan: Plan, results: Results) -> None:
-    """Start once to make everything, then again and again; then log in."""
+    """Start once to create everything, start again several times, then log in."""
     folder = plan.place("footprint")
     settings = service.settings_of(folder, **CHEAP)
     with service.running(folder):
@@ -57,7 +57,7 @@ def _memory(plan: Plan, folder: Path, process: Process, settings: Settings) -> R
 
 
 def _after(folder: Path, process: Process, names: list[str], count: int) -> float:
-    """Return the resident memory after so many more logins."""
+    """Log in that many more times, then return the resident memory."""
     bodies = map(workloads.login_body, islice(cycle(names), count))
     posts = workloads.posts(f"{process.url}/login", folder / "logins.txt", bodies, once=True)
     Run(**posts.arguments, seconds=LONG).result()

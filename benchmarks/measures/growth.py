@@ -1,4 +1,4 @@
-"""What a million refreshes leave behind: no row and no page."""
+"""Growth of the database: a million refreshes must add no row and no page."""
 
 import asyncio
 import sqlite3
@@ -18,12 +18,12 @@ from sessionapi.storage import database_url, tables
 from sessionapi.tokens import refresh_token
 
 ROTATE_AFTER, REFRESH_GRACE = 3, 1
-"""The smallest that the settings take, in seconds: each pass rotates every session again."""
+"""The smallest value, in seconds, that the settings accept, so that each pass rotates every session again."""
 SESSIONS = 100_000
 WARM = 2
-"""Passes before the first look: they fill the columns, and PostgreSQL makes room beside each row."""
+"""Passes before the first count. They fill the columns, and PostgreSQL reserves space next to each row."""
 FLAT = 0.05
-"""The part by which the pages may grow."""
+"""The fraction by which the pages may grow."""
 WAIT = 0.3
 
 

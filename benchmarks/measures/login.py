@@ -1,4 +1,4 @@
-"""Logins: as many as the cores can hash, and hardly felt by anybody else."""
+"""The rate of logins, close to what the cores can hash, and the effect of logins on other requests."""
 
 import statistics
 import time
@@ -19,12 +19,12 @@ SHARE = 0.95
 P99_MS = 3.0
 FACTOR = 4.0
 CLIENTS = (64, 16)
-"""Who log in at once; the peers are measured with 16."""
+"""Clients that log in at the same time; the peers are measured with 16."""
 HASHES = 30
 
 
 def measure(plan: Plan, results: Results) -> None:
-    """Measure the rate of logins on all cores, then the storm on one."""
+    """Measure the rate of logins on all cores, then the storm of logins on one core."""
     folder = plan.place("login")
     settings = service.settings_of(folder)
     service.prepare(settings)
@@ -43,7 +43,7 @@ def measure(plan: Plan, results: Results) -> None:
 
 
 def _rate(plan: Plan, load: workloads.Workload, settings: Settings) -> Row:
-    """Compare with the time of one verification, taken before each run."""
+    """Compare the rate with the time of one verification, measured before each run."""
     times, runs = [], []
     for _ in range(plan.rounds):
         times.append(verification_seconds(settings))
@@ -78,7 +78,7 @@ def verification_seconds(settings: Settings, threads: int = 1) -> float:
 
 
 def storm_row(found: list[Storm], clients: int) -> Row:
-    """Tell what a storm does to the protected route."""
+    """Report the effect of a login storm on the protected route."""
     during, idle = rounds.p99([each.during for each in found]), rounds.p99([each.idle for each in found])
     factor = statistics.median(each.factor for each in found)
     logins = rounds.rate([each.logins for each in found])

@@ -1,4 +1,4 @@
-"""The peers: a protected route as a share of a bare app of their own framework, and their storm of logins."""
+"""The peers: the protected route as a share of a bare app of the same framework, and a storm of logins."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from benchmarks.workloads import posts
 
 CLIENTS = 16
 STORM_SECONDS = 20
-"""How long a peer's storm is watched: some answer only every few seconds."""
+"""Seconds for which a peer's storm is measured: some send a response only every few seconds."""
 
 
 def measure(plan: Plan, results: Results) -> None:
-    """Measure those that can be installed, and note why the others can't."""
+    """Measure the peers that can be installed, and note why the others can't."""
     if not plan.peers:
         return
     folder = plan.place("peers")

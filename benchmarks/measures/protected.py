@@ -1,4 +1,4 @@
-"""The protected route as a share of the bare one: ours and, beside it, the service's idle latency."""
+"""The protected route as a share of the bare one, and the service's idle latency."""
 
 import sys
 
@@ -31,12 +31,12 @@ def _share(plan: Plan, ours: Process, bare: Process, settings: Settings) -> Row:
     look(httpx.get(f"{bare.url}/protected"), "data", "user_id", "session_id")
 
     def run(process: Process) -> Measured:
-        # A token lives for a minute, so each run has its own; the bare app is sent the same header.
+        # A token is valid for a minute, so each run has a new one; the bare app is sent the same header.
         headers = workloads.sign_in(ours.url, settings)
         return Run(f"{process.url}/protected", plan.seconds, headers=headers).result()
 
     if plan.rounds > 1:
-        run(ours), run(bare)  # to warm up
+        run(ours), run(bare)  # warm-up
     found = rounds.interleaved({"bare": lambda: run(bare), "ours": lambda: run(ours)}, plan.rounds)
     share = rounds.ratio(found["ours"], found["bare"])
     speeds = f"{rounds.rate(found['ours']):,.0f}/s of {rounds.rate(found['bare']):,.0f}/s"

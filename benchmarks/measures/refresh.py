@@ -17,7 +17,9 @@ from sessionapi.settings import Settings
 
 TARGETS = {"renewal": 0.60, "rotation": 0.50}
 MARGIN = 1.2
-"""More sessions than the bare app could refresh in a run: each is refreshed once at most, so each rotates."""
+"""More sessions than the bare app could refresh in a run. Each is refreshed at most once, so each one
+rotates.
+"""
 
 
 def measure(plan: Plan, results: Results) -> None:
@@ -67,7 +69,7 @@ def _rows(
 def _run(
     plan: Plan, folder: Path, process: Process, settings: Settings, outcome: str, count: int
 ) -> Measured:
-    """Refresh fresh sessions of one kind, each once, and see that all were decided as meant."""
+    """Refresh sessions of one kind, each once, and check that all had the intended outcome."""
     filled = fill.fill(settings, service.refresh_key(), count, due=outcome == "rotation")
     bodies = map(workloads.refresh_body, filled.refresh_tokens)
     posts = workloads.posts(f"{process.url}/refresh", folder / "refresh.txt", bodies)

@@ -1,4 +1,4 @@
-"""A refresh in a large table and in a small one: the same few sessions, spread among millions of others."""
+"""Refreshes in a large table and in a small one: the same few sessions, spread among millions of others."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from sessionapi.storage.tables import to_microseconds
 
 TARGET = 1.3
 BEGIN = 0x019000000000
-"""The time in the id of the first of the others; one millisecond more for each."""
+"""The time in the id of the first of the other sessions; each next id is one millisecond later."""
 VERSION = "70008000"
 """The digits of a UUIDv7 between its time and its last 12 digits: version, variant, no randomness."""
 USER_COLUMNS = "id, username, username_key, credential_version, roles, claims, preferences, created_at"
@@ -67,7 +67,7 @@ def _engine(plan: Plan, engine: str) -> Row:
         loads = {size: _prepared(plan, engine, size, stack) for size in (plan.few, plan.many)}
         runs = {str(size): lambda load=load: _run(plan, load) for size, load in loads.items()}
         for run in runs.values():
-            run()  # to warm up
+            run()  # warm-up
         found = rounds.interleaved(runs, plan.rounds)
     small, large = rounds.p50(found[str(plan.few)]), rounds.p50(found[str(plan.many)])
     what = f"p50 of refresh with {plan.many:,} sessions in the table ÷ with {plan.few:,}, {engine}"
@@ -80,7 +80,7 @@ def _run(plan: Plan, load: Workload) -> Measured:
 
 
 def _prepared(plan: Plan, engine: str, size: int, stack: contextlib.ExitStack) -> Workload:
-    """Fill a database, start the service on it, and return the load on the few that are refreshed."""
+    """Fill a database, start the service on it, and return the load that refreshes the measured sessions."""
     folder = plan.place(f"size-{engine}-{size}")
     url = postgresql.database(plan.postgresql, f"size{size}") if engine == "PostgreSQL" else ""
     settings = service.settings_of(folder, database_url=url)
@@ -88,7 +88,7 @@ def _prepared(plan: Plan, engine: str, size: int, stack: contextlib.ExitStack) -
     others = size - plan.few
     if others:
         insert_others(settings, others)
-    chosen = random.Random(1)  # the same each time
+    chosen = random.Random(1)  # the same sessions each time
 
     def spread() -> UUID:
         time = BEGIN + chosen.randrange(max(others, plan.few))
@@ -101,7 +101,7 @@ def _prepared(plan: Plan, engine: str, size: int, stack: contextlib.ExitStack) -
 
 
 def insert_others(settings: Settings, count: int) -> None:
-    """Insert users with a session each in SQL alone: nobody has their secrets, they only are there."""
+    """Insert users with a session each, in SQL alone. No client has their secrets; they fill the table."""
     embedded = settings.embedded
     words = {"now": str(to_microseconds(system_clock())), **(SQLITE if embedded else POSTGRESQL)}
     words["numbers"] = words["numbers"].format(count=count)

@@ -1,4 +1,4 @@
-"""Rotations a second in the storage alone: together in one statement, as the service does, and one by one."""
+"""Rotations a second in the storage alone: batched in one statement, as in the service, and one by one."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ from sessionapi.tokens.refresh_token import RefreshToken
 IN_FLIGHT = 64
 TARGET = 10
 SECONDS = 0.5
-"""The part of a run's length that each side gets."""
+"""The share of a run's length that each side gets."""
 
 Rotate = Callable[[RefreshToken], Awaitable[None]]
 
@@ -55,7 +55,7 @@ async def _compare(plan: Plan, engine: str, settings: Settings) -> Row:
 
 
 def one_by_one(store: Store, policy: Policy) -> Rotate:
-    """Return how one session is rotated in a transaction of its own."""
+    """Return a function that rotates one session in a separate transaction."""
 
     async def rotate(token: RefreshToken) -> None:
         rotation = _rotation(token, policy)
@@ -67,7 +67,7 @@ def one_by_one(store: Store, policy: Policy) -> Rotate:
 
 
 def batched(store: Store, policy: Policy) -> Rotate:
-    """Return how one session is rotated together with all that wait, in one statement."""
+    """Return a function that rotates one session in one statement together with all that are waiting."""
 
     async def rotate_all(asked: Sequence[Rotation]) -> Sequence[bool]:
         async with store.begin() as tx:
@@ -98,7 +98,7 @@ def _rotation(token: RefreshToken, policy: Policy) -> Rotation:
 
 
 async def _rate(plan: Plan, settings: Settings, rotate: Rotate) -> float:
-    """Return rotations a second with 64 in flight, each of a session that is due."""
+    """Return the rotations a second with 64 in flight, each of a session that is due."""
     key = service.refresh_key()
     count = int(plan.few * plan.seconds)
     filled = await asyncio.to_thread(fill.fill, settings, key, count, due=True)

@@ -1,4 +1,4 @@
-"""The verifier of other services: its first check beside plain `jwt.decode`, and one that it remembers."""
+"""The verifier for other services: its first check compared with plain `jwt.decode`, and a cached check."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ REPEATS = 20_000
 
 
 def measure(plan: Plan, results: Results) -> None:
-    """Compare in many short turns; each token is new to the verifier that is asked first."""
+    """Compare both in many short turns. Each token is new to the verifier whose first check is timed."""
     private = ec.generate_private_key(ec.SECP256R1())
     jwk = {**ECAlgorithm.to_jwk(private.public_key(), as_dict=True), "kid": KID, "alg": "ES256", "use": "sig"}
     given = [_token(private) for _ in range(TOKENS)]
@@ -53,7 +53,9 @@ def measure(plan: Plan, results: Results) -> None:
 
 
 def _decode(public_key: Any) -> Callable[[str], Any]:
-    """Return what a service would do without us: the same claims required, the same issuer and audience."""
+    """Return the check that a service would write without us: it requires the same claims, issuer and
+    audience.
+    """
     required = {"require": ["exp", "iat", "sub", "sid", "jti"]}
 
     def decode(token: str) -> Any:

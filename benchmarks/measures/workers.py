@@ -1,4 +1,4 @@
-"""Two workers on two cores against one, with the load on the same two cores: its share is told."""
+"""Two workers on two cores compared with one, with the load on the same two cores; its share is reported."""
 
 from benchmarks import rounds, service, workloads
 from benchmarks.load import Measured, Run
@@ -8,11 +8,11 @@ from benchmarks.results import Results, Row
 from sessionapi.settings import Settings
 
 CLIENTS = 128
-"""So many connections that each worker has its part of them."""
+"""Enough connections that each worker gets its share of them."""
 
 
 def measure(plan: Plan, results: Results) -> None:
-    """Ask both for the protected route in turn."""
+    """Load the protected route of both in turn."""
     folder = plan.place("workers")
     settings = service.settings_of(folder)
     service.prepare(settings)
@@ -22,7 +22,7 @@ def measure(plan: Plan, results: Results) -> None:
     ):
         runs = {"one": lambda: _run(plan, one.url, settings), "two": lambda: _run(plan, two.url, settings)}
         for run in runs.values():
-            run()  # to warm up
+            run()  # warm-up
         found = rounds.interleaved(runs, plan.rounds)
     factor = rounds.ratio(found["two"], found["one"])
     shares = [max(each.load_share for each in found[name]) for name in runs]

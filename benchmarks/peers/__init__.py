@@ -1,1 +1,1 @@
-"""The apps of the peers, each run in an environment of its own; nothing of this project imports them."""
+"""The apps of the peers. Each runs in a separate environment, and none of them imports this project."""

@@ -1,6 +1,6 @@
-"""authx as its documentation's first steps set it up. It has no users: its login compares two words.
+"""authx as the first steps of its documentation set it up. It has no users: its login compares two strings.
 
-`python authx_app.py PORT`, in an environment of its own.
+`python authx_app.py PORT`, in a separate environment.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """django-allauth headless as its documentation sets it up, and a bare Django view, for gunicorn.
 
-`BENCH_APP=allauth|bare BENCH_DATABASE=path gunicorn django_app:application`, in an environment of its own.
+`BENCH_APP=allauth|bare BENCH_DATABASE=path gunicorn django_app:application`, in a separate environment.
 """
 
 import os
@@ -67,7 +67,7 @@ ALLAUTH_ONLY = {
     "ACCOUNT_LOGIN_METHODS": {"username"},
     "ACCOUNT_SIGNUP_FIELDS": ["username*", "password1*"],
     "ACCOUNT_EMAIL_VERIFICATION": "none",
-    "ACCOUNT_RATE_LIMITS": False,  # the load comes from one address
+    "ACCOUNT_RATE_LIMITS": False,  # the load comes from one IP address
     "PASSWORD_HASHERS": ["django.contrib.auth.hashers.PBKDF2PasswordHasher"],
 }
 settings.configure(**COMMON, **(ALLAUTH_ONLY if ALLAUTH else {}))

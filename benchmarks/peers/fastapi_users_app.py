@@ -1,6 +1,7 @@
-"""fastapi-users as its documentation's full example sets it up: SQLite, the JWT strategy, a Bearer transport.
+"""fastapi-users as the full example of its documentation sets it up: SQLite, the JWT strategy, a Bearer
+transport.
 
-`python fastapi_users_app.py PORT DATABASE`, in an environment of its own.
+`python fastapi_users_app.py PORT DATABASE`, in a separate environment.
 """
 
 import sys

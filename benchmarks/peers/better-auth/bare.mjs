@@ -1,4 +1,4 @@
-// The yardstick of Better Auth: the same route and body with Node's own server and nothing else.
+// The baseline for Better Auth: the same route and body with Node's HTTP server and nothing else.
 // `node bare.mjs PORT`
 import { createServer } from "node:http";
 

@@ -1,5 +1,5 @@
-// Better Auth as its documentation sets it up: e-mail and password, PostgreSQL, mounted in Node's own server.
-// `node server.mjs PORT DATABASE_URL cache|nocache`, in a folder of its own.
+// Better Auth as its documentation sets it up: e-mail and password, PostgreSQL, mounted in Node's HTTP server.
+// `node server.mjs PORT DATABASE_URL cache|nocache`, in a separate folder.
 import { createServer } from "node:http";
 import { betterAuth } from "better-auth";
 import { getMigrations } from "better-auth/db/migration";
@@ -14,7 +14,7 @@ const auth = betterAuth({
   database: new pg.Pool({ connectionString: database }),
   emailAndPassword: { enabled: true },
   session: { cookieCache: { enabled: cache === "cache", maxAge: 5 * 60 } },
-  rateLimit: { enabled: false }, // the load comes from one address
+  rateLimit: { enabled: false }, // the load comes from one IP address
   telemetry: { enabled: false },
 });
 
