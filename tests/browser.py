@@ -1,4 +1,4 @@
-"""Debian's Chromium, as the tests start it."""
+"""Debian's Chromium with the options that the tests need."""
 
 import shutil
 

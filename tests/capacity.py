@@ -1,7 +1,8 @@
-"""The constants of docs/scaling.md that don't depend on how fast a machine is: `python -m tests.capacity`.
+"""Measure the constants of docs/scaling.md that don't depend on the speed of a machine: `python -m
+tests.capacity`.
 
-Bytes of each row with its indexes, on both engines, of tables that are filled in the order in which a service
-fills them; and how long a poll takes by the number of sessions that were ended in its window.
+These are the bytes of each row with its indexes, on both engines, in tables that are filled in the order in
+which a service fills them, and the time of a poll by the number of sessions that were ended in its window.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ BROWSER = (
 
 
 def fill(path: Path) -> None:
-    """Let users sign up, each with three logins and the events of all that."""
+    """Sign users up, each with three logins and the events that these record."""
     where = Client("203.0.113.7", BROWSER)
     engine = sa.create_engine(f"sqlite:///{path}")
     for start in range(0, USERS, 1_000):
@@ -49,7 +50,7 @@ def fill(path: Path) -> None:
             for each in logins
         ]
         rows = [
-            {name: getattr(event, name) for name in events.columns.keys()}  # noqa: SIM118 - no mapping
+            {name: getattr(event, name) for name in events.columns.keys()}  # noqa: SIM118 - not a mapping
             for event in told
         ]
         with engine.begin() as database:
@@ -60,7 +61,7 @@ def fill(path: Path) -> None:
 
 
 def sqlite_sizes(path: Path) -> dict[str, float]:
-    """Return bytes a row, with its indexes."""
+    """Return the bytes of a row with its indexes."""
     sizes = {}
     with sqlite3.connect(path) as database:
         for table, rows in (("users", USERS), ("sessions", 3 * USERS), ("events", 3 * USERS)):
@@ -72,7 +73,7 @@ def sqlite_sizes(path: Path) -> dict[str, float]:
 
 
 async def polls(url: str) -> list[tuple[int, float]]:
-    """Return the milliseconds of a poll by the sessions that were ended in its window."""
+    """Return the milliseconds of a poll by the number of sessions that were ended in its window."""
     settings = Settings(
         _env_file=None, database_url=url, secret=SERVER_SECRET, database_timeout=60, **CHEAP_HASH
     )

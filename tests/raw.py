@@ -1,4 +1,4 @@
-"""Requests as bytes on a socket, and all that comes back: for what no HTTP client would send."""
+"""Requests as bytes on a socket, and all responses to them, for requests that no HTTP client would send."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ class Closed(Exception):
 
 
 class Connection:
-    """A connection to a server, and what it has sent so far."""
+    """A connection to a server, and the bytes that the server has sent so far."""
 
     def __init__(self, url: str, *, source: str = "127.0.0.1") -> None:
         host, port = url.removeprefix("http://").split(":")
@@ -44,13 +44,13 @@ class Connection:
         self.socket.close()
 
     def send(self, *parts: bytes) -> "Connection":
-        """Send each part in a packet of its own, as far as the kernel allows."""
+        """Send each part in a separate packet, as far as the kernel allows."""
         for part in parts:
             self.socket.sendall(part)
         return self
 
     def read(self, *, method: str = "GET") -> Response:
-        """Return the next response; Closed if the server sent none."""
+        """Return the next response. Raises Closed if the server sent none."""
         head = self._until(b"\r\n\r\n").decode("latin-1")
         status_line, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
@@ -65,7 +65,7 @@ class Connection:
         return Response(status, headers, self._exactly(length))
 
     def read_all(self) -> list[Response]:
-        """Return all responses until the server closes; what is left of one is an error."""
+        """Return all responses until the server closes; left-over bytes are an error."""
         found = []
         while not self.is_closed():
             found.append(self.read())
@@ -104,7 +104,7 @@ class Connection:
 
 
 def request(method: str, path: str, body: bytes = b"", *headers: str, host: str = "localhost") -> bytes:
-    """Return a request with a length, if it has a body, and these header lines."""
+    """Return a request with these header lines, and with a length if it has a body."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *headers]
     if body:
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
@@ -123,7 +123,7 @@ def chunked(
 
 
 def exchange(url: str, *parts: bytes) -> list[Response]:
-    """Send the parts on a connection of their own, and return all responses until the server closes it."""
+    """Send the parts on a new connection, and return all responses until the server closes it."""
     with Connection(url) as connection:
         with contextlib.suppress(ConnectionError):  # it may have refused the first parts, and closed
             connection.send(*parts)

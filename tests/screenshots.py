@@ -48,7 +48,9 @@ def context(browser: Browser, server: Server, size: str, scheme: str) -> Iterato
 
 
 def outside(page: Page) -> Iterator[str]:
-    """What is seen without a session; yields a name each time that the page is ready for its picture."""
+    """Visit the pages that need no session, and yield a name each time that the page is ready for its
+    picture.
+    """
     page.goto("/sign-in?reason=idle")
     yield "sign-in"
     page.goto("/sign-up")
@@ -66,7 +68,9 @@ def outside(page: Page) -> Iterator[str]:
 
 
 def inside(page: Page) -> Iterator[str]:
-    """What is seen with a session."""
+    """Visit the pages that need a session, and yield a name each time that the page is ready for its
+    picture.
+    """
     pages.sign_in(page, "ada.lovelace")
     pages.signed_in(page, "ada.lovelace")
     yield "home"
@@ -105,7 +109,7 @@ WARNING = """() => {
 
 
 def prepare(server: Server) -> None:
-    """An account with devices that were used now and then."""
+    """Create an account with devices that were used now and then."""
     own = server.sign_up("ada.lovelace", email="ada@example.com")
     httpx.post(f"{server.url}/logout", json={"refresh_token": own["refresh_token"]})
     for name, ip, seconds in DEVICES:

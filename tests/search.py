@@ -1,14 +1,15 @@
-"""Every way in which two tabs with one cookie jar can meet the rules of a refresh: `python -m tests.search`.
+"""An exhaustive search of the refresh rules, with two tabs that share one cookie jar: `python -m
+tests.search`.
 
-The world is small and relative: time is counted in steps of five seconds from what the session last did, and
-generations from the stored one, so that there are finitely many states and all of them are visited, nearest
-first. What the server answers is asked of the real `policy.decide`.
+The world is small and relative. Time is counted in steps of five seconds since the last event of the session,
+and generations relative to the stored one. So there are finitely many states, and all of them are visited,
+nearest first. The server's decisions come from the real `policy.decide`.
 
-A tab may refresh at any moment. A request and its answer are held up for up to five seconds, or lost; of two
-that are under way either comes first. After five seconds a tab gives its try up, and an answer that is not
-there by then counts as lost. A page can be reloaded after its cookie was set and before its script saw the
-answer. A browser that crashes has the cookie of half a minute before, when it wrote cookies to the disk the
-last time. What is lost, what is reloaded and what crashes are the faults.
+A tab may refresh at any time. A request and its response are delayed by up to five seconds, or lost, and two
+that are under way may arrive in either order. After five seconds a tab gives its attempt up, and a response
+that has not arrived by then counts as lost. A page can be reloaded after its cookie was set and before its
+script saw the response. A browser that crashes comes back with the cookie of half a minute before, when it
+last wrote cookies to the disk. The faults are losses, reloads and crashes.
 """
 
 import re
@@ -25,18 +26,20 @@ from sessionapi.models import DIGEST_SIZE, MAX_IDEMPOTENCY_KEYS, Attempt, Decisi
 from sessionapi.sessions.policy import Policy, decide, digests
 
 STEP = timedelta(seconds=5)
-POLICY = Policy(rotate_after=timedelta(seconds=30))  # three graces: as often as the rules let it rotate
+POLICY = Policy(rotate_after=timedelta(seconds=30))  # three graces, so it rotates as often as the rules allow
 GRACE = POLICY.refresh_grace // STEP
 APART = 3 * GRACE
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 PASS = " s pass"
 OLDEST = -3
-"""What lies further back than the token of the generation before the last is reuse, however far back."""
+"""A token older than that of the generation before the last is reuse, however old it is."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What is allowed. `faults` is None for any number. The rules of a refresh are True unless taken away."""
+    """The faults and rules of one search. `faults=None` allows any number. The rules of a refresh are True
+    unless removed.
+    """
 
     one_try_at_a_time: bool
     faults: int | None
@@ -49,10 +52,10 @@ class World:
 
 
 class LoginAttempt(NamedTuple):
-    """One tab's refresh under way: a request, then an answer, or `lost`.
+    """One tab's refresh under way: a request, then a response, or `lost`.
 
-    Of a request `generation` is that of the token; of an answer, the one it names. `waited` are the steps
-    since it was sent.
+    `generation` is that of the token in a request, and the one that a response names. `waited` is the number
+    of steps since the request was sent.
     """
 
     stage: str
@@ -63,10 +66,11 @@ class LoginAttempt(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a script stores beside the cookie: the generation it was last told, and the key to send.
+    """The data that a script stores next to the cookie: the newest generation that it received, and the key
+    to send.
 
-    `spent` is set while the key is still that of the generation before; `seen` unless all who were told of
-    the new one are gone.
+    `spent` is set while the key is still that of the previous generation. `seen` is True unless every script
+    that received the new generation is gone.
     """
 
     generation: int
@@ -76,7 +80,9 @@ class Kept(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything at one moment. Generations are relative to the stored one; ages are steps, cut at APART."""
+    """The whole state at one time. Generations are relative to the stored one; ages are steps, cut at
+    APART.
+    """
 
     rotated: int
     repeated: int | None
@@ -92,7 +98,9 @@ class LoggedOut(Exception):
 
 
 def search(world: World) -> tuple[int, list[str] | None]:
-    """Return the number of states, and the shortest path to a logout as sentences; None if there is none."""
+    """Return the number of states, and the shortest path to a logout as sentences, or None without such a
+    path.
+    """
     stores = tuple(Kept(0, key) for key in range(1 if world.key_per_token else 2))
     start = renamed(State(APART, None, (), 0, stores, (None, None)))
     came_from: dict[State, tuple[State, str] | None] = {start: None}
@@ -119,7 +127,7 @@ def path_to(state: State, came_from: dict[State, tuple[State, str] | None]) -> l
 
 
 def in_words(path: list[str]) -> list[str]:
-    """Return a path with its generations counted from the first one, and the times between summed up."""
+    """Return a path with its generations counted from the first one, and the times between them summed up."""
     lines, rotations, passed = [], 0, 0
     for text in path:
         if text.endswith(PASS):
@@ -134,7 +142,7 @@ def in_words(path: list[str]) -> list[str]:
 
 
 def steps(world: World, state: State) -> Iterator[tuple[str, State]]:
-    """Yield everything that can happen next. Raises LoggedOut."""
+    """Yield every possible next step. Raises LoggedOut."""
     for tab, one in enumerate(state.tries):
         if one is None:
             if not world.one_try_at_a_time or state.tries == (None, None):
@@ -166,7 +174,7 @@ def steps(world: World, state: State) -> Iterator[tuple[str, State]]:
 
 
 def sent(world: World, state: State, tab: int) -> Iterator[tuple[str, State]]:
-    """A tab sends what the jar holds, with its key; a spent one is exchanged if the cookie is written."""
+    """Send the token in the jar with the tab's key. A spent key is replaced if the cookie is on the disk."""
     at = tab % len(state.stores)
     kept = state.stores[at]
     text = f"{'AB'[tab]} sends token {{{state.jar}}}"
@@ -180,13 +188,13 @@ def sent(world: World, state: State, tab: int) -> Iterator[tuple[str, State]]:
 
 
 def crashed(state: State) -> State:
-    """The browser is gone, and with it the cookie that wasn't yet on the disk and all who knew of it."""
+    """Crash the browser. A cookie that wasn't on the disk yet is lost, with all scripts that received it."""
     stores = tuple(kept._replace(seen=False) if kept.spent else kept for kept in state.stores)
     return renamed(state._replace(jar=-1, tries=(None, None), stores=stores))
 
 
 def arrived(world: World, state: State, tab: int) -> tuple[str, State]:
-    """The server decides about a request and answers it."""
+    """Let the server decide about a request and send its response."""
     request = state.tries[tab]
     assert request
     rotated, repeated = state.rotated, state.repeated
@@ -213,7 +221,7 @@ def arrived(world: World, state: State, tab: int) -> tuple[str, State]:
 
 @cache
 def asked(rotated: int, repeated: int | None, keys: tuple[int, ...], generation: int, key: int) -> Decision:
-    """Ask the real policy; the stored generation stands at 9."""
+    """Call the real policy; the stored generation is 9."""
     session = Session(
         user_id=UUID(int=1),
         id=UUID(int=2),
@@ -241,12 +249,12 @@ def asked(rotated: int, repeated: int | None, keys: tuple[int, ...], generation:
 
 
 def digest(key: int) -> str:
-    """Return what a rotation keeps of a key."""
+    """Return what a rotation stores of a key."""
     return f"{key:0{DIGEST_SIZE}x}"
 
 
 def told(world: World, state: State, tab: int, *, script: bool) -> tuple[str, State]:
-    """An answer reaches the browser, and perhaps the script: a new generation gets a new key."""
+    """Deliver a response to the browser, and perhaps to the script, where a new generation gets a new key."""
     answer = state.tries[tab]
     assert answer
     following = with_try(state, tab, None)
@@ -262,7 +270,7 @@ def told(world: World, state: State, tab: int, *, script: bool) -> tuple[str, St
 
 
 def later(state: State, steps_on: int) -> tuple[str, State]:
-    """Time passes."""
+    """Let time pass."""
     tries = tuple(one and one._replace(waited=one.waited + 1) for one in state.tries)
     repeated = None if state.repeated is None else min(APART, state.repeated + steps_on)
     return f"{steps_on * STEP.seconds}{PASS}", state._replace(
@@ -271,25 +279,25 @@ def later(state: State, steps_on: int) -> tuple[str, State]:
 
 
 def with_try(state: State, tab: int, one: LoginAttempt | None) -> State:
-    """Return the state with another try of a tab, or with none."""
+    """Return the state with another attempt of a tab, or with none."""
     tries = (one, state.tries[1]) if tab == 0 else (state.tries[0], one)
     return renamed(state._replace(tries=tries))
 
 
 def with_kept(state: State, at: int, kept: Kept) -> State:
-    """Return the state with something else in a store."""
+    """Return the state with other contents in a store."""
     stores = list(state.stores)
     stores[at] = kept
     return state._replace(stores=tuple(stores))
 
 
 def fault(state: State, world: World) -> State:
-    """Count a fault, where they are counted."""
+    """Count a fault if faults are limited."""
     return state if world.faults is None else state._replace(faults=state.faults + 1)
 
 
 def one_older(state: State) -> State:
-    """Return the state as it is after a rotation: what was the newest generation is one older."""
+    """Return the state after a rotation: every generation is one older."""
 
     def age(generation: int) -> int:
         return max(OLDEST, generation - 1)
@@ -300,13 +308,15 @@ def one_older(state: State) -> State:
 
 
 def keys_in(state: State) -> list[int]:
-    """Return all keys that anybody still knows, in a fixed order."""
+    """Return all keys that are still in use, in a fixed order."""
     under_way = [one.key for one in state.tries if one and one.stage == "request"]
     return [*(kept.key for kept in state.stores), *under_way, *state.kept_keys]
 
 
 def renamed(state: State) -> State:
-    """Return the state with its keys numbered in the order of `keys_in`: only which are equal matters."""
+    """Return the state with its keys numbered in the order of `keys_in`, because only equality of keys
+    matters.
+    """
     names: dict[int, int] = {}
     for key in keys_in(state):
         names.setdefault(key, len(names))
@@ -332,7 +342,7 @@ TAKEN_AWAY = {
 
 
 def report() -> str:
-    """Return what the searches find, as the documentation shows it."""
+    """Return the results of the searches, as the documentation shows them."""
     lines = []
     for name, world in CLAIMS.items():
         states, path = search(world)

@@ -1,8 +1,9 @@
-"""A long run at half load: `python -m tests.soak --minutes 20`. Memory must be flat, and nobody refused.
+"""A long run at half load, in which memory must be flat and no request refused: `python -m tests.soak
+--minutes 20`.
 
-It finds out for 15 s how many requests a second this machine does, with the load beside the service, then
-sends half as many: three of four are /protected, the others refreshes, and some logins and logouts. What was
-measured is drawn into docs/soak.svg. It ends with status 1 if there was an error or memory grew.
+For 15 s it measures how many requests a second this machine can do, with the load on the same machine. Then
+it sends half as many: three of four are /protected, the others refreshes, and some logins and logouts. The
+measurements are drawn into docs/soak.svg. It ends with status 1 if there was an error or memory grew.
 """
 
 import argparse
@@ -29,14 +30,14 @@ from tests.conftest import PASSWORD, SERVER_SECRET, serving
 SESSIONS = 200
 CONNECTIONS = 16
 SAMPLE = 5.0
-"""Seconds between two looks at the processes."""
+"""Seconds between two samples of the processes."""
 GROWTH = 0.05
 """How much more memory the last quarter may have than the second one; the first is for warming up."""
 CHART = Path(__file__).parents[1] / "docs" / "soak.svg"
 
 
 class Wire:
-    """One connection that is kept: httpx would need more of the machine than the service does."""
+    """One connection that stays open, because httpx would need more of the machine than the service does."""
 
     def __init__(self, url: str) -> None:
         self._where = urlsplit(url)
@@ -60,7 +61,7 @@ class Wire:
 
 @dataclass
 class Held:
-    """A session of the load, and when its access token came."""
+    """A session of the load, and the time at which its access token arrived."""
 
     name: str
     tokens: dict[str, str]
@@ -69,7 +70,7 @@ class Held:
 
 @dataclass
 class Sample:
-    """What was seen at one moment."""
+    """One sample."""
 
     minute: float
     megabytes: dict[str, float]
@@ -82,7 +83,7 @@ class Sample:
 
 @dataclass
 class Load:
-    """Requests by so many a second, or as fast as it goes."""
+    """Requests at a fixed rate a second, or as fast as possible."""
 
     url: str
     rate: float = 0.0
@@ -92,7 +93,7 @@ class Load:
     milliseconds: list[float] = field(default_factory=list)
 
     async def fill(self) -> None:
-        """Sign everybody up."""
+        """Sign up all users."""
         wire = Wire(self.url)
         await wire.open()
         for _ in range(SESSIONS):
@@ -100,7 +101,7 @@ class Load:
         wire.close()
 
     async def run(self, seconds: float) -> float:
-        """Send for so long, and return how many requests a second were answered."""
+        """Send for the given seconds, and return how many requests a second succeeded."""
         began, before = time.monotonic(), self.answers.total()
         until = began + seconds
         await asyncio.gather(*(self._connection(number, until) for number in range(CONNECTIONS)))
@@ -119,7 +120,7 @@ class Load:
         wire.close()
 
     async def _step(self, wire: Wire) -> None:
-        held = self.sessions.pop(random.randrange(len(self.sessions)))  # nobody else has it meanwhile
+        held = self.sessions.pop(random.randrange(len(self.sessions)))  # no other task has it then
         dice = random.random()
         if dice < 0.005:
             await self._expect(wire, 204, "POST", "/logout", {"refresh_token": held.tokens["refresh_token"]})
@@ -159,13 +160,13 @@ def processes(parent: int) -> list[int]:
 
 
 def megabytes(pid: int) -> float:
-    """Return the memory that a process has for itself, with its share of what several use."""
+    """Return the memory that a process uses, with its share of the memory that several use."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return int(rollup.partition("\nPss:")[2].split()[0]) / 1024
 
 
 async def watch(load: Load, parent: int, until: float, samples: list[Sample]) -> None:
-    """Look at the processes every few seconds."""
+    """Sample the processes every few seconds."""
     began = time.monotonic()
     while time.monotonic() < until:
         before, moment = load.answers.total(), time.monotonic()
@@ -187,7 +188,9 @@ async def watch(load: Load, parent: int, until: float, samples: list[Sample]) ->
 
 
 def growth(samples: Sequence[Sample]) -> float:
-    """Return by how much the memory of the last quarter is above that of the second one, as a part of it."""
+    """Return by how much the memory of the last quarter is above that of the second one, as a
+    fraction of it.
+    """
     sums = [sum(sample.megabytes.values()) for sample in samples]
     quarter = len(sums) // 4
     early, late = mean(sums[quarter : 2 * quarter]), mean(sums[-quarter:])
@@ -223,7 +226,7 @@ def draw(samples: Sequence[Sample], title: str, notes: Sequence[str]) -> None:
 
 
 async def soak(url: str, parent: int, minutes: float, title: str) -> bool:
-    """Run, tell and draw; return whether memory was flat and nobody refused."""
+    """Run, print and draw; return whether memory was flat and no request was refused."""
     load = Load(url)
     await load.fill()
     load.rate = await load.run(15) / 2
@@ -248,7 +251,7 @@ async def soak(url: str, parent: int, minutes: float, title: str) -> bool:
 
 
 def main() -> int:
-    """Start a service of one's own, and soak it."""
+    """Start a new service, and soak it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--workers", type=int, default=1)

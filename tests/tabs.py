@@ -1,4 +1,4 @@
-"""Tabs of a page on another origin than the service; they hand the client over as `window.client`."""
+"""Tabs of a page on another origin than the service; the page exposes the client as `window.client`."""
 
 import sqlite3
 import threading
@@ -44,7 +44,7 @@ class Html(BaseHTTPRequestHandler):
         self.wfile.write(HTML)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def app_at(host: str = "127.0.0.1") -> Iterator[str]:
 
 @dataclass
 class World:
-    """One server and one browser; each `person` has a profile and a wire of their own."""
+    """One server and one browser; each `person` has a separate profile and a separate proxy."""
 
     app: str
     server: Server
@@ -73,18 +73,18 @@ class World:
         return made
 
     def address(self, at: Wire, *, warn: int = 0) -> str:
-        """Where the page is, with the address of the service that it is to use."""
+        """Return the URL of the page, with the URL of the service that it is to use."""
         return f"{self.app}/?{urlencode({'api': at.url, 'warn': warn})}"
 
     def change(self, name: str, assignments: str) -> None:
-        """Change somebody's session in the database, beside the server: moments are microseconds."""
+        """Change a user's session in the database, without the server. Times are in microseconds."""
         with sqlite3.connect(self.data / "sessionapi.db", timeout=10) as database:
             who = "user_id = (select id from users where username = ?)"
             database.execute(f"update sessions set {assignments} where {who}", [name])
         database.close()
 
     def rotation_is_due(self, name: str) -> None:
-        """Move somebody's last rotation an hour into the past."""
+        """Move a user's last rotation an hour into the past."""
         self.change(name, "rotated_at = rotated_at - 3600000000, last_seen_at = last_seen_at - 3600000000")
 
     def person(self, **options: Any) -> "Person":
@@ -94,7 +94,7 @@ class World:
 
 @dataclass
 class Person:
-    """Somebody's browser, and what passes between it and the server."""
+    """A user's browser, and the proxy between it and the server."""
 
     world: World
     context: BrowserContext
@@ -121,7 +121,7 @@ class Person:
 
 @contextmanager
 def world(folder: Path, *, browser: bool = True, **settings: Any) -> Iterator[World]:
-    """A server that lists the page's origin, and a Chromium unless the test starts its own."""
+    """A server that lists the page's origin, and a Chromium unless the test starts one."""
     with ExitStack() as close:
         app = close.enter_context(app_at())
         data = folder / "var"
@@ -143,12 +143,12 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture
 def person(here: World) -> Iterator[Person]:
-    """Somebody whose browser goes with the test."""
+    """A user whose browser ends with the test."""
     it = here.person()
     yield it
     it.context.close()
 
 
 def reasons(page: Page) -> list[str | None]:
-    """What the page was told, in order: the reason of each state."""
+    """Return the reason of each state that the page received, in order."""
     return page.evaluate("() => states.map((state) => state.reason)")

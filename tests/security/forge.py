@@ -1,4 +1,4 @@
-"""Builds the tokens of `corpus/`: each entry says only how it differs from a good one."""
+"""Builder of the tokens in `corpus/`: each entry lists only its differences from a valid token."""
 
 import hashlib
 import hmac
@@ -20,7 +20,7 @@ from sessionapi.keys import keyring
 
 CORPUS = Path(__file__).parent / "corpus"
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-"""Of the curve P-256 (FIPS 186-5)."""
+"""The order of the curve P-256 (FIPS 186-5)."""
 
 
 def entries() -> dict[str, dict[str, Any]]:
@@ -44,7 +44,9 @@ def decode(text: str) -> bytes:
 
 @dataclass
 class Forger:
-    """What a forger has at most: a good token, another one, and, for the worst case, our own private key."""
+    """The most that a forger can have: a valid token, another one, and, in the worst case, our
+    private key.
+    """
 
     good: str
     another: str
@@ -158,7 +160,7 @@ class Forger:
         return hmac.digest(secrets[key], signed, "sha256")
 
     def _respell(self, how: str, raw: bytes, signed: bytes) -> str:
-        """Return the signature that an entry names, from a right one."""
+        """Return the signature that an entry names, derived from a valid one."""
         r, s, size = raw[:32], raw[32:], len(raw)
         payload = signed.split(b".")[1]
         if how == "plain-base64":
@@ -197,12 +199,14 @@ class Forger:
         return encode(spelled[how])
 
     def _with_plain_letter(self, raw: bytes, signed: bytes) -> str:
-        """Return a right signature in the other alphabet, with a letter that shows it."""
+        """Return a valid signature in the other base64 alphabet, with a character that differs between the
+        two.
+        """
         while not set(b64encode(raw).decode()) & {"+", "/"}:
             raw = self._sign("ours", signed)
         return b64encode(raw).rstrip(b"=").decode()
 
 
 def deep(levels: int) -> bytes:
-    """Return JSON nested so many times."""
+    """Return JSON that is nested to the given depth."""
     return b'{"a":' * levels + b"1" + b"}" * levels

@@ -50,12 +50,12 @@ class Empty(BaseHTTPRequestHandler):
         self.wfile.write(b"<!doctype html><title>elsewhere</title>")
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def elsewhere() -> Iterator[int]:
-    """A page of another origin, and under the other name of this host of another site; yields its port."""
+    """A page of another origin, and of another site under the other name of this host; yields its port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Empty)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_port
@@ -72,13 +72,15 @@ def logged_in(browser: Browser, server: Server, **more: object) -> Page:
 
 
 class TestInChromium:
-    """Each in a real browser, against a real server."""
+    """Each case in a real browser, against a real server."""
 
     pytestmark = NEEDS_CHROMIUM
 
     @pytest.mark.parametrize("remember", [True, False])
     def test_rfc_6265bis_the_cookies_are_host_secure_httponly_lax(self, browser: Browser, tmp_path, remember):
-        """Falls without an attribute in cookies._set; a `__Host-` cookie with a Domain isn't taken at all."""
+        """Fails without an attribute in cookies._set; browsers reject a `__Host-` cookie with a Domain
+        entirely.
+        """
         with serving(tmp_path / "var") as server:
             page = logged_in(browser, server, remember=remember)
             found = {cookie["name"]: cookie for cookie in page.context.cookies()}
@@ -91,7 +93,7 @@ class TestInChromium:
 
     @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
     def test_owasp_csrf_no_other_origin_or_site_posts_with_the_cookie(self, browser: Browser, tmp_path, name):
-        """Falls without Guard._refusal and the rule in routes/login._device. 127.0.0.1 against localhost."""
+        """Fails without guard.refusal and the rule in routes/login._device. 127.0.0.1 against localhost."""
         with serving(tmp_path / "var") as server, elsewhere() as port:
             page = logged_in(browser, server)
             before = {cookie["name"]: cookie["value"] for cookie in page.context.cookies()}
@@ -134,7 +136,7 @@ ELSEWHERE = [
 
 @pytest.mark.parametrize("origin", ELSEWHERE)
 async def test_owasp_csrf_no_cookie_is_set_or_read_for_another_origin(service: Running, origin: str):
-    """Login CSRF. Falls without the check in web/routes/login._device, or Guard._refusal."""
+    """Login CSRF. Fails without the check in web/routes/login._device, or guard.refusal."""
     await service.sign_up()
     for path in ("/login", "/signup"):
         answer = await service.client.post(path, json=BY_COOKIE, headers={"Origin": origin})
@@ -157,7 +159,7 @@ LIES = [
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("public_url", ["http://localhost:8000", "https://login.example.com"])
 async def test_owasp_csrf_no_header_makes_another_origin_ours(make_settings, clock, public_url, lie):
-    """DNS rebinding, and headers that proxies pass on. Falls if csrf.py takes an origin from the request."""
+    """DNS rebinding, and headers that proxies pass on. Fails if csrf.py takes an origin from the request."""
     async with running(make_settings(public_url=public_url), clock) as service:
         await service.sign_up()
         for origin in ("http://evil.example", "https://evil.example"):
@@ -168,7 +170,7 @@ async def test_owasp_csrf_no_header_makes_another_origin_ours(make_settings, clo
 
 
 async def test_cors_public_keys_are_read_by_all_without_credentials(make_settings, clock):
-    """Falls if the listed origins' rule is used for `verification.PATHS`."""
+    """Fails if the rule for the listed origins is also used for `verification.PATHS`."""
     async with running(make_settings(allowed_origins=(APP,)), clock) as service:
         for origin in (APP, EVIL, "null"):
             for name in ("jwks.json", "oauth-authorization-server", "openid-configuration"):
@@ -179,13 +181,13 @@ async def test_cors_public_keys_are_read_by_all_without_credentials(make_setting
 
 @pytest.mark.parametrize("origin", ["null", "*", "https://*.example.com", "file://", "javascript://x"])
 def test_cors_null_and_wildcards_cannot_be_listed(make_settings, origin):
-    """Falls without a line of `origins.origin`. Every sandboxed page sends `null`."""
+    """Fails without any line of `origins.origin`. Every sandboxed page sends `null`."""
     with pytest.raises(ValueError, match="must list origins"):
         make_settings(allowed_origins=origin)
 
 
 async def test_cors_is_off_and_else_for_listed_origins_alone(make_settings, clock):
-    """Falls with allow_origins of `*`, or a reflected origin. Errors carry the headers too."""
+    """Fails with allow_origins of `*`, or a reflected origin. Errors carry the headers too."""
     async with running(make_settings(), clock) as service:
         answer = await service.client.get("/protected", headers={"Origin": APP})
         assert not [name for name in answer.headers if name.startswith("access-control")]

@@ -1,4 +1,4 @@
-"""Who may read what is kept: files are private from their first byte, whatever the umask."""
+"""Permissions of the stored files: they are private from their first byte, whatever the umask."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ PRIVATE = dict.fromkeys(("sessionapi.db", "sessionapi.db-shm", "sessionapi.db-wa
 
 
 def test_files_are_private_while_the_server_runs(tmp_path: Path):
-    """Falls without `make_private`: SQLite creates the database with 0644, and its log with the same."""
+    """Fails without `make_private`: SQLite creates the database and its log with mode 0644."""
     data = tmp_path / "var"
     with serving(data, prefix=UMASK) as server:
         server.sign_up()
@@ -35,7 +35,7 @@ def test_files_are_private_while_the_server_runs(tmp_path: Path):
 
 
 def test_files_at_another_address_are_private_too(tmp_path: Path):
-    """Falls if only the data folder is looked after."""
+    """Fails if only the data folder is made private."""
     elsewhere = tmp_path / "elsewhere" / "deep"
     with serving(
         tmp_path / "var", prefix=UMASK, database_url=f"sqlite:///{elsewhere}/sessionapi.db"
@@ -46,7 +46,7 @@ def test_files_at_another_address_are_private_too(tmp_path: Path):
 
 
 def test_files_that_an_earlier_version_has_made_become_private(tmp_path: Path):
-    """Falls if the mode is set at the creation alone. The log of a server that was killed is there too."""
+    """Fails if the mode is set only at the creation. The log of a server that was killed is there too."""
     data = tmp_path / "var"
     with serving(data) as server:
         server.sign_up()
@@ -60,7 +60,7 @@ def test_files_that_an_earlier_version_has_made_become_private(tmp_path: Path):
 
 
 def test_files_that_commands_make_are_private(tmp_path: Path):
-    """Falls if only `serve` makes them so: the target of a copy holds the same."""
+    """Fails if only `serve` makes files private: the target of a copy has the same contents."""
     target = tmp_path / "new" / "copy.db"
     for command in (("users", "list"), ("copy-database", "--to", f"sqlite:///{target}")):
         done = subprocess.run(
@@ -78,17 +78,20 @@ def test_files_that_commands_make_are_private(tmp_path: Path):
 
 @NEEDS_STRACE
 def test_files_are_never_created_with_more(tmp_path: Path):
-    """Falls if a file is created open and closed to others afterwards: its first bytes could be read."""
+    """Fails if a file is created open and closed to others afterwards, because its first bytes could
+    be read.
+    """
     trace = tmp_path / "trace"
     strace = ("strace", "-f", "-qq", "-e", "trace=open,openat,creat", "-o", str(trace))
     with serving(tmp_path / "var", prefix=strace) as server:
         server.sign_up()
-        os.killpg(server.process.pid, signal.SIGTERM)  # strace ignores it, and ends with the server
+        os.killpg(server.process.pid, signal.SIGTERM)  # strace ignores the signal, and ends with the server
         server.process.wait(60)
     created = [
         line for line in trace.read_text().splitlines() if "O_CREAT" in line and f'"{tmp_path}/var' in line
     ]
     names = {line.split('"')[1].rpartition("/")[2].split(".")[-1] for line in created}
     assert {"lock", "db", "db-wal", "db-shm"} <= names
-    # The mode counts only for what the call creates: SQLite asks with 0644 for a file that is there already.
+    # The mode counts only if the call creates the file: SQLite also passes 0644 when it opens an existing
+    # one.
     assert [line for line in created if "0600" not in line and 'sessionapi.db"' not in line] == []

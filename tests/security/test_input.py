@@ -1,4 +1,4 @@
-"""Hostile input: by hand, by hypothesis, and by schemathesis against a running service."""
+"""Hostile input, written by hand, by hypothesis, and by schemathesis against a running service."""
 
 import contextlib
 import itertools
@@ -29,7 +29,7 @@ from tests.conftest import PASSWORD, Running, Server, bearer, environment, refus
 EXAMPLES = "100" if "SESSIONAPI_PROVE" in os.environ else "3"
 HERE = Path(__file__).parent
 ENDS_THE_SESSION = ("/logout", "/sessions", "/me", "/me/password", "/password-reset")
-"""Played without the token: with it they would end its session."""
+"""Sent without the token, because with it these routes would end its session."""
 DEEP = 60_000
 HOSTILE = {
     "empty": b"",
@@ -54,7 +54,7 @@ POSTS = ["/signup", "/login", "/refresh", "/password-reset", "/logout", "/intros
 
 
 async def test_input_hostile_bodies_are_a_4xx_problem(service: Running):
-    """Falls without the depth bound of the parser, MAX_BODY, or with a text that the database can't keep."""
+    """Fails without the depth bound of the parser, MAX_BODY, or with a text that the database can't store."""
     for path in POSTS:
         for name, content in HOSTILE.items():
             for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded", "x"):
@@ -76,7 +76,9 @@ async def test_input_a_signed_in_users_hostile_bodies_are_too(service: Running):
 
 @pytest.mark.parametrize("value", [b"[" * 201 + b"]" * 201, b"[" * 900 + b"]" * 900, b"9" * 4200])
 async def test_input_what_is_kept_can_be_read_again(service: Running, value: bytes):
-    """Falls without `from_json` in json_data.bounded: reads of such a row failed, and refreshes of others."""
+    """Fails without `from_json` in json_data.bounded: reads of such a row failed, and refreshes of others did
+    too.
+    """
     tokens = await service.sign_up()
     headers = {**bearer(tokens), "Content-Type": "application/json"}
     for path, member in (("/me", b"preferences"), ("/sessions/current", b"data")):
@@ -97,7 +99,9 @@ async def test_input_what_is_kept_can_be_read_again(service: Running, value: byt
     ],
 )
 def test_input_a_head_and_trailers_are_bounded(listening: Server, begin: bytes, part: bytes):
-    """Falls without `_overhead` in HttpProtocol: all was kept, one client could fill the memory."""
+    """Fails without `_overhead` in HttpProtocol: everything was buffered, and one client could fill the
+    memory.
+    """
     host, port = listening.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 30) as client:
         client.sendall(begin)
@@ -134,12 +138,12 @@ FILLINGS = ["\\", ";", "; ", " ", '\\"', "\\101", "__Host-session ", "=", "\t;"]
 async def test_cwe_407_no_cookie_takes_quadratic_time(service: Running, path: str):
     """Fails without RequestHeaders: `a="\\\\..."` of 60 KB took 10 s of Python 3.11.7 on every route.
 
-    Four times as long a cookie takes at most eight times as long, above a floor of 20 ms.
+    A cookie that is four times as long may take at most eight times as long, above a floor of 20 ms.
     """
     method = "POST" if path == "/refresh" else "GET"
 
     async def seconds(cookie: str) -> float:
-        """Return the least of three times, which leaves out a garbage collection in between."""
+        """Return the shortest of three runs, so that a garbage collection in between doesn't count."""
         taken = []
         for _ in range(3):
             request = service.client.build_request(method, path, headers={"Cookie": cookie})
@@ -165,7 +169,7 @@ async def test_cwe_405_unknown_fields_make_few_errors_and_little_work(service: R
     one = b'{"username":"%s"}' % (b"a" * len(many[16:]))
 
     async def seconds(content: bytes) -> float:
-        """Return the least of three times, which leaves out a garbage collection in between."""
+        """Return the shortest of three runs, so that a garbage collection in between doesn't count."""
         taken = []
         for _ in range(3):
             began = time.process_time()
@@ -179,7 +183,7 @@ async def test_cwe_405_unknown_fields_make_few_errors_and_little_work(service: R
 
 @given(text=st.text(max_size=400))
 def test_input_no_text_breaks_a_parser(text: str):
-    """Each says in its own words that it is none of ours: None, or an error of the tree."""
+    """Each reader rejects the input in its documented way: None, or an error of the tree."""
     assert refresh_token.match(text, [b"k" * 32]) is None
     assert device_token.DeviceTokens([b"k" * 32]).read(text, ids.new_id()) is None
     assert ids.parse("sess", text) is None
@@ -241,7 +245,7 @@ def administrator(server: Server, data: Path) -> str:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("who", ["stranger", "administrator"])
 def test_input_nothing_that_the_document_allows_or_forbids_is_answered_wrongly(tmp_path: Path, who: str):
-    """Falls with any answer of 5xx, any status or body that the document doesn't have, any missing header."""
+    """Fails with any 5xx, with a status or body that the document doesn't have, and with a missing header."""
     data = tmp_path / "var"
     with serving(data, access_token_ttl=300, log_level="error", metrics="on") as server:
         if who == "stranger":

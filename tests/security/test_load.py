@@ -48,7 +48,9 @@ Send = Callable[[Running, httpx.AsyncClient, dict[str, Any]], Any]
 async def test_load_each_route_that_hashes_is_limited_with_the_right_password(
     make_settings: Callable[..., Settings], clock: FakeClock, send: Send, elsewhere: bool
 ):
-    """Fails without the limit of the user: a right password would be hashed without end, from anywhere."""
+    """Fails without the limit of the user: the right password would be hashed without limit, from any
+    address.
+    """
     async with running(make_settings(throttle=True, **FEW), clock) as service:
         tokens = await service.sign_up()
         before = hashes(service)
@@ -68,7 +70,7 @@ async def test_load_each_route_that_hashes_is_limited_with_the_right_password(
 async def test_load_sign_ups_are_limited_also_when_they_fail(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without `count_signup`: each would cost a hash and tell whether a name is taken."""
+    """Fails without `count_signup`: each request would cost a hash and reveal whether a name is taken."""
     async with running(make_settings(throttle=True, **FEW), clock) as service:
         tokens = await service.sign_up()
         answers = [await sign_up(service, service.client, tokens) for _ in range(8)]
@@ -79,7 +81,9 @@ async def test_load_sign_ups_are_limited_also_when_they_fail(
 async def test_load_one_user_delays_no_other_users_login(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails if hashes are computed in the order of arrival. One thread; no other limit is on."""
+    """Fails if hashes are computed in the order of arrival. There is one thread, and the other limits are
+    off.
+    """
     slow = {"hash_memory_kib": 8192, "hash_time": 8, "hash_threads": 1}
     async with running(make_settings(**slow), clock) as service:
         ada = await service.sign_up()
@@ -93,13 +97,13 @@ async def test_load_one_user_delays_no_other_users_login(
 
 
 LOGOUT = ("post", "/logout")
-"""Not limited: a session can always be ended, and a second logout of it writes nothing."""
+"""Not limited, because a session can always be ended and a second logout of it writes nothing."""
 
 
 async def test_load_each_route_that_changes_something_under_an_access_token_is_limited(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails if a route takes an access token by another dependency than `Bearer` or `Admin`."""
+    """Fails if a route takes an access token through another dependency than `Bearer` or `Admin`."""
     async with running(make_settings(throttle=True, writes_per_session=1), clock) as service:
         admin = await administrator(service)
         document = (await service.client.get("/openapi.json")).json()
@@ -122,7 +126,7 @@ async def test_load_each_route_that_changes_something_under_an_access_token_is_l
 
 
 async def test_load_what_changes_nothing_leaves_no_row(service: Running):
-    """Fails if Accounts.change records what stays as it is."""
+    """Fails if Accounts.change records values that don't change."""
     tokens = await service.sign_up()
     for _ in range(20):
         assert (await service.send("PATCH", "/me", tokens, {"preferences": {}})).status_code == 200

@@ -16,7 +16,7 @@ LOGIN = json.dumps({"username": "ada", "password": PASSWORD}).encode()
 LAST = request("GET", "/healthz", b"", "Connection: close")
 """Ends the connection, so that every response before it has been sent too."""
 HIDDEN = b"GET /.well-known/jwks.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
-"""A body that looks like a request: its response would be a 200 with keys."""
+"""A body that looks like a request, whose response would be a 200 with keys."""
 UPGRADES = {
     "h2c": (
         "Connection: Upgrade, HTTP2-Settings",
@@ -48,7 +48,7 @@ def statuses(responses: list[Response]) -> list[int]:
 
 @pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
 def test_asvs_4_2_1_an_upgrade_that_is_not_taken_leaves_the_body_a_body(server: Server, upgrade: tuple):
-    """Falls without `_ignore_upgrade`: the body was read as a request, and the login had none."""
+    """Fails without `_ignore_upgrade`: the body was read as a request, and the login had no body."""
     for login in (request("POST", "/login", LOGIN, *upgrade), chunked("POST", "/login", LOGIN, *upgrade)):
         head, end, body = login.partition(b"\r\n\r\n")
         for parts in ([login], [head + end, body], [bytes([byte]) for byte in login]):
@@ -61,7 +61,7 @@ def test_asvs_4_2_1_an_upgrade_that_is_not_taken_leaves_the_body_a_body(server: 
 
 @pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
 def test_asvs_4_2_1_a_request_in_a_body_is_never_answered(server: Server, upgrade: tuple):
-    """Falls without `_ignore_upgrade`: behind a proxy that response went to the next user."""
+    """Fails without `_ignore_upgrade`: behind a proxy that response went to the next user."""
     for hidden in (HIDDEN, HIDDEN * 3, b"0\r\n\r\n" + HIDDEN):
         for attack in (request, chunked):
             message = attack("POST", "/login", hidden, *upgrade)
@@ -176,7 +176,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED)
 def test_asvs_4_2_1_what_can_be_read_in_two_ways_is_refused(server: Server, sent: bytes):
-    """Falls without the rules of `_check_head`, and shows which the parser keeps by itself."""
+    """Fails without the rules of `_check_head`. The cases also show the rules that the parser enforces
+    itself.
+    """
     for upgrade in (b"", b"\r\nConnection: upgrade\r\nUpgrade: h2c"):
         message = sent.replace(b"\r\nHost: localhost", b"\r\nHost: localhost" + upgrade, 1)
         found = exchange(server.url, OK + message + OK)
@@ -194,7 +196,7 @@ def test_asvs_4_2_1_what_can_be_read_in_two_ways_is_refused(server: Server, sent
 
 
 def test_asvs_4_2_1_no_bytes_of_a_client_are_logged_as_an_error_of_the_service(tmp_path: Path):
-    """An error behind an ignored upgrade, and a length with many zeros, are not defects of ours."""
+    """An error after an ignored upgrade, and a length with many zeros, are not defects of the service."""
     head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
     bad_chunks = (
         head + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 3\r\n\r\nG(T / HTTP/1.1\r\n\r\n"
@@ -236,7 +238,7 @@ def test_asvs_4_2_1_chunks_of_every_shape_are_one_body(server: Server):
 
 
 def test_asvs_4_2_1_a_handful_of_requests_may_wait_on_a_connection(server: Server):
-    """Falls without MAX_QUEUED; a refusal comes after the responses to the requests before it."""
+    """Fails without MAX_QUEUED. The refusal comes after the responses to the requests before it."""
     assert statuses(exchange(server.url, OK * 8 + LAST)) == [401] * 8 + [200]
     *answered, refused = exchange(server.url, OK * 1000)
     assert statuses(answered) == [401] * 9
@@ -244,7 +246,7 @@ def test_asvs_4_2_1_a_handful_of_requests_may_wait_on_a_connection(server: Serve
 
 
 def test_asvs_4_2_1_a_refused_body_is_answered_once(server: Server):
-    """Falls without `_abandon`: the app would answer the same request too."""
+    """Fails without `_abandon`: the app would respond to the same request too."""
     bad = chunked("POST", "/login", LOGIN)[:-7] + b"z\r\n\r\n"
     assert statuses(exchange(server.url, bad)) == [400]
     assert statuses(exchange(server.url, OK, bad)) == [401, 400]
@@ -288,7 +290,9 @@ FORGED = (
 
 
 def test_asvs_4_1_3_rfc_9110_6_5_1_fields_after_the_body_change_nothing(server: Server):
-    """Falls without the new list in `on_headers_complete`: each was a header, and named the client."""
+    """Fails without the new list in `on_headers_complete`: each was read as a header, and named the
+    client.
+    """
     for upgrade in ((), UPGRADES["h2c"]):
         message = chunked("POST", "/login", LOGIN, *upgrade, trailers=FORGED)
         head, end, rest = message.partition(b"\r\n\r\n")
@@ -312,7 +316,7 @@ def test_asvs_4_1_3_rfc_9110_6_5_1_a_token_after_the_body_opens_nothing(server: 
 def test_asvs_4_1_3_rfc_9110_6_5_1_the_next_request_is_answered_or_the_connection_closed(
     server: Server, field: str
 ):
-    """Falls without `should_keep_alive` in `on_message_complete`: the parser dropped what followed.
+    """Fails without `should_keep_alive` in `on_message_complete`: the parser dropped the bytes that followed.
 
     A proxy that used the connection for the next user would have waited without end.
     """

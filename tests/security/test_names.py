@@ -1,4 +1,4 @@
-"""Names by UAX 31, and no invisible character in anything that is shown to people."""
+"""Names by UAX 31, and no invisible character in any text that is shown to people."""
 
 import unicodedata
 
@@ -99,7 +99,7 @@ NOT_A_NAME = [
 async def test_names_of_every_script_are_accepted_as_their_writers_spell_them(
     service: Running, language: str
 ):
-    """Fails without XID_Continue in `identifiers._is_identifier`: combining marks were refused."""
+    """Fails without XID_Continue in `identifiers`: combining marks were refused."""
     name = ACCEPTED[language]
     user = (await service.sign_up(name))["user"]
     assert user["username"] == unicodedata.normalize("NFKC", name)
@@ -109,7 +109,7 @@ async def test_names_of_every_script_are_accepted_as_their_writers_spell_them(
 
 @pytest.mark.parametrize("sign", INVISIBLE, ids=ascii)
 async def test_names_with_an_invisible_character_are_refused(service: Running, sign: str):
-    """Fails without `invisible` in `identifiers.parse_name`, at sign-up and by PATCH /me."""
+    """Fails without `invisible` in `identifiers.parse_name`, both at sign-up and by PATCH /me."""
     tokens = await service.sign_up()
     for name in (f"a{sign}da", f"ada{sign}x", f"हि{sign}न्दी"):
         answer = await service.client.post("/signup", json={"username": name, "password": PASSWORD})
@@ -152,7 +152,9 @@ async def test_names_that_are_not_identifiers_are_refused(service: Running, name
 
 
 async def test_names_of_devices_taken_from_a_user_agent_hold_no_invisible_character(service: Running):
-    """Fails without the filter in `devices.name`: the family of an app is the text that the client sent."""
+    """Fails without the filter in `user_agents.name`: the family of an app is the text that the
+    client sent.
+    """
     await service.sign_up()
     sent = "My\u00adAp\u0085p/1.0 CFNetwork/1474 Darwin/23.0.0".encode("latin-1")
     answer = await service.client.post(

@@ -65,7 +65,7 @@ async def under_attack(
 
 
 async def test_asvs_6_2_1_passwords_have_8_to_256_characters(service: Running):
-    """Falls without MIN_PASSWORD in password_rules, max_length in schemas or MAX_BODY in web/guard."""
+    """Fails without the minimum in password_policy, max_length in schemas or MAX_BODY in web/guard."""
     before = hashes(service)
     assert rules(await sign_up(service, "7 signs")) == {"too_short"}
     assert refusal(await sign_up(service, "x" * 257))[:2] == (422, "validation_failed")
@@ -84,7 +84,7 @@ async def test_asvs_6_2_1_passwords_have_8_to_256_characters(service: Running):
     ],
 )
 async def test_asvs_6_2_4_common_passwords_and_names_are_refused(service: Running, password: str, rule: str):
-    """Falls without the line of its rule in PasswordRules._broken."""
+    """Fails without the line of its rule in PasswordRules._broken."""
     answer = await sign_up(service, password)
     assert rule in rules(answer)
     assert all(len(error["message"]) > 20 for error in answer.json()["errors"])
@@ -92,7 +92,7 @@ async def test_asvs_6_2_4_common_passwords_and_names_are_refused(service: Runnin
 
 @pytest.mark.parametrize("password", ["🐎🔋📎✨🐎🔋📎✨", "  spaces around  ", "пароль от всего", "x" * 80])
 async def test_asvs_6_2_5_any_characters_are_verified_exactly_as_received(service: Running, password: str):
-    """Falls if a password is folded, trimmed or cut before its hash."""
+    """Fails if a password is folded, trimmed or cut before its hash."""
     assert (await sign_up(service, password)).status_code == 201
     assert (await guess(service.client, password, "countess")).status_code == 200
     for other in (password[:-1], password + " ", f" {password}"):
@@ -106,7 +106,9 @@ async def test_asvs_6_2_5_nul_is_refused_or_kept_and_never_cuts(service: Running
 
 
 async def test_asvs_6_2_5_an_imported_bcrypt_hash_knows_80_letters_from_79(service: Running):
-    """The origin cut at 72 bytes, so the first login takes what its origin took, and hashes it whole."""
+    """bcrypt cut passwords at 72 bytes, so the first login accepts what the origin accepted, and hashes it
+    whole.
+    """
     await service.parts.accounts.add("old", None, password=None, hashed=bcrypt.using(rounds=4).hash("x" * 72))
     assert (await guess(service.client, "x" * 80, "old")).status_code == 200
     assert (await guess(service.client, "x" * 79, "old")).status_code == 401
@@ -120,7 +122,7 @@ MIXED = NFC[:8] + unicodedata.normalize("NFD", NFC[8:])
 async def test_asvs_6_2_5_a_password_is_verified_as_received_then_in_nfc_then_in_nfd(
     service: Running, received: str
 ):
-    """Fails without `spellings` in Passwords.verify: macOS and Linux type one accent in two ways."""
+    """Fails without `spellings` in Passwords.verify: macOS and Linux encode one accent in two ways."""
     tokens = (await sign_up(service, received)).json()
     also = [] if received == MIXED else [NFC, NFD, MIXED]
     for typed in (received, *also):
@@ -136,7 +138,9 @@ async def test_asvs_6_2_5_a_password_is_verified_as_received_then_in_nfc_then_in
 
 
 async def test_asvs_6_2_1_a_letter_with_a_mark_counts_once(service: Running):
-    """Fails without `identifiers.length`: four letters in NFD passed, 256 letters in NFD were refused."""
+    """Fails without `identifiers.length`: four characters in NFD passed, 256 characters in NFD were
+    refused.
+    """
     four, long = unicodedata.normalize("NFD", "żóćę"), "ż" * 256
     assert rules(await sign_up(service, four)) == {"too_short"}
     assert (await sign_up(service, long)).status_code == 201
@@ -147,7 +151,7 @@ async def test_asvs_6_2_1_a_letter_with_a_mark_counts_once(service: Running):
 
 
 async def test_asvs_6_2_4_a_name_is_found_in_any_composition(service: Running):
-    """Fails without NFKC in password_rules._fold."""
+    """Fails without NFKC in password_policy._fold."""
     for name, password in (("błędów", "no błędów here"), ("żółćże", "my ŻÓŁĆŻE horse")):
         for form in ("NFC", "NFD", "NFKD"):
             answer = await sign_up(service, unicodedata.normalize(form, password), name)
@@ -168,7 +172,7 @@ async def test_asvs_6_2_2_a_change_needs_the_password_and_ends_the_others(servic
 
 
 async def test_asvs_6_2_2_no_session_is_born_of_a_password_that_has_just_been_changed(service: Running):
-    """Falls without `credential_version` in the condition of the login's lock on its user."""
+    """Fails without `credential_version` in the condition with which a login locks its user."""
     tokens, old = await service.sign_up(), PASSWORD
     for round_ in range(30):
         new = f"{NEW} {round_}"
@@ -183,12 +187,14 @@ async def test_asvs_6_2_2_no_session_is_born_of_a_password_that_has_just_been_ch
 
 
 EACH = 20 if "SESSIONAPI_PROVE" in os.environ else 5
-"""Guesses of each of fifty addresses at once, for two names: 2,000 take a quiet machine."""
+"""Guesses from each of fifty addresses at once, for two names; on a quiet machine there are 2,000."""
 
 
 @pytest.mark.prove
 async def test_asvs_6_3_1_of_2000_parallel_guesses_none_is_one_too_many(make_settings, clock):
-    """Falls if a try is counted after its hash, or read and then written; known name or not."""
+    """Fails if an attempt is counted after its hash, or read and then written, for a known or unknown
+    name.
+    """
     async with under_attack(make_settings, clock) as (service, strangers):
         await service.sign_up()
         for name in ("ada", "nobody"):
@@ -212,7 +218,9 @@ async def test_asvs_6_3_1_every_route_that_takes_a_password_is_throttled(make_se
 
 
 async def test_owasp_device_cookies_a_stranger_locks_nobody_out_of_a_known_device(make_settings, clock):
-    """Falls without the device's own bucket in Throttle.reserve_login. It opens nothing by itself."""
+    """Fails without the device's separate counter in Throttle.reserve_login. The cookie alone opens
+    nothing.
+    """
     async with under_attack(make_settings, clock) as (service, strangers):
         device = {"device_token": (await service.sign_up())["device_token"]}
         for client in strangers * 3:
@@ -265,7 +273,7 @@ async def test_asvs_6_3_8_a_password_in_several_forms_costs_the_same_whoever_it_
 
 
 async def test_asvs_6_3_1_a_password_in_several_forms_is_one_attempt(make_settings, clock):
-    """Fails if a form that differs is reserved as an attempt of its own."""
+    """Fails if each form of the password is counted as a separate attempt."""
     async with under_attack(make_settings, clock) as (service, strangers):
         await service.sign_up("ada", NFC)
         answers = [await guess(strangers[0], MIXED + "!") for _ in range(11)]

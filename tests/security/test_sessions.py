@@ -1,4 +1,4 @@
-"""ASVS 7, RFC 9700: how sessions start, last and end; and who administers them."""
+"""ASVS 7, RFC 9700: how sessions start, last and end, and who may administer them."""
 
 import asyncio
 from base64 import urlsafe_b64decode
@@ -15,7 +15,7 @@ DAY = 86_400
 
 
 async def test_asvs_7_2_3_refresh_tokens_hold_128_unguessable_bits(service: Running):
-    """Falls with a session secret of fewer bytes, or one that is derived from what is known."""
+    """Fails with a session secret of fewer bytes, or with one that is derived from known values."""
     await service.sign_up()
     tokens = [(await service.log_in())["refresh_token"].removeprefix("sr_") for _ in range(90)]
     raw = [urlsafe_b64decode(text + "=" * (-len(text) % 4)) for text in tokens]
@@ -26,7 +26,7 @@ async def test_asvs_7_2_3_refresh_tokens_hold_128_unguessable_bits(service: Runn
 
 
 async def test_asvs_7_2_4_a_login_adopts_nothing_and_ends_what_it_replaces(service: Running):
-    """Falls without `replaces` in the login, or with any session taken over from the request."""
+    """Fails without `replaces` in the login, or if any session is taken over from the request."""
     first = await service.client.post("/signup", json=BY_COOKIE, headers=ORIGIN)
     mine = {**ORIGIN, "Cookie": f"__Host-session={first.cookies['__Host-session']}"}
     second = await service.client.post("/login", json=BY_COOKIE, headers=mine)
@@ -44,7 +44,7 @@ async def test_asvs_7_2_4_a_login_adopts_nothing_and_ends_what_it_replaces(servi
 async def test_asvs_7_3_1_idle_and_absolute_ends_are_exact_to_the_second(
     service: Running, remember: bool, idle: int, absolute: int
 ):
-    """Falls with `<` for `<=` in policy.ended."""
+    """Fails with `<` instead of `<=` in policy.ended."""
     alive, dead = (await service.sign_up(remember=remember)), await service.log_in(remember=remember)
     service.clock.move(idle - 1)
     alive = (await service.refresh(alive)).json()
@@ -67,7 +67,7 @@ async def test_asvs_7_3_1_idle_and_absolute_ends_are_exact_to_the_second(
 async def test_asvs_7_4_1_logout_disabling_deletion_and_the_administrator_end_sessions_at_once(
     service: Running,
 ):
-    """Falls without Revocations.add in any of the four."""
+    """Fails without Revocations.add in any of the four operations."""
     root = await administrator(service)
     path = f"/admin/users/{(await service.sign_up())['user']['id']}"
     calls = {
@@ -101,7 +101,7 @@ async def test_asvs_7_4_5_an_administrator_ends_all_sessions_with_one_mark(make_
 
 
 async def test_asvs_7_5_1_sensitive_changes_need_a_recent_login_or_the_password(service: Running):
-    """Falls without `require_recent`. A password change asks for the password itself."""
+    """Fails without the check of a recent login. A password change requires the password itself."""
     tokens = await service.sign_up()
     service.clock.move(301)
     tokens = (await service.refresh(tokens)).json()
@@ -136,7 +136,7 @@ async def test_rfc_9700_refresh_tokens_rotate_and_reuse_ends_the_session(service
 
 
 async def test_admin_the_role_is_read_from_the_live_row(service: Running):
-    """Falls if require_admin asks the token: it names the role for a minute more."""
+    """Fails if the role is read from the token, which names it for another minute."""
     root = await administrator(service)
     assert (await service.get("/admin/users", root)).status_code == 200
     await set_roles(service, "root", [])

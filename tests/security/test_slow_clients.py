@@ -1,4 +1,4 @@
-"""Clients that are slow, silent or many: each wait has an end, and no client takes every place."""
+"""Clients that are slow, silent or many: each wait has a deadline, and no client takes every connection."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ OK = request("GET", "/protected")
 
 
 def test_cwe_400_a_slow_request_is_refused_and_a_silent_connection_closed(tmp_path: Path):
-    """Falls without `time_out`: each was waited for without end."""
+    """Fails without `time_out`: the server waited for each of them without end."""
     head, end, body = request("POST", "/login", LOGIN).partition(b"\r\n\r\n")
     late = {
         "half a head": head,
@@ -53,7 +53,7 @@ def test_cwe_400_a_slow_request_is_refused_and_a_silent_connection_closed(tmp_pa
 
 
 def test_cwe_400_a_body_that_drips_is_refused(tmp_path: Path):
-    """Falls if each byte begins the deadline again."""
+    """Fails if each byte restarts the deadline."""
     with serving(tmp_path / "var", **QUICK) as server, Connection(server.url) as connection:
         connection.send(request("POST", "/login", b" " * 1000)[:-1000])
         connection.socket.settimeout(0.2)
@@ -67,7 +67,7 @@ def test_cwe_400_a_body_that_drips_is_refused(tmp_path: Path):
 
 
 def test_cwe_400_a_client_that_works_is_never_timed_out(tmp_path: Path):
-    """Falls if a deadline belongs to the connection and not to the request: this takes three of them."""
+    """Fails if a deadline belongs to the connection and not to the request: this takes three of them."""
     with serving(tmp_path / "var", **QUICK) as server, Connection(server.url) as connection:
         began = time.monotonic()
         while time.monotonic() - began < 3:
@@ -75,7 +75,7 @@ def test_cwe_400_a_client_that_works_is_never_timed_out(tmp_path: Path):
 
 
 def test_cwe_400_balancers_keep_their_connections_for_a_minute(tmp_path: Path):
-    """Falls with the 5 seconds of uvicorn: a balancer would send a request into a connection that closes."""
+    """Fails with uvicorn's 5 seconds: a balancer would send a request into a connection that closes."""
     with serving(tmp_path / "var") as server, Connection(server.url) as connection:
         assert connection.send(OK).read().status == 401
         connection.socket.settimeout(6)
@@ -85,7 +85,7 @@ def test_cwe_400_balancers_keep_their_connections_for_a_minute(tmp_path: Path):
 
 
 def test_cwe_400_a_trusted_proxy_may_open_a_connection_before_it_needs_it(tmp_path: Path):
-    """Falls if the first head has a deadline from the start, or one address of a proxy is limited."""
+    """Fails if the first head has a deadline from the start, or if the address of a proxy is limited."""
     own = {"head_timeout": 1, "trusted_proxies": "127.0.0.1", "connections_per_address": 1}
     with serving(tmp_path / "var", **own) as server, contextlib.ExitStack() as open_ones:
         proxy = [open_ones.enter_context(Connection(server.url)) for _ in range(20)]
@@ -97,7 +97,7 @@ def test_cwe_400_a_trusted_proxy_may_open_a_connection_before_it_needs_it(tmp_pa
 
 @pytest.mark.parametrize("limit", ["connections", "connections_per_address"])
 def test_cwe_400_slow_connections_give_way_to_new_ones(tmp_path: Path, limit: str):
-    """Falls without `_has_room`: a client that takes every place shuts the others out."""
+    """Fails without `_has_room`: a client that takes every connection shuts the others out."""
     head = request("POST", "/login", LOGIN)[:-5]
     with serving(tmp_path / "var", **{limit: 20}) as server, contextlib.ExitStack() as open_ones:
         server.sign_up()
@@ -109,7 +109,7 @@ def test_cwe_400_slow_connections_give_way_to_new_ones(tmp_path: Path, limit: st
 
 
 def is_read(server: Server, connections: list[Connection]) -> bool:
-    """Return whether the server has read all that was sent on these connections."""
+    """Return whether the server has read everything that was sent on these connections."""
     ports = {connection.socket.getsockname()[1] for connection in connections}
     port = int(server.url.rpartition(":")[2])
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
@@ -122,7 +122,7 @@ def is_read(server: Server, connections: list[Connection]) -> bool:
 
 
 def test_cwe_400_requests_that_are_being_answered_keep_their_places(tmp_path: Path):
-    """Falls if a request gives way: the new connection is refused instead, and told to come again."""
+    """Fails if a request gives way: the new connection is refused instead, with a Retry-After."""
     with serving(tmp_path / "var", connections_per_address=3) as server, contextlib.ExitStack() as open_ones:
         database = sqlite3.connect(server.data / "sessionapi.db", isolation_level=None)
         open_ones.callback(database.close)
@@ -143,7 +143,7 @@ def test_cwe_400_requests_that_are_being_answered_keep_their_places(tmp_path: Pa
 
 
 def test_cwe_400_as_many_files_may_be_open_as_the_system_allows(tmp_path: Path):
-    """Falls without `_raise_open_files_limit`: 1,024 is what most systems start a process with."""
+    """Fails without `_raise_open_files_limit`: most systems start a process with 1,024."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     start = "import os, resource as r, sys; r.setrlimit(r.RLIMIT_NOFILE, (256, int(sys.argv[1])))"
     prefix = (sys.executable, "-c", f"{start}; os.execv(sys.argv[2], sys.argv[2:])", str(hard))
@@ -156,7 +156,7 @@ def test_cwe_400_as_many_files_may_be_open_as_the_system_allows(tmp_path: Path):
 
 
 def test_cwe_400_connections_never_need_more_files_than_there_are(tmp_path: Path):
-    """Falls without the open files in `Connections`: accepting would fail, and work with the database too."""
+    """Fails without the open files in `Connections`: accepting would fail, and work with the database too."""
     start = "import os, resource as r, sys; r.setrlimit(r.RLIMIT_NOFILE, (256, 256))"
     prefix = (sys.executable, "-c", f"{start}; os.execv(sys.argv[1], sys.argv[1:])")
     with serving(tmp_path / "var", prefix=prefix) as server, contextlib.ExitStack() as open_ones:

@@ -1,4 +1,4 @@
-"""What we depend on: pinned, with hashes, and from no address that a lock would name."""
+"""Dependencies: they are pinned, with hashes, and a lock file names no URL to fetch them from."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ PINNED = re.compile(r"^[a-z0-9._-]+(\[[a-z0-9,-]+\])?==\S+ \\$")
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
 def test_supply_every_dependency_is_pinned_with_hashes(lock: str):
-    """Falls with an unpinned line, one without a hash, or an address."""
+    """Fails with an unpinned line, one without a hash, or a URL."""
     lines = [line for line in (ROOT / lock).read_text().splitlines() if line and not line.startswith("#")]
     assert "://" not in "".join(lines)
     names = [line for line in lines if not line.startswith(" ")]
@@ -23,7 +23,7 @@ def test_supply_every_dependency_is_pinned_with_hashes(lock: str):
 
 
 def test_supply_both_locks_pin_the_same_versions():
-    """Falls if the tests run on other versions than the service."""
+    """Fails if the tests run with other versions than the service."""
 
     def pins(lock: str) -> dict[str, str]:
         return dict(

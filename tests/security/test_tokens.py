@@ -1,4 +1,4 @@
-"""ASVS 9.1.1-.3, 9.2.1-.4, RFC 8725, RFC 9068: what is no access token of ours opens nothing."""
+"""ASVS 9.1.1-.3, 9.2.1-.4, RFC 8725, RFC 9068: only our access tokens open anything."""
 
 import os
 import random
@@ -39,7 +39,7 @@ def test_the_corpus_has_two_hundred_tokens_and_more():
 
 
 async def test_asvs_9_1_1_rfc_8725_forged_tokens_are_refused(service: Running, clock):
-    """Falls, for one entry or another, without any single check of tokens.verify."""
+    """Fails, for one entry or another, without any single check of access_token.verify."""
     tokens = await service.sign_up()
     forging = forger(service, tokens, (await service.refresh(tokens)).json())
     elsewhere = Verifier("http://localhost:8000", jwks=service.parts.ring.jwks(), leeway=0, clock=clock)
@@ -60,7 +60,7 @@ async def test_asvs_9_1_1_rfc_8725_forged_tokens_are_refused(service: Running, c
 
 
 def mutated(dice: random.Random, text: str, other: str, alphabet: str) -> str:
-    """Return a text that differs: letters, truncations, exchanged parts, another spelling."""
+    """Return a different text: replaced characters, truncations, exchanged parts, another spelling."""
     way = dice.randrange(8)
     at = dice.randrange(len(text))
     if way == 0:
@@ -88,7 +88,9 @@ BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" +
 
 @pytest.mark.prove
 async def test_asvs_9_1_1_no_mutation_of_an_access_token_is_taken(service: Running):
-    """Falls without the signature's check, and without the refusal of a second spelling in tokens._decode."""
+    """Fails without the check of the signature, or without the refusal of a second spelling in
+    access_token._decode.
+    """
     tokens = await service.sign_up()
     good, other = tokens["access_token"], (await service.refresh(tokens)).json()["access_token"]
     dice, seen = random.Random(9), Counter()
@@ -101,7 +103,7 @@ async def test_asvs_9_1_1_no_mutation_of_an_access_token_is_taken(service: Runni
 
 @pytest.mark.prove
 async def test_asvs_7_2_3_no_mutation_of_a_refresh_token_is_taken(service: Running):
-    """Falls without the HMAC in refresh_token.match, and without its refusal of a second spelling."""
+    """Fails without the HMAC in refresh_token.match, or without its refusal of a second spelling."""
     good, other = (await service.sign_up())["refresh_token"], (await service.log_in())["refresh_token"]
     dice, seen = random.Random(7), Counter()
     for _ in range(MUTATIONS // 2):
@@ -119,7 +121,9 @@ async def test_asvs_7_2_3_no_mutation_of_a_refresh_token_is_taken(service: Runni
 
 
 async def test_asvs_9_2_1_rfc_9068_a_token_dies_at_exp_and_is_of_one_kind(service: Running):
-    """Falls without the checks of exp, iat, typ, aud or iss in tokens.verify; the leeway on exp is 0."""
+    """Fails without the checks of exp, iat, typ, aud or iss in access_token.verify; the leeway on exp
+    is 0.
+    """
     tokens = await service.sign_up()
     forging = forger(service, tokens, (await service.refresh(tokens)).json())
     wrong = [{"iat": forging.now + 6}, {"aud": "another"}, {"iss": "https://evil.example"}]
@@ -141,7 +145,7 @@ async def test_asvs_9_2_1_rfc_9068_a_token_dies_at_exp_and_is_of_one_kind(servic
 
 
 async def test_rfc_6750_the_challenge_says_what_was_wrong_and_only_the_header_is_read(service: Running):
-    """Falls without bearer.challenge, or with a token taken from the query or a form."""
+    """Fails without bearer.challenge, or with a token taken from the query or a form."""
     tokens = await service.sign_up()
     token = tokens["access_token"]
     bare = await service.client.get("/protected", params={"access_token": token})

@@ -1,4 +1,4 @@
-"""CWE-400, CWE-409: what an issuer sends is waited for and unpacked within bounds."""
+"""CWE-400, CWE-409: data from an issuer is read and unpacked within bounds."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from tests.test_verifier_programs import SOON, hostile
 
 @pytest.mark.parametrize("name", ["head in drops", "body without end", "bomb", "more behind gzip"])
 def test_cwe_409_an_issuer_can_not_hold_a_verifier_up_nor_fill_its_memory(name: str):
-    """Falls without Bounds in bounded_http: the bomb has 200 MB, and the drops never end."""
+    """Fails without Bounds in bounded_http: the bomb has 200 MB, and the slow response never ends."""
     with hostile(name) as url:
         tracemalloc.start()
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""ASVS 7.2.4, 7.4.1, 7.4.2, 8.3.2: a write checks its caller in its own transaction, with the rows locked."""
+"""ASVS 7.2.4, 7.4.1, 7.4.2, 8.3.2: a write checks its caller in its transaction, with the rows locked."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -48,11 +48,11 @@ ADMIN: dict[str, Write] = {
     "one session": ("DELETE", "/admin/users/{user}/sessions/{session}", None),
     "all sessions": ("DELETE", "/admin/users/{user}/sessions", None),
 }
-"""Every route that writes for a caller with an access token; a new one without a line here fails a test."""
+"""Every route that writes for a caller with an access token. A new one without a line here fails a test."""
 
 
 def state(service: Running) -> dict[str, list[tuple]]:
-    """All rows that a write could change."""
+    """Return all rows that a write could change."""
     return {table: sorted(service.rows(f"select * from {table}"), key=repr) for table in TABLES}
 
 
@@ -71,14 +71,14 @@ async def send(service: Running, write: Write, tokens: dict[str, Any], **names: 
 async def two_processes(
     make_settings: Callable[..., Settings], clock: FakeClock
 ) -> AsyncIterator[tuple[Running, Running]]:
-    """Two services on one database; the first learns of nothing that ends in the second."""
+    """Two services on one database; the first one learns nothing of what ends in the second."""
     settings = make_settings(revocation_poll=10, database_pool=UNDER_WAY + 2)
     async with running(settings, clock) as one, running(make_settings(), clock) as other:
         yield one, other
 
 
 def test_every_route_that_writes_for_a_caller_is_tried_here(make_settings, clock):
-    """Falls when a route that takes an access token and isn't a GET has no line in OWN or ADMIN."""
+    """Fails if a route that takes an access token and isn't a GET has no line in OWN or ADMIN."""
 
     async def document() -> dict[str, Any]:
         async with running(make_settings(), clock) as service:
@@ -126,7 +126,7 @@ ENDINGS: dict[str, tuple[Callable[..., Awaitable[object]], str]] = {
 async def test_asvs_7_4_1_no_write_of_an_ended_session_lands(
     make_settings: Callable[..., Settings], clock: FakeClock, ending: str
 ):
-    """Falls without the check of the session in Actors: this process hasn't learned of the ending."""
+    """Fails without the check of the session in Actors, because this process hasn't learned of the ending."""
     end, reason = ENDINGS[ending]
     async with two_processes(make_settings, clock) as (service, other):
         await administrator(service)
@@ -142,7 +142,7 @@ async def test_asvs_7_4_1_no_write_of_an_ended_session_lands(
 
 
 async def lined_up(service: Running, tasks: list[asyncio.Task]) -> None:
-    """Wait until each request waits for a row, or needs none and is answered."""
+    """Wait until each request either waits for a row, or needs none and is done."""
     query = (
         "select count(*) from pg_stat_activity where wait_event_type = 'Lock' "
         "and datname = current_database()"
@@ -158,7 +158,7 @@ async def lined_up(service: Running, tasks: list[asyncio.Task]) -> None:
 async def test_asvs_7_4_2_of_16_writes_under_way_none_lands_after_the_ending(
     make_settings: Callable[..., Settings], clock: FakeClock, ending: str
 ):
-    """Falls without the lock of the caller's row in Actors, or if the session is read before it."""
+    """Fails without the lock of the caller's row in Actors, or if the session is read before the lock."""
     async with two_processes(make_settings, clock) as (service, other):
         session = (await service.sign_up())["session_id"]
         tokens = await service.log_in()
@@ -167,7 +167,7 @@ async def test_asvs_7_4_2_of_16_writes_under_way_none_lands_after_the_ending(
         some = (writes * UNDER_WAY)[:UNDER_WAY]
         names = {"session": session, "current": tokens["session_id"]}
         async with other.parts.store.begin() as tx:
-            # What these operations do, up to their commit.
+            # The work of these operations, up to their commit.
             changes = {"disabling": {"disabled_at": now}, "deletion": {"deleted_at": now}}.get(ending, {})
             await tx.bump_credential_version(user_id, **changes)
             under_way = [asyncio.create_task(send(service, write, tokens, **names)) for write in some]
@@ -180,7 +180,7 @@ async def test_asvs_7_4_2_of_16_writes_under_way_none_lands_after_the_ending(
 
 
 async def checked_early(service: Running, number: int, start: Callable[[], list[asyncio.Task]]) -> list:
-    """Start requests, and wait until each of them has been let in by the check of its route."""
+    """Start requests, and wait until each of them has passed the check of its route."""
     reads: list[str] = []
 
     def note(connection, cursor, statement, parameters, *rest):
@@ -199,9 +199,10 @@ async def checked_early(service: Running, number: int, start: Callable[[], list[
 async def test_asvs_8_3_2_of_16_writes_of_an_administrator_none_lands_after_the_role_is_gone(
     make_settings: Callable[..., Settings], clock: FakeClock, how: str
 ):
-    """Falls without the check of the role in Actors: the early one has let all of them in."""
+    """Fails without the check of the role in Actors: the early check has let all of them in."""
     async with two_processes(make_settings, clock) as (service, other):
-        user = await service.sign_up()  # before the administrator: rows are locked in the order of their ids
+        # The user signs up before the administrator, because rows are locked in the order of their ids.
+        user = await service.sign_up()
         root = await administrator(service)
         user_id, root_id, now = id_of("user", user["user"]["id"]), id_of("user", root["user"]["id"]), clock()
         names = {"user": user["user"]["id"], "session": user["session_id"], "admin": root["user"]["id"]}
@@ -231,7 +232,7 @@ async def test_asvs_8_3_2_of_16_writes_of_an_administrator_none_lands_after_the_
 async def test_asvs_8_3_2_a_change_of_several_fields_is_whole_or_not_at_all(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls if the fields of PATCH /admin/users/{id} are changed in a transaction each."""
+    """Fails if each field of PATCH /admin/users/{id} is changed in a separate transaction."""
     async with running(make_settings(), clock) as service:
         user, root = await service.sign_up(), await administrator(service)
         path = f"/admin/users/{root['user']['id']}"
@@ -256,7 +257,7 @@ async def test_asvs_8_3_2_a_change_of_several_fields_is_whole_or_not_at_all(
 async def test_asvs_7_2_4_a_confirmed_password_gives_the_session_a_new_secret(
     service: Running, transport: str
 ):
-    """Falls without renew_secret in Users.reauthenticate: a copied refresh token would be lifted too."""
+    """Fails without renew_secret in Users.reauthenticate: a copied refresh token would get the recent login too."""
     body = {"username": "ada", "password": PASSWORD, "transport": transport}
     answer = await service.client.post("/signup", json=body)
     service.client.cookies.clear()

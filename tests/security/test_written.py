@@ -1,4 +1,6 @@
-"""Logs, audit rows, metrics and error answers: of this test, and, by conftest.py, of every other one too."""
+"""Logs, audit rows, metrics and error responses contain no secret: here, and through conftest.py in every
+test.
+"""
 
 import pytest
 import structlog
@@ -8,7 +10,7 @@ from tests.written import WRITTEN, Written
 
 
 async def test_logs_errors_nothing_that_is_written_holds_a_secret(service: Running):
-    """Falls with a token, a password or a hash in a log call, a metric, an audit row or a problem."""
+    """Fails with a token, a password or a hash in a log call, a metric, an audit row or a problem."""
     tokens = await service.sign_up()
     for body in (
         {"username": "ada", "password": "wrong horse battery"},
@@ -26,7 +28,7 @@ async def test_logs_errors_nothing_that_is_written_holds_a_secret(service: Runni
 
 @pytest.mark.writes_secrets
 async def test_logs_errors_a_secret_that_is_written_is_found(service: Running, capsys: pytest.CaptureFixture):
-    """The search that every test of the run ends with finds each kind of secret."""
+    """The search at the end of every test finds each kind of secret."""
     tokens = await service.sign_up(password="a password of its own")
     ((hashed,),) = service.rows("select password_hash from users")
     for secret in (tokens["access_token"], tokens["refresh_token"], tokens["device_token"], hashed):
