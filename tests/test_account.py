@@ -1,4 +1,4 @@
-"""A user's own account: name, preferences, password, reset, deletion."""
+"""A user's account: name, preferences, password, reset, deletion."""
 
 import asyncio
 
@@ -39,7 +39,7 @@ async def test_preferences_are_merged_and_need_no_recent_login(service: Running)
 
 
 async def test_a_new_name_or_mail_needs_a_recent_login(service: Running):
-    """Falls without require_recent in the route (ASVS 7.5.1)."""
+    """Fails without the check of a recent login in the route (ASVS 7.5.1)."""
     tokens = await service.sign_up()
     service.clock.move(301)
     tokens = (await service.refresh(tokens)).json()
@@ -100,7 +100,7 @@ async def test_a_password_is_changed_only_with_the_present_one_to_a_good_one(ser
 
 
 async def test_an_ended_session_can_not_change_the_password_or_confirm_it(make_settings, clock):
-    """Its token may be good still in a process that hasn't heard: falls without the conditions on the row."""
+    """Fails without the conditions on the row: a process that hasn't synced still takes the token."""
     async with running(make_settings(), clock) as service, running(make_settings(), clock) as other:
         tokens = await service.sign_up()
         await other.client.post("/logout", json={"refresh_token": tokens["refresh_token"]})

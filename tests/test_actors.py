@@ -1,4 +1,4 @@
-"""Lock order, retries and endings, on which `Actors` relies: PostgreSQL has several transactions at once."""
+"""Lock order, retries and endings, on which `Actors` relies. PostgreSQL runs several transactions at once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.engines("postgresql"), pytest.mark.timeout(300)]
 
 @asynccontextmanager
 async def other_connection(service: Running) -> AsyncIterator[asyncpg.Connection]:
-    """A second connection to the database, with a transaction that ends with the block."""
+    """Yield a second connection to the database, with a transaction that ends with the block."""
     connection = await asyncpg.connect(service.parts.settings.effective_database_url)
     try:
         async with connection.transaction():
@@ -43,7 +43,7 @@ async def hold_user(connection: asyncpg.Connection, name: str = "ada") -> None:
 
 
 async def waits(service: Running, *tasks: asyncio.Task) -> None:
-    """Wait until each of the tasks waits for a lock; none may get to its end without it."""
+    """Wait until each of the tasks waits for a lock; none may finish without it."""
     while (await asyncio.to_thread(service.rows, WAITING)) != [(len(tasks),)]:
         assert not any(task.done() for task in tasks), "it needed no lock"
 
@@ -64,7 +64,9 @@ async def reset(service: Running, token: str, password: str = NEW) -> httpx.Resp
 
 
 async def test_a_password_reset_locks_the_user_first_as_a_deletion_does(service: Running):
-    """Falls without lock_users in Accounts._reset: it locked its own row first, and each waited."""
+    """Fails without lock_users in Accounts._reset: it locked its own row first, and both waited for each
+    other.
+    """
     tokens = await service.sign_up()
     token = await service.parts.accounts.make_reset_token(user_id(tokens))
     before = deadlocks(service)
@@ -82,7 +84,7 @@ async def test_a_password_reset_locks_the_user_first_as_a_deletion_does(service:
 async def test_password_resets_changes_logins_and_endings_at_once_end_in_no_deadlock(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls if one of them locks in another order than the others."""
+    """Fails if one of them locks in another order than the others."""
     async with running(make_settings(database_pool=20), clock) as service:
         tokens = await service.sign_up()
         owner, password, statuses = user_id(tokens), PASSWORD, set()
@@ -114,11 +116,11 @@ async def test_password_resets_changes_logins_and_endings_at_once_end_in_no_dead
 
 
 async def test_what_a_deadlock_has_undone_is_attempted_again_and_leaves_its_traces_once(service: Running):
-    """Falls without the second attempt in Store.run: 503, and nothing was ended."""
+    """Fails without the second attempt in Store.run: the response was a 503, and nothing was ended."""
     tokens = await service.sign_up()
     before = deadlocks(service)
     async with other_connection(service) as other:
-        await other.execute("SET LOCAL deadlock_timeout = '60s'")  # so that ours is the one that is undone
+        await other.execute("SET LOCAL deadlock_timeout = '60s'")  # so that ours is rolled back
         await other.execute("SELECT 1 FROM sessions FOR UPDATE")
         ending = asyncio.create_task(service.send("DELETE", "/sessions", tokens))
         await waits(service, ending)
@@ -143,7 +145,7 @@ async def log_in_over(service: Running, cookie: str, username: str) -> httpx.Res
 
 
 async def ending_of(how: str, service: Running) -> Callable[[], Awaitable[Any]]:
-    """Prepare a session of ada's, and return what ends it."""
+    """Prepare a session of ada's, and return a function that ends it."""
     if how in ("login", "sign-up"):
         tokens, cookie = await by_cookie(service, "ada")
         if how == "login":
@@ -186,7 +188,7 @@ async def ending_of(how: str, service: Running) -> Callable[[], Awaitable[Any]]:
     ],
 )
 async def test_whatever_ends_a_session_waits_for_the_writes_of_its_user(service: Running, how: str):
-    """Falls without the lock of the user's row before the ending: a write under way would land after it."""
+    """Fails without the lock of the user's row before the ending: a write under way would commit after it."""
     act = await ending_of(how, service)
     async with other_connection(service) as other:
         await hold_user(other)  # as a write does
@@ -200,7 +202,7 @@ async def test_whatever_ends_a_session_waits_for_the_writes_of_its_user(service:
 async def test_a_stale_token_that_meets_a_new_secret_is_unknown_and_ends_nothing(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls if a reuse is decided before the user's row is locked: the confirmed session would end."""
+    """Fails if reuse is detected before the user's row is locked: the confirmed session would end."""
     async with running(make_settings(), clock) as service, running(make_settings(), clock) as other:
         stale = await service.sign_up()
         clock.move(600)
@@ -219,7 +221,7 @@ async def test_a_stale_token_that_meets_a_new_secret_is_unknown_and_ends_nothing
 async def test_two_administrators_who_act_on_each_other_end_in_no_deadlock(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without ORDER BY in Transaction.lock_users."""
+    """Fails without ORDER BY in lock_users."""
     async with running(make_settings(database_pool=20), clock) as service:
         admins = []
         for name in ("ada", "bob"):

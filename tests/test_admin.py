@@ -1,4 +1,4 @@
-"""Administration over HTTP: the role is read from the live row, with a recent login."""
+"""Administration over HTTP: the role is read from the current row, and a recent login is required."""
 
 import jwt
 import pytest
@@ -44,7 +44,7 @@ async def refused_everywhere(service: Running, tokens: dict, expected: tuple) ->
 
 
 async def test_without_the_role_every_route_is_forbidden(service: Running):
-    """Falls without `ADMIN not in user.roles` in Accounts.require_admin."""
+    """Fails without the check of the role in Actors."""
     await refused_everywhere(service, await service.sign_up(), FORBIDDEN)
 
 
@@ -66,7 +66,7 @@ async def test_a_disabled_administrator_is_refused_at_once(service: Running):
 
 
 async def test_an_old_login_has_to_be_confirmed(service: Running):
-    """Falls without require_recent in Accounts.require_admin."""
+    """Fails without the check of a recent login."""
     await service.sign_up()
     admin = await administrator(service)
     service.clock.move(301)

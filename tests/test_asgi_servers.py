@@ -92,12 +92,12 @@ class Response:
 
     @property
     def code(self) -> str | None:
-        """The code of a problem; a server's own refusal has none."""
+        """Return the code of a problem; None for a server's built-in refusal."""
         return json.loads(self.body)["code"] if b'"code"' in self.body else None
 
 
 class _Received(io.BytesIO):
-    """What a server sent, read as from its socket; `http.client` closes the file after each response."""
+    """A server's response, read as if from its socket; `http.client` closes the file after each response."""
 
     def makefile(self, *_: object) -> "_Received":
         return self
@@ -107,7 +107,7 @@ class _Received(io.BytesIO):
 
 
 def exchange(server: Server, *parts: bytes, methods: tuple[str, ...] = ()) -> list[Response]:
-    """Send the parts in packets of their own, and return the responses until the server closes."""
+    """Send the parts in separate packets, and return the responses until the server closes."""
     received = b""
     with Connection(server.url) as connection, contextlib.suppress(ConnectionError):
         connection.send(*parts)
@@ -124,7 +124,7 @@ def exchange(server: Server, *parts: bytes, methods: tuple[str, ...] = ()) -> li
 
 
 def one(server: Server, *parts: bytes, method: str = "GET") -> Response:
-    """Return the only response: more of them would be requests that were not sent."""
+    """Return the only response: more of them would belong to requests that were not sent."""
     [response] = exchange(server, *parts, methods=(method,))
     return response
 
@@ -180,12 +180,12 @@ def test_two_authorization_headers_are_malformed(server: Server):
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "TLS/1.0", "anything"])
 def test_an_upgrade_that_is_not_taken_leaves_the_body_a_body(server: Server, upgrade: str):
-    """A body that arrives after the head is not a request of its own."""
+    """A body that arrives after the head is not read as a separate request."""
     lines = ("Connection: Upgrade, close", f"Upgrade: {upgrade}", JSON)
     key = ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
     smuggled = request("DELETE", "/sessions", b"", *[f"{n}: {v}" for n, v in bearer(server.log_in()).items()])
     for more in ((), key) if upgrade == "websocket" else ((), ("HTTP2-Settings: AAMAAABkAAQAAP__",)):
-        # Granian refuses a WebSocket handshake by itself, with or without its key.
+        # Granian refuses every WebSocket handshake itself, with or without its key.
         for body, statuses in ((LOGIN, (200, 400, 403)), (smuggled, (400, 403))):
             head = request("POST", "/login", b"", *lines, *more, f"Content-Length: {len(body)}")
             response = one(server, head, body)
@@ -214,7 +214,7 @@ def test_fields_after_a_chunked_body_are_not_headers(server: Server):
 
 
 def test_nobody_says_where_a_request_comes_from(server: Server):
-    """Without TRUSTED_PROXIES the address is the connection's."""
+    """Without TRUSTED_PROXIES the IP address is that of the connection."""
     forwarded = ("X-Forwarded-For: 6.6.6.6", "X-Forwarded-Proto: https", "Forwarded: for=6.6.6.6")
     response = one(server, request("POST", "/login", LOGIN, CLOSE, *forwarded, "X-Real-IP: 6.6.6.6"))
     listed = httpx.get(f"{server.url}/sessions", headers=bearer(json.loads(response.body))).json()
@@ -241,7 +241,7 @@ def test_options_and_405_name_the_methods(server: Server):
 
 
 def cpu_seconds(server: Server) -> float:
-    """CPU time of the server's processes so far."""
+    """Return the CPU time of the server's processes so far."""
     group = subprocess.run(
         ["ps", "-o", "cputimes=", "-s", str(server.process.pid)], capture_output=True, text=True
     )
@@ -249,14 +249,14 @@ def cpu_seconds(server: Server) -> float:
 
 
 def memory_peak(server: Server) -> int:
-    """The largest memory that one of the server's processes has had, in MiB."""
+    """Return the largest memory that one of the server's processes has had, in MiB."""
     pids = subprocess.run(["ps", "-o", "pid=", "-s", str(server.process.pid)], capture_output=True, text=True)
     found = [Path(f"/proc/{pid}/status").read_text() for pid in pids.stdout.split()]
     return max(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) for status in found) // 1024
 
 
 def test_a_hostile_cookie_costs_nothing(server: Server):
-    """One of 60 KB took 10 s of CPU time; Hypercorn takes heads of 16 KB at most."""
+    """One of 60 KB took 10 s of CPU time; Hypercorn accepts heads of 16 KB at most."""
     before = cpu_seconds(server)
     for path in ("/healthz", "/me", "/sign-in"):
         for size in (15_000, 60_000):
@@ -274,13 +274,13 @@ def test_64_kb_of_unknown_fields_make_ten_errors(server: Server):
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", f"Content-Length: {64 << 20}"])
 def test_no_body_fills_the_memory(server: Server, framing: str):
-    """64 MB to a route that reads JSON, one that reads nothing, and one that does not exist."""
+    """64 MB to a route that reads JSON, to one that reads nothing, and to one that does not exist."""
     before = memory_peak(server)
     piece = b"x" * 65_536
     sent = b"10000\r\n" + piece + b"\r\n" if "chunked" in framing else piece
     for method, path in (("POST", "/login"), ("POST", "/refresh"), ("GET", "/healthz"), ("POST", "/nowhere")):
         with Connection(server.url) as connection, contextlib.suppress(ConnectionError, TimeoutError):
-            connection.socket.settimeout(5)  # a server that no longer reads is right too
+            connection.socket.settimeout(5)  # a server that stops reading is right too
             connection.send(request(method, path, b"", framing, JSON))
             for _ in range(1024):
                 connection.send(sent)
@@ -300,7 +300,7 @@ def test_a_trusted_proxy_says_where_a_request_comes_from(name: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_several_workers_begin_on_one_empty_folder_and_stop(name: str, tmp_path: Path):
-    """Each prepares the folder, behind one lock. What they made is there after a restart."""
+    """Each worker prepares the folder, behind one lock. A restart uses the same data."""
     workers = {"granian": "--workers", "hypercorn": "--workers"}[name]
     for number in range(2):
         command = [*COMMANDS[name](0)[:1], workers, "2", *COMMANDS[name](0)[1:]]
@@ -317,7 +317,7 @@ def test_several_workers_begin_on_one_empty_folder_and_stop(name: str, tmp_path:
 
 
 def test_create_app_takes_settings(tmp_path: Path):
-    """An app module of a team's own, under a server that imports it."""
+    """An app module that a team wrote, under a server that imports it."""
     source = f"""
 from sessionapi import Settings, create_app
 app = create_app(Settings(data_dir={str(tmp_path / "own")!r}, throttle=False, log_format="json"))
@@ -339,7 +339,9 @@ def test_what_can_not_start_says_why(name: str, tmp_path: Path):
 
 
 def test_importing_the_package_imports_neither_framework_nor_database():
-    """Fails if `create_app` or `Settings` is imported at the top: the verifier of other services is light."""
+    """Fails if `create_app` or `Settings` is imported eagerly: the verifier for other services must stay
+    light.
+    """
     code = """
 import sys, sessionapi, sessionapi.verifier
 heavy = {"fastapi", "starlette", "sqlalchemy", "pydantic", "uvicorn"}

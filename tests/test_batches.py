@@ -1,4 +1,4 @@
-"""What is asked at the same time is answered together, and nobody's trouble is another's."""
+"""Concurrent calls share a batch, and the failure of one does not reach another."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tests.conftest import Running, refusal, running
 
 @dataclass
 class Statement:
-    """Work that goes on until it is let go, and answers each number with its double."""
+    """Work that blocks until it is released, and then returns the double of each number."""
 
     batches: list[list[int]] = field(default_factory=list)
     may_go_on: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,7 +54,7 @@ async def test_a_batch_is_bounded_and_the_order_is_kept():
 
 
 async def test_whoever_gives_up_takes_nobody_along():
-    """Falls if the batch is run by the task of whoever asked first."""
+    """Fails if the batch runs in the task of the first caller."""
     statement = Statement()
     book = Batcher(statement)
     first, second, third = await asking(book, 1) + await asking(book, 2, 3)
@@ -78,7 +78,9 @@ async def test_the_trouble_of_a_batch_is_that_of_those_in_it():
 
 
 async def test_a_defect_is_only_that_of_whose_question_it_is():
-    """Falls without the halving in Batcher._answer: a row that can't be read would fail all that refresh."""
+    """Fails without the halving in Batcher._answer: one unreadable row would fail every refresh of
+    the batch.
+    """
 
     async def inverses(asked: Sequence[int]) -> list[float]:
         return [1 / number for number in asked]
@@ -127,7 +129,7 @@ async def busy(make_settings, clock) -> Running:
 
 
 async def test_a_hundred_rotations_at_once_take_a_handful_of_statements(busy: Running):
-    """Falls without Batcher in Refreshes: then each takes one of its own."""
+    """Fails without Batcher in Refreshes, because each would then take a separate transaction."""
     await busy.sign_up()
     held = [await busy.log_in() for _ in range(99)]
     busy.clock.move(3)
@@ -144,7 +146,7 @@ async def test_a_hundred_rotations_at_once_take_a_handful_of_statements(busy: Ru
 
 
 async def test_a_stale_token_is_not_let_in_with_a_good_one_of_the_same_batch(busy: Running):
-    """Falls if a decision that isn't a rotation joins the batch: its row is the session's, whoever asked."""
+    """Fails if a decision other than a rotation joins the batch, whose row fits any token of the session."""
     first = await busy.sign_up()
     busy.clock.move(3)
     second = (await busy.refresh(first)).json()
@@ -164,7 +166,7 @@ async def test_of_two_tabs_in_one_batch_both_have_the_same_successor(busy: Runni
 
 
 async def test_while_the_database_is_away_who_waits_is_refused_with_the_batch_before():
-    """Falls without Batcher._also_refused: each batch would wait its whole time for a frozen server."""
+    """Fails without Batcher._also_refused: each batch would wait its whole time for a frozen server."""
     statement = Statement(problem=Unavailable())
     book = Batcher(statement)
     tasks = await asking(book, 1) + await asking(book, 2, 3)

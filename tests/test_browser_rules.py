@@ -1,4 +1,4 @@
-"""What a browser may send from where: the Origin and Fetch-Metadata rule, and CORS (design 5)."""
+"""Cross-origin requests of browsers: the Origin and Fetch-Metadata rule, and CORS (design 5)."""
 
 import httpx
 import pytest
@@ -53,7 +53,7 @@ async def cookie_of(service: Running) -> dict[str, str]:
 @pytest.mark.parametrize("path", ["/refresh", "/logout", "/login"])
 @pytest.mark.parametrize("headers", REFUSED)
 async def test_a_post_that_carries_the_cookie_from_elsewhere_is_rejected(listed: Running, path, headers):
-    """Falls without Guard._refusal."""
+    """Fails without guard.refusal."""
     cookie = await cookie_of(listed)
     body = {"json": BODY} if path == "/login" else {}
     answer = await listed.client.post(path, headers={**cookie, **headers}, **body)
@@ -130,7 +130,7 @@ async def test_the_host_that_a_request_names_makes_no_origin_ours(service: Runni
 
 @pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1:4711", "other.example.com"])
 async def test_behind_a_public_name_the_request_makes_no_origin_ours(make_settings, clock, host):
-    """Proxies send the name of the upstream as Host: pages there are those of other programs."""
+    """Proxies send the name of the upstream as Host. Pages there belong to other programs."""
     async with running(make_settings(public_url="https://login.example.com"), clock) as service:
         cookie = await cookie_of(service)
         for scheme in ("http", "https"):
@@ -196,7 +196,7 @@ async def test_an_origin_that_is_not_listed_reads_nothing(listed: Running, origi
 @pytest.mark.parametrize("origin", [APP, EVIL])
 @pytest.mark.parametrize("path", ["/session-client.js", "/session-client.d.ts"])
 async def test_what_is_open_to_all_is_never_so_with_credentials(listed: Running, path, origin):
-    """Falls without `Cors.__call__`: the framework adds credentials to whatever has an Origin."""
+    """Fails without `ByPath.__call__`: the framework adds credentials to every response to an Origin."""
     answer = await listed.client.get(path, headers={"Origin": origin})
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "*"
@@ -225,7 +225,7 @@ async def test_the_cookie_has_the_name_of_the_setting(make_settings, clock):
 
 
 async def test_cookies_are_read_as_they_are(service: Running):
-    """Falls with `request.cookies`, which unquotes: the second one took half a minute (Python 3.11.7)."""
+    """Fails with `request.cookies`, which unquotes: the second case took half a minute (Python 3.11.7)."""
     cookie = (await cookie_of(service))["Cookie"]
     name, _, token = cookie.partition("=")
     for quoted in (f'{name}="{token}"', f'other="{chr(92) * 60_000}"; {name}="{token}"'):
@@ -300,7 +300,7 @@ async def test_the_plain_cookies_work_for_every_step_of_a_session(make_settings,
 
 
 async def test_two_services_on_localhost_can_have_cookies_of_their_own(make_settings, clock):
-    """Ports of a host share their cookies."""
+    """The ports of a host share their cookies."""
     async with running(make_settings(cookie_secure="auto", cookie_name="shop"), clock) as service:
         await service.client.post("/signup", json=BODY)
         assert set(service.client.cookies) == {"sessionapi-shop", "sessionapi-shop-device"}

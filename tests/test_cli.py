@@ -1,4 +1,4 @@
-"""The command line in this process: accounts, the audit log, and how it tells of them."""
+"""The command line in this process: accounts, the audit log, and their output."""
 
 import json
 import re
@@ -24,18 +24,18 @@ TYPED = PASSWORD + "\n"
 
 @pytest.fixture
 async def beside(commands: Commands, make_settings) -> AsyncIterator[Running]:
-    """The app in this process, on the folder of the commands and by the same clock."""
+    """The app in this process, with the data folder and the clock of the commands."""
     async with running(make_settings(), system_clock) as it:
         yield it
 
 
 def lines(done: Result) -> list[dict[str, Any]]:
-    """The objects of --json."""
+    """Return the objects of --json."""
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def table(output: str) -> list[list[str]]:
-    """The rows of a table without its head; an empty cell vanishes."""
+    """Return the rows of a table without its head; an empty cell vanishes."""
     return [line.split() for line in output.splitlines()[2:]]
 
 
@@ -160,7 +160,7 @@ async def test_a_list_longer_than_a_page_is_whole(commands: Commands, beside: Ru
 
 
 async def test_nothing_that_a_client_sent_steers_the_terminal(commands: Commands, beside: Running):
-    """Falls without `shown` in lists._cell, and in JSON without json.dumps's escapes."""
+    """Fails without `shown` in cli.lists._cell, and in JSON without the escapes of json.dumps."""
     await commands.beside("users", "add", "ada", given=TYPED)
     claims = await beside.parts.checks.genuine((await beside.log_in())["access_token"])
     user_id, session_id = lifecycle.owner(claims)
@@ -285,7 +285,7 @@ def test_an_unknown_user_is_told_in_one_line(commands: Commands, command):
 
 
 def test_nobody_takes_anothers_place_by_a_name_that_looks_like_an_id(commands: Commands):
-    """Falls without asking for an id first in cli.parts.find."""
+    """Fails if cli.parts.find doesn't look for an id first."""
     ada = commands("users", "add", "ada", given=TYPED).stdout.strip()
     commands("users", "add", ada, given=TYPED)
     commands("users", "set-roles", ada, "admin")

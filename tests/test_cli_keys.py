@@ -1,4 +1,4 @@
-"""`sessionapi keys` and `sessionapi service-tokens`, beside a running service."""
+"""`sessionapi keys` and `sessionapi service-tokens`, while the service runs."""
 
 import json
 from collections.abc import AsyncIterator
@@ -12,13 +12,13 @@ from tests.conftest import Commands, FakeClock, Running, refusal, running
 
 @pytest.fixture
 async def beside(commands: Commands, make_settings) -> AsyncIterator[Running]:
-    """The app in this process, on the folder of the commands; its clock begins where theirs is."""
+    """The app in this process, on the folder of the commands. Its clock starts at the time of theirs."""
     async with running(make_settings(), FakeClock(system_clock())) as it:
         yield it
 
 
 async def ring(commands: Commands) -> dict[str, str]:
-    """State by kid, the oldest key first."""
+    """Return the states by kid, the oldest key first."""
     done = await commands.beside("keys", "list", "--json")
     return {key["kid"]: key["state"] for key in map(json.loads, done.stdout.splitlines())}
 
@@ -40,7 +40,7 @@ async def test_keys_are_listed_without_what_is_private(commands: Commands, besid
 async def test_a_rotation_is_published_first_and_waited_for(
     commands: Commands, beside: Running, monkeypatch: pytest.MonkeyPatch
 ):
-    """Falls if `_rotate` promotes early: the new key would sign before it was published for a second."""
+    """Fails if `_rotate` promotes early: the new key would sign before it was published for a second."""
     monkeypatch.setenv("SESSIONAPI_JWKS_MAX_AGE", "1")
     monkeypatch.setenv("SESSIONAPI_REVOCATION_POLL", "0.05")
     (old,) = await ring(commands)

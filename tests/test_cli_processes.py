@@ -1,4 +1,4 @@
-"""The command line as processes: beside a running server, and on a terminal."""
+"""The command line as processes, next to a running server and on a terminal."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def sessionapi(server: Server, *arguments: str, given: str = "") -> str:
-    """Run a command as a process beside the server, and return what it prints."""
+    """Run a command as a process next to the server, and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "sessionapi", *arguments],
         env=environment(server.data),
@@ -84,9 +84,9 @@ def test_revoke_all_ends_everybodys_session_at_the_server_beside(server: Server)
 
 
 def talk(data: Path, *arguments: str, answers: tuple[tuple[str, str], ...] = ()) -> tuple[int, str]:
-    """Run a command on a terminal and type an answer after each prompt; return its status and what it said.
+    """Run a command on a terminal and type a line after each prompt; return its status and its output.
 
-    The space behind a prompt is written when what is typed is no longer thrown away.
+    The space after a prompt is written once the terminal no longer discards typed input.
     """
     ours, its = os.openpty()
     process = subprocess.Popen(
@@ -116,7 +116,7 @@ def talk(data: Path, *arguments: str, answers: tuple[tuple[str, str], ...] = ())
 def _read(terminal: int) -> str:
     try:
         return os.read(terminal, 4096).decode()
-    except OSError:  # the other end is closed: it has ended
+    except OSError:  # the other end is closed, so the process has ended
         return ""
 
 

@@ -1,4 +1,4 @@
-"""`sessionapi sessions`: which sessions it ends, and that it ends them as HTTP does."""
+"""`sessionapi sessions`: the commands end the selected sessions, in the same way as over HTTP."""
 
 import json
 from collections.abc import AsyncIterator
@@ -19,8 +19,8 @@ from tests.conftest import Commands, FakeClock, Running, running
 
 @pytest.fixture
 async def beside(commands: Commands, make_settings) -> AsyncIterator[Running]:
-    """The app in this process, on the folder of the commands; its clock begins where theirs is."""
-    settings = make_settings(revocation_poll=10)  # so that PostgreSQL's clock is not compared meanwhile
+    """The app in this process, on the folder of the commands. Its clock starts at the time of theirs."""
+    settings = make_settings(revocation_poll=10)  # so that PostgreSQL's clock is not compared during the test
     async with running(settings, FakeClock(system_clock())) as it:
         yield it
 
@@ -85,7 +85,7 @@ async def test_a_users_sessions_end_and_others_stay(commands: Commands, beside: 
     assert (await is_alive(beside, ada), await is_alive(beside, bob)) == (False, True)
 
 
-@pytest.mark.engines("sqlite")  # the clock of PostgreSQL can't be two days old
+@pytest.mark.engines("sqlite")  # the clock of PostgreSQL can't be two days behind
 @pytest.mark.parametrize("span", ["2d", "48h", "2880m", "172800s", "172800"])
 async def test_only_what_began_longer_ago_than_the_span_ends(commands: Commands, make_settings, span):
     clock = FakeClock(system_clock() - timedelta(days=2, minutes=5))
@@ -99,9 +99,9 @@ async def test_only_what_began_longer_ago_than_the_span_ends(commands: Commands,
 
 
 async def test_all_ends_every_session_with_an_audit_row_each(commands: Commands, beside: Running):
-    """Falls if owners_of_living leaves out disabled users."""
+    """Fails if owners_of_living leaves out disabled users."""
     sessions = [await beside.sign_up("ada"), await beside.log_in("ada"), await beside.sign_up("bob")]
-    async with beside.parts.store.begin() as tx:  # as no operation leaves it, but a restored row might
+    async with beside.parts.store.begin() as tx:  # only a restored row can be like this
         await tx._connection.execute(sa.update(users).values(disabled_at=beside.clock()))
     done = await commands.beside("sessions", "revoke", "--all")
     assert (done.exit_code, done.stdout) == (0, "3\n")
@@ -120,7 +120,7 @@ async def test_all_ends_every_session_with_an_audit_row_each(commands: Commands,
 
 @pytest.mark.parametrize("older_than", [None, timedelta(0)])
 async def test_all_goes_on_behind_a_batch(beside: Running, older_than):
-    """Falls without the next batch in AllSessions.revoke."""
+    """Fails without the next batch in AllSessions.revoke."""
     for number in range(5):
         await beside.sign_up(f"u{number}")
         await beside.log_in(f"u{number}")
@@ -164,7 +164,7 @@ def test_a_span_that_is_none_is_refused(commands: Commands, span):
 
 @pytest.mark.engines("sqlite")
 async def test_a_page_of_everybodys_sessions_is_read_in_the_order_of_the_key(beside: Running):
-    """Falls without the CASE in storage.sessions.hide_from_planner: all would be sorted each time."""
+    """Fails without the CASE in storage.sessions.hide_from_planner: all rows would be sorted each time."""
     plans = []
     async with beside.parts.store.read() as tx:
         connection = (await tx._connection.get_raw_connection()).driver_connection
@@ -179,4 +179,4 @@ async def test_a_page_of_everybodys_sessions_is_read_in_the_order_of_the_key(bes
         mark = [row[3] for row in await connection.execute_fetchall(*plans[0])][-4:]
     key = "SEARCH sessions USING INDEX sqlite_autoindex_sessions_1"
     assert steps == [[f"{key} ((user_id,id)>(?,?))"], [f"{key} (user_id>?)"]]
-    assert (mark[0], mark[-1]) == ("SCALAR SUBQUERY 2", "SCAN greatest_mark")  # once a statement, one row
+    assert (mark[0], mark[-1]) == ("SCALAR SUBQUERY 2", "SCAN greatest_mark")  # one row for each statement

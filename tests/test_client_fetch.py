@@ -1,4 +1,6 @@
-"""What the client sends, with which token, and to whom; and what it does without parts of a browser."""
+"""The requests of the client: what it sends, with which token, to which API, and without some browser
+features.
+"""
 
 import threading
 
@@ -20,7 +22,7 @@ WITHOUT = {
 
 
 class Sent:
-    """The requests to an address: `refused` of them are answered 401, the others go through."""
+    """The requests to a URL: the first `refused` of them get a 401, the others go through."""
 
     def __init__(self, here: World, refused: int) -> None:
         self.here, self.refused = here, refused
@@ -54,12 +56,12 @@ def test_a_401_renews_once_and_repeats_the_request_once_with_its_body(here: Worl
     page.route("**/me", sent)
     assert page.evaluate(PATCH) == 200
     assert len(sent.tokens) == len(set(sent.tokens)) == 2
-    assert sent.bodies[0] == sent.bodies[1] != None  # noqa: E711 - both, and not nothing
+    assert sent.bodies[0] == sent.bodies[1] != None  # noqa: E711 - equal, and not None
     assert len(person.wire.refreshes) == 1
 
 
 def test_a_second_401_is_the_apps(here: World, person: Person):
-    """Falls with a loop in fetch(): an API that refuses every token would be asked for ever."""
+    """Fails with a loop in fetch(): an API that refuses every token would get requests without end."""
     page = person.sign_up("twice")
     sent = Sent(here, refused=9)
     page.route("**/me", sent)
@@ -79,7 +81,7 @@ def test_nobody_else_is_told_the_token(here: World, person: Person):
 
 
 def test_to_stay_is_to_be_there_without_any_input(person: Person):
-    """Falls without `active` in stay(). The first time the page was just opened."""
+    """Fails without `active` in stay(). At the first call the page was just opened."""
     page = person.sign_up("stays")
     for _ in range(2):
         page.evaluate("() => client.stay()")
@@ -87,11 +89,11 @@ def test_to_stay_is_to_be_there_without_any_input(person: Person):
 
 
 def test_a_confirmed_and_a_new_password_go_on_with_the_session(person: Person, here: World):
-    """Falls if reauthenticate() or changePassword() does not adopt the generation of the new cookie."""
+    """Fails if reauthenticate() or changePassword() does not use the generation of the new cookie."""
     page = person.sign_up("changes")
     assert page.evaluate("() => client.stay().then(() => true)")
     here.rotation_is_due("changes")
-    losses = ["answer", *["request"] * 2]  # a rotation that this browser hears nothing of
+    losses = ["answer", *["request"] * 2]  # a rotation of which this browser receives nothing
     person.wire.lose = lambda: losses.pop(0) if losses else None
     assert page.evaluate("() => client.stay().then(() => 'answered', () => 'lost')") == "lost"
     before = person.cookie()["value"]
@@ -107,7 +109,7 @@ def test_a_confirmed_and_a_new_password_go_on_with_the_session(person: Person, h
 
 
 def test_a_tab_whose_refresh_meets_a_new_secret_stays_signed_in(person: Person):
-    """Falls without `outdated` in refresh(). Without Web Locks a refresh is under way in the other tab."""
+    """Fails without `outdated` in refresh(). Without Web Locks a refresh is under way in the other tab."""
     person.context.add_init_script(WITHOUT["locks"])
     page = person.sign_up("meets")
     second = person.tab(until=SIGNED_IN)
@@ -131,7 +133,7 @@ def test_a_tab_whose_refresh_meets_a_new_secret_stays_signed_in(person: Person):
 
 @pytest.mark.parametrize("missing", [("storage",), ("channel",), ("locks",), tuple(WITHOUT)], ids="+".join)
 def test_it_works_without(person: Person, here: World, missing):
-    """Falls where a part of the browser is used without a look whether it is there."""
+    """Fails if a browser feature is used without a check whether it exists."""
     for part in missing:
         person.context.add_init_script(WITHOUT[part])
     name = "without-" + "-".join(missing)

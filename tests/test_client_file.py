@@ -1,4 +1,4 @@
-"""The file of the client: its size, how it is served, and that its types name what it has."""
+"""The file of the client: its size, how it is served, and that its types name exactly its exports."""
 
 import gzip
 import re

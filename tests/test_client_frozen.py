@@ -1,4 +1,4 @@
-"""A tab that the browser freezes, whatever it was doing, stalls no other one for more than two seconds."""
+"""A tab that the browser freezes, in any state, stalls no other tab for more than two seconds."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from tests.wire import Wire
 
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.server, pytest.mark.prove]
 MOST = 2_000 if "SESSIONAPI_PROVE" in os.environ else 4_000
-"""Milliseconds that a tab may wait. A machine that runs other tests beside this one is given more."""
+"""Milliseconds that a tab may wait. A machine that runs other tests at the same time is given more."""
 TIMED = """(async () => {
   const began = performance.now();
   await client.stay();
@@ -29,7 +29,7 @@ SIGN_UP = "client.signUp({{ username: '{}', password: '{}' }}).then(() => true)"
 
 @dataclass
 class Ada:
-    """Somebody with a Chromium of their own."""
+    """A user with a separate Chromium."""
 
     world: World
     wire: Wire
@@ -42,7 +42,9 @@ class Ada:
         return made
 
     def begin_and_freeze(self, tab: Tab) -> threading.Event:
-        """Freeze a tab while it holds the lock and waits for an answer; return what lets the answer come."""
+        """Freeze a tab while it holds the lock and waits for a response; return the event that releases the
+        response.
+        """
         gate = self.wire.hold = threading.Event()
         asked = len(self.wire.refreshes)
         tab.evaluate(BEGIN)
@@ -75,7 +77,7 @@ def ada(here: World, browser: Chromium, request) -> Iterator[Ada]:
 
 
 def test_the_others_go_on_when_a_frozen_tab_holds_the_lock(ada: Ada):
-    """Falls without `steal` in alone()."""
+    """Fails without `steal` in alone()."""
     others = [ada.tab(), ada.tab()]
     gate = ada.begin_and_freeze(ada.first)
     first, second = others[1].evaluate(TIMED), others[1].evaluate(TIMED)
@@ -100,11 +102,11 @@ def test_nobody_waits_for_a_tab_that_was_given_the_lock_while_it_was_frozen(ada:
 
 
 def test_a_new_tab_is_signed_in_at_once_beside_a_frozen_one(ada: Ada):
-    """Falls without ask() before the lock."""
+    """Fails without ask() before the lock."""
     other = ada.tab()
     ada.begin_and_freeze(ada.first)
     asked = len(ada.wire.refreshes)
-    assert ada.tab().evaluate("knownAfter") < 1_000  # so long it waits at least for a lock
+    assert ada.tab().evaluate("knownAfter") < 1_000  # the shortest time that it waits for a lock
     assert len(ada.wire.refreshes) == asked
     assert other.evaluate("Boolean(client.user)")
 
@@ -123,7 +125,7 @@ def test_a_sign_out_wins_over_the_refresh_of_a_frozen_tab(ada: Ada):
 
 
 def test_a_sign_in_wins_over_the_refresh_of_a_frozen_tab(ada: Ada):
-    """The frozen tab's answer is about the session that the sign-in replaced."""
+    """The frozen tab's response is about the session that the sign-in replaced."""
     other = ada.tab()
     gate = ada.begin_and_freeze(ada.first)
     other.evaluate(SIGN_UP.format("grace", PASSWORD))
@@ -135,7 +137,7 @@ def test_a_sign_in_wins_over_the_refresh_of_a_frozen_tab(ada: Ada):
 
 
 def test_a_page_that_comes_back_by_the_back_button_knows_that_its_user_has_left(ada: Ada):
-    """Where the browser kept the page it has heard no message: wake() asks the service."""
+    """A page that the browser kept has received no message, so wake() sends a request to the service."""
     ada.first.evaluate(
         "void (location = location.origin + '/?api=' + encodeURIComponent('http://127.0.0.1:9'))"
     )

@@ -1,7 +1,7 @@
-"""Chromium is killed and started again with the same profile: its cookies are half a minute old.
+"""Chromium is killed and started again with the same profile, so its cookies are half a minute old.
 
-Under SESSIONAPI_PROVE ten times after a renewal and ten times after a rotation, up to twelve seconds later.
-By then Chromium has written what scripts store (it waits 5 s), but not the cookies (30 s).
+Under SESSIONAPI_PROVE it is killed ten times after a renewal and ten times after a rotation, up to twelve
+seconds later. By then Chromium has written what scripts store (it waits 5 s), but not the cookies (30 s).
 """
 
 import os
@@ -38,7 +38,7 @@ def opened(it: World, at: Wire, browser: Chromium) -> Tab:
 
 
 def test_whoever_was_signed_in_before_a_kill_is_so_after_it(here: World, tmp_path):
-    """Falls, after a rotation, with a key that is exchanged as soon as an answer names the new generation."""
+    """Fails, after a rotation, if the key is replaced as soon as a response names the new generation."""
     at, profile, dice = here.wire(), tmp_path / "profile", random.Random(12)
     with chromium(profile) as browser:
         opened(here, at, browser).evaluate(SIGN_UP)

@@ -1,6 +1,7 @@
-"""What takes lifetimes of tokens to see: several people live through them side by side.
+"""Tests that take several token lifetimes; several users go through them at the same time.
 
-Under SESSIONAPI_PROVE ten tabs, ten lifetimes and the idle end of a session; else four tabs, two lifetimes.
+Under SESSIONAPI_PROVE there are ten tabs, ten lifetimes and the idle end of a session, otherwise four tabs
+and two lifetimes.
 """
 
 import os
@@ -23,7 +24,7 @@ TTL, IDLE = 10, 30
 LIFETIMES = 10 if PROVE else 2
 TABS = 10 if PROVE else 4
 LEAST, MOST = 0.7 * TTL, (0.9 if PROVE else 1.5) * TTL
-"""Seconds from one refresh to the next: 5/6 of the lifetime, by chance a tenth of that less."""
+"""Seconds from one refresh to the next: 5/6 of the lifetime, minus a random part of up to a tenth."""
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.server, pytest.mark.prove, pytest.mark.timeout(600)]
 CLOCK_IS_WRONG = """(() => {{
   const wrong = {hours} * 3600_000;
@@ -42,7 +43,7 @@ CALL = "() => client.fetch('/protected').then((answer) => answer.status)"
 
 @dataclass
 class Life:
-    """Somebody, their first tab, and when they came."""
+    """A user, their first tab, and the time at which they signed up."""
 
     person: Person
     page: Page
@@ -51,7 +52,7 @@ class Life:
 
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Life]]:
-    """Begin all lives, let the time pass once for all of them, and yield them."""
+    """Start all users, let the time pass once for all of them, and yield them."""
     folder = tmp_path_factory.mktemp("lifetimes")
     settings = {"access_token_ttl": TTL, "refresh_grace": 1, "rotate_after": 3, "short_idle_timeout": IDLE}
     with ExitStack() as close:
@@ -82,21 +83,21 @@ def begin(it: World, name: str, *, hours: int = 0, remember: bool = True) -> Lif
 
 
 def wait_until(lives: dict[str, Life], moment: float) -> None:
-    """Let the browser go on until then."""
+    """Let the browser go on until this time."""
     lives["ten"].page.wait_for_timeout(max(0, 1000 * (moment - time.monotonic())))
 
 
 def gaps_of(person: Person) -> list[float]:
-    """Seconds between the refreshes as the tabs sent them, for a busy machine brings one late to the wire.
+    """Return the seconds between the refreshes as the tabs sent them. A busy machine delays them on the wire.
 
-    The first is left out: it asked, before the sign-up, who is there.
+    The first one is left out, because it came before the sign-up and only looked for a session.
     """
     sent = sorted(moment for page in person.context.pages for moment in page.evaluate(SENT))
     return [after - before for before, after in pairwise(sent[1:])]
 
 
 def test_many_tabs_refresh_exactly_once_in_each_lifetime_of_a_token(lives: dict[str, Life]):
-    """Falls without both the message of adopt() and the question in alone(): either tells a tab enough."""
+    """Fails without both the message of adopt() and the question in alone(); either of them is enough."""
     life = lives["ten"]
     seen = list(life.person.wire.refreshes)
     gaps = gaps_of(life.person)
@@ -129,7 +130,7 @@ def test_a_clock_that_is_six_hours_wrong_changes_nothing(lives: dict[str, Life],
 
 
 def test_offline_for_lifetimes_and_back_is_still_signed_in(lives: dict[str, Life]):
-    """Falls if an error of the network ends anything."""
+    """Fails if a network error ends anything."""
     life = lives["offline"]
     assert life.person.wire.refreshes == []
     assert life.page.evaluate("() => client.user.username") == "offline"
@@ -148,7 +149,7 @@ def test_a_page_that_is_reloaded_after_lifetimes_is_still_signed_in(lives: dict[
 
 
 def test_a_tab_without_input_says_so_and_one_with_input_too(lives: dict[str, Life]):
-    """What the service decides by. The page was opened: that is input once."""
+    """The service decides by `active`. Opening the page counted as input once."""
     gone, there = (lives[name].person.wire.refreshes for name in ("gone", "there"))
     assert [refresh.active for refresh in gone] == [True, *[False] * (len(gone) - 1)]
     assert all(refresh.active for refresh in there)

@@ -1,4 +1,4 @@
-"""Messages lost between a browser and the server, at random and one by one: nobody is signed out."""
+"""Messages between a browser and the server are lost, at random and one by one. No user is signed out."""
 
 import os
 import random
@@ -22,7 +22,7 @@ BEGIN = "() => void client.stay().catch(() => {})"
 
 
 def lose(at: Wire, kind: Loss, *, then_all: bool) -> None:
-    """Lose the next refresh in this way, and all requests after it if told so."""
+    """Lose the next refresh in this way, and if requested all requests after it."""
     first = [kind]
     at.lose = lambda: first.pop() if first else ("request" if then_all else None)
 
@@ -32,7 +32,7 @@ def lose(at: Wire, kind: Loss, *, then_all: bool) -> None:
 def test_a_loss_at_a_rotation_signs_nobody_out_however_late_it_is_tried_again(
     here: World, person: Person, kind, reloaded
 ):
-    """Falls without the key in storage: a reloaded page would make another one."""
+    """Fails without the key in storage: a reloaded page would create another one."""
     name = f"once-{kind}-{reloaded}"
     page = person.sign_up(name)
     assert page.evaluate(TRY)
@@ -41,7 +41,7 @@ def test_a_loss_at_a_rotation_signs_nobody_out_however_late_it_is_tried_again(
     page.evaluate(BEGIN)
     eventually(lambda: person.wire.lost)
     if reloaded:
-        page.wait_for_timeout(1200)  # the grace is over: 1 s
+        page.wait_for_timeout(1200)  # the grace of 1 s is over
         page.reload()
         person.wire.lose = lambda: None
         page.wait_for_function(SIGNED_IN)
@@ -56,7 +56,7 @@ def test_a_loss_at_a_rotation_signs_nobody_out_however_late_it_is_tried_again(
 
 @pytest.mark.prove
 def test_losses_at_random_sign_nobody_out(here: World, person: Person):
-    """Falls without the retry, or with another key in it."""
+    """Fails without the retry, or with another key in it."""
     dice = random.Random(20)
     tabs = [person.sign_up("random"), person.tab(until=SIGNED_IN)]
     person.wire.lose = lambda: dice.choice(KINDS) if dice.random() < 0.6 else None
@@ -90,11 +90,11 @@ INDEFINITE = [
     (200, "<h1>Log in to the network of this hotel</h1>"),
     None,
 ]
-"""Answers that say nothing about the session; None for no answer at all."""
+"""Responses that prove nothing about the session; None is a missing response."""
 
 
 def readable(here: World, **more: str) -> dict[str, str]:
-    """The headers with which the page may read an answer."""
+    """Return the headers with which the page may read a response."""
     exposed = {"Access-Control-Expose-Headers": "Retry-After", **more}
     return {
         "Access-Control-Allow-Origin": here.app,
@@ -114,7 +114,7 @@ def answers(here: World, answer: tuple[int, str] | None, route: Route) -> None:
 
 
 def test_only_a_definite_answer_of_the_service_signs_out(here: World, person: Person):
-    """Falls if anything but the codes in ENDED ends a session."""
+    """Fails if anything except the codes in ENDED ends a session."""
     page = person.sign_up("indefinite")
     for answer in INDEFINITE:
         page.route("**/refresh", partial(answers, here, answer))
@@ -126,7 +126,7 @@ def test_only_a_definite_answer_of_the_service_signs_out(here: World, person: Pe
 
 
 def test_retry_after_is_kept_to(here: World, person: Person):
-    """Falls without quietUntil: an app that asks again and again would ask a busy server each time."""
+    """Fails without quietUntil: an app that keeps retrying would send every attempt to a busy server."""
     page = person.sign_up("patient")
     asked: list[float] = []
 
@@ -144,7 +144,7 @@ def test_retry_after_is_kept_to(here: World, person: Person):
 
 
 def test_the_end_is_told_with_its_reason_when_it_comes_and_on_a_new_page(here: World, person: Person):
-    """Falls if `end` forgets the reason of the problem. The session runs into its idle end."""
+    """Fails if `end` forgets the reason of the problem. The session reaches its idle end."""
     page = person.sign_up("ended")
     here.change("ended", "last_seen_at = last_seen_at - 8 * 86400000000")
     page.evaluate(TRY)

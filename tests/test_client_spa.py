@@ -1,4 +1,4 @@
-"""The example app in Chromium, on a port of its own: as a person meets it."""
+"""The example app in Chromium, on a separate port, as a user meets it."""
 
 import re
 import subprocess
@@ -24,7 +24,7 @@ SESSION, SHORT = 20 * DAY, 30
 
 @contextmanager
 def example(api: str) -> Iterator[str]:
-    """Run the example as its README says; yields its address."""
+    """Run the example as its README describes; yields its URL."""
     command = [sys.executable, str(SERVE), "--port", "0", "--api", api]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -46,7 +46,7 @@ def spa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Wire]]:
 
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
-    """A page of a browser that was never here."""
+    """A page in a browser that was never here before."""
     context = chromium.new_context()
     yield context.new_page()
     context.close()
@@ -105,13 +105,13 @@ def test_a_wrong_password_and_a_service_that_is_away_are_told_in_words(page: Pag
 
 
 def test_a_warning_counts_down_to_the_end_and_can_be_answered(page: Page, spa):
-    """Not remembered: the cookie goes with the browser, and the end is 30 s away."""
+    """Not remembered: the cookie is gone when the browser closes, and the end is 30 s away."""
     app, at = spa
     sign_up(page, app, "alan", remember=False)
     assert session_cookie(page)["expires"] == -1
     seconds = page.locator("#seconds")
     expect(page.get_by_role("alert")).to_be_visible()
-    expect(seconds).to_have_text(re.compile(r"^2[0-7]$"))  # it counts, and ROTATE_AFTER is over
+    expect(seconds).to_have_text(re.compile(r"^2[0-7]$"))  # the click counted, and ROTATE_AFTER is over
     page.get_by_role("button", name="Stay signed in").click()
     expect(seconds).to_have_text(re.compile("^(30|29)$"))
     assert at.refreshes[-1].active
@@ -119,7 +119,7 @@ def test_a_warning_counts_down_to_the_end_and_can_be_answered(page: Page, spa):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["origin", "site"])
 def test_a_hostile_page_that_uses_the_client_gets_nothing(page: Page, spa, host):
-    """Another origin, and another site: falls with a reflected origin, or without the rule of Guard."""
+    """From another origin, and from another site. Fails with a reflected origin, or without guard.refusal."""
     app, at = spa
     name = f"victim-{host}"
     sign_up(page, app, name)

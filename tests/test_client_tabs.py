@@ -1,4 +1,4 @@
-"""The client in several tabs: one refresh for all, one sign-out for all, and nobody waits long."""
+"""The client in several tabs: one refresh and one sign-out for all, and no tab waits long."""
 
 import os
 import threading
@@ -23,7 +23,7 @@ SLEPT = "() => { const now = Date.now; Date.now = () => now() + 3600_000 }"
 
 
 def start(page: Page, call: str) -> None:
-    """Begin something in a page and don't wait for it."""
+    """Start something in a page and don't wait for it."""
     page.evaluate(f"() => void {call}.catch(() => {{}})")
 
 
@@ -52,14 +52,14 @@ def test_a_tab_that_dies_with_the_lock_stalls_nobody(person: Person):
     start(dying, "client.stay()")
     eventually(lambda: person.wire.refreshes)
     dying.close()
-    assert other.evaluate(TIMED) < 1_300  # so long it waits for a tab that is mute
+    assert other.evaluate(TIMED) < 1_300  # the time that it waits for a tab that is mute
     gate.set()
 
 
 @pytest.mark.prove
 @pytest.mark.skipif("SESSIONAPI_PROVE" not in os.environ, reason="needs a quiet machine: run by make prove")
 def test_a_slow_answer_is_not_taken_for_a_frozen_tab(person: Person):
-    """Falls without the beats of alone(): after 2 s all tabs would ask at once."""
+    """Fails without the heartbeat of alone(): after 2 s all tabs would send a request at once."""
     slow = person.sign_up("slow")
     other = person.tab(until=SIGNED_IN)
     gate = person.wire.hold = threading.Event()
@@ -72,7 +72,9 @@ def test_a_slow_answer_is_not_taken_for_a_frozen_tab(person: Person):
 
 
 def test_of_tabs_that_wake_up_together_one_asks(person: Person):
-    """A laptop slept: only the wall clock has moved on. Falls, now and then, without ask() under the lock."""
+    """A laptop slept, so only the wall clock has moved on. Fails now and then without ask() under the
+    lock.
+    """
     person.sign_up("laptop")
     old = person.token()
     tabs = [person.context.pages[0], *(person.tab(until=SIGNED_IN) for _ in range(4))]
@@ -89,7 +91,7 @@ def test_of_tabs_that_wake_up_together_one_asks(person: Person):
 
 
 def test_a_sign_out_in_one_tab_signs_out_all_within_a_second(here: World, person: Person):
-    """Falls without the message of end(). The old access token is refused at once."""
+    """Fails without the message of end(). The old access token is refused at once."""
     first = person.sign_up("leave")
     others = [person.tab(until=SIGNED_IN) for _ in range(3)]
     token = person.token()

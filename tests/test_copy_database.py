@@ -1,4 +1,6 @@
-"""`sessionapi copy-database`: a move to another database, interrupted, verified, and nobody is logged out."""
+"""`sessionapi copy-database`: a move to another database is resumed and verified, and no user is
+logged out.
+"""
 
 import json
 import os
@@ -40,7 +42,7 @@ PROVE = "SESSIONAPI_PROVE" in os.environ
 USERS = 100_000 if PROVE else 500
 PER_USER = 3
 HELD = 7
-"""The number of a lock of PostgreSQL, by which a test holds a copy up."""
+"""The number of the PostgreSQL lock with which a test halts a copy."""
 HOLD_UP = """
 create function hold_up() returns trigger as $$ begin
   if new.id = '{at}' then perform pg_advisory_xact_lock(7); end if;
@@ -72,7 +74,7 @@ class Target:
 
     @asynccontextmanager
     async def held_up(self, at: str) -> AsyncIterator[None]:
-        """Let no copy get beyond the session of this id until the block ends."""
+        """Halt every copy at the session of this id until the block ends."""
         connection = await asyncpg.connect(self.url)
         await connection.execute(HOLD_UP.format(at=at))
         await connection.execute(f"select pg_advisory_lock({HELD})")
@@ -155,7 +157,7 @@ def copied(data: Path, target: Target) -> dict[str, int]:
 
 
 def refused_start(data: Path, **moved: str) -> str:
-    """Start a server that must refuse, and return what it says."""
+    """Start a server that must be refused, and return its message."""
     command = [sys.executable, "-m", "sessionapi", "serve", "--port", "0"]
     done = subprocess.run(
         command, env=environment(data, **moved), cwd=data.parent, capture_output=True, text=True, timeout=60
@@ -167,7 +169,7 @@ def refused_start(data: Path, **moved: str) -> str:
 @pytest.mark.prove
 @pytest.mark.timeout(900)
 async def test_a_move_killed_in_its_middle_goes_on_and_logs_nobody_out(tmp_path: Path, target: Target):
-    """Fails if a second run refuses what the first has left, or begins behind it without what it lacks."""
+    """Fails if a second run refuses the rows of the first, or starts after them without the missing ones."""
     data = tmp_path / "var"
     with serving(data) as server:
         ada, bob = server.sign_up("ada"), server.sign_up("bob")
@@ -226,7 +228,7 @@ async def test_a_copy_beside_a_running_service_says_that_it_is_none_and_the_next
 
 
 async def test_what_left_or_changed_before_the_second_run_is_so_there_too(tmp_path: Path, target: Target):
-    """Fails without `_remove_gone`, or with an insert that leaves a row of the same key as it is."""
+    """Fails without `_remove_gone`, or with an insert that doesn't replace a row with the same key."""
     url = f"sqlite:///{tmp_path}/a.db"
     await migrations.migrate(url)
     stays, goes, has_data = (a_user(number) for number in range(3))
@@ -256,7 +258,7 @@ async def test_what_left_or_changed_before_the_second_run_is_so_there_too(tmp_pa
 
 
 async def test_values_come_back_the_same_through_both_engines(tmp_path: Path, target: Target):
-    """Fails without `_plain`: PostgreSQL keeps 1e20 as digits, and members in an order of its own."""
+    """Fails without `_plain`: PostgreSQL writes 1e20 with all its digits, and orders fields differently."""
     odd = {"é\u2028": [1e20, 1.0, -0.0, 1e-7, 10**30, None, True], "a": {"z": "😀", "b": ""}}
     now = system_clock()
     token = {"id": ids.new_id(), "name": "Ä", "digest": bytes(range(32)), "created_at": now}
@@ -286,7 +288,7 @@ async def copied_stores(source: Store, target: Store) -> list[Sum]:
 
 
 async def test_a_row_that_arrives_changed_is_found(tmp_path: Path, target: Target):
-    """Fails without the digests in `Sum`: the counts are right."""
+    """Fails without the digests in `Sum`, because the counts are right."""
     connection = await asyncpg.connect(target.url)
     await connection.execute(SPOIL)
     await connection.close()
@@ -318,7 +320,7 @@ async def test_a_database_that_holds_other_data_is_left_alone(commands: Commands
 
 @pytest.mark.engines("sqlite")
 async def test_a_newer_schema_is_not_copied_from_or_to(commands: Commands, target: Target):
-    """Falls without copy_database._require_own_schema: what a newer version has added would stay behind."""
+    """Fails without copy_database._require_own_schema: the additions of a newer version would be left behind."""
     await commands.beside("keys", "list")
     await target.run("update alembic_version set version_num = '9000'")
     said = await commands.beside("copy-database", "--to", target.url)

@@ -1,4 +1,4 @@
-"""Batcher of several processes never wait for each other in a circle: PostgreSQL itself counts that."""
+"""The batches of several processes never deadlock; PostgreSQL itself counts deadlocks."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.engines("postgresql"), pytest.mark.prove, pytest.mark.
 
 
 async def rotate_again_and_again(url: str, seed: int, keys: list[tuple[UUID, UUID]], digest: bytes) -> None:
-    """Rotate the same sessions as all others do, in any order, to generations that only grow."""
+    """Rotate the same sessions as all other processes, in any order, to generations that only grow."""
     dice = random.Random(seed)
     store = Store(url)
     for generation in range(seed, BATCHES, PROCESSES):
@@ -40,7 +40,7 @@ def in_a_process(*arguments) -> None:
 
 
 async def test_no_batch_of_four_processes_ends_in_a_deadlock(service: Running, database_url: str):
-    """Falls without ORDER BY in storage.batched._locked: then some wait for each other within 100 batches."""
+    """Fails without ORDER BY in session_batches._locked: some deadlock within 100 batches."""
     await service.sign_up()
     for _ in range(SESSIONS - 1):
         await service.log_in()

@@ -1,4 +1,6 @@
-"""A known device: what a login leaves there, that it keeps its owner in, and that it opens nothing."""
+"""A known device: the cookie that a login sets, how it lets its owner in, and that it opens nothing
+itself.
+"""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
@@ -33,7 +35,7 @@ async def statuses(service: Running, times: int, **more: Any) -> list[int]:
 
 
 def cookies(answer: httpx.Response) -> dict[str, tuple[str, set[str]]]:
-    """Return the cookies that an answer sets, with their attributes."""
+    """Return the cookies that a response sets, with their attributes."""
     found = {}
     for line in answer.headers.get_list("set-cookie"):
         pair, *attributes = line.split("; ")
@@ -97,7 +99,7 @@ async def test_a_stranger_cannot_lock_the_owner_out_of_a_known_device(service: R
 
 
 async def test_a_known_device_has_tries_of_its_own(service: Running):
-    """Falls without `for_device` in limits. It skips no check of the password."""
+    """Fails without `for_device` in limits. The cookie skips no check of the password."""
     mine = (await service.sign_up())["device_token"]
     assert await statuses(service, 5, device_token=mine) == [401] * 3 + [429] * 2
     answer = await service.client.post("/login", json=login(service, device_token=mine))
@@ -110,7 +112,7 @@ async def test_a_known_device_has_tries_of_its_own(service: Running):
 
 
 async def test_a_stolen_device_token_buys_a_bounded_number_of_tries(service: Running):
-    """Falls without the count in a row of a device. An administrator unlocks."""
+    """Fails without the counter of consecutive failures of a device. An administrator unlocks it."""
     mine = (await service.sign_up())["device_token"]
     tried = []
     for _ in range(6):
@@ -124,7 +126,7 @@ async def test_a_stolen_device_token_buys_a_bounded_number_of_tries(service: Run
 
 @pytest.mark.parametrize("name", ["ada", "nobody"])
 async def test_a_device_token_with_a_strange_letter_is_none_for_everybody(service: Running, name: str):
-    """Falls without the `except` in device_token: it was a 500, and only for names that somebody has."""
+    """Fails without the `except` in device_token: it was a 500, and only for names that exist."""
     await service.sign_up()
     broken = {**login(service, WRONG, device_token=f"dt_{'A' * 86}!"), "username": name}
     answer = await service.client.post("/login", json=broken)
@@ -139,7 +141,7 @@ async def test_a_device_token_opens_nothing(service: Running):
 
 
 async def test_another_users_or_a_forged_device_token_counts_as_none(service: Running):
-    """Falls without the check of the owner, of the HMAC, or of one spelling, in DeviceTokens.read."""
+    """Fails without the check of the owner, of the HMAC, or of one spelling, in DeviceTokens.read."""
     mine = (await service.sign_up())["device_token"]
     eves = (await service.sign_up("eve"))["device_token"]
     raw = bytearray(urlsafe_b64decode(mine[3:] + "="))
@@ -169,7 +171,9 @@ async def test_another_users_or_a_forged_device_token_counts_as_none(service: Ru
 async def test_a_device_stays_known_when_the_server_secret_changes(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls if only the present secret's key verifies; the next login gives a token of the present one."""
+    """Fails if only the key of the present secret verifies. The next login sets a token of the
+    present one.
+    """
     old, new = "an old server secret with more than 32 bytes", "a new server secret with more than 32 bytes"
     async with running(make_settings(secret=old, throttle=True), clock) as service:
         first = (await service.sign_up())["device_token"]
@@ -194,7 +198,7 @@ async def test_a_device_stays_known_when_the_server_secret_changes(
 async def test_a_login_that_carries_the_cookie_follows_the_rule_for_cookies(
     service: Running, headers: dict[str, str], status: int
 ):
-    """Falls if Guard looks for the session cookie alone."""
+    """Fails if the cross-origin check looks for the session cookie alone."""
     sent = _by_cookie(service, (await service.sign_up())["device_token"])
     sent["headers"] = {**sent["headers"], **headers}
     answer = await service.client.post("/login", **sent)

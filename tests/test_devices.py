@@ -1,4 +1,4 @@
-"""What a device is called that sends no name: by its User-Agent, whatever that says."""
+"""The display name of a device without a name comes from its User-Agent, whatever that contains."""
 
 import os
 import random
@@ -66,7 +66,7 @@ async def agent_logs_in(service: Running, user_agent: bytes) -> str:
 
 
 async def test_a_user_agent_that_makes_the_library_raise_is_an_unknown_device(service: Running):
-    """Fails without the `except` in `devices._browser_and_system`: the login was a 500."""
+    """Fails without the `except` in `user_agents._browser_and_system`: the login was a 500."""
     await service.sign_up()
     assert await agent_logs_in(service, RAISES.encode()) == user_agents.UNKNOWN
     assert await agent_logs_in(service, b"\xff\xfe\xad\x85 (((;;") == user_agents.UNKNOWN
@@ -75,14 +75,14 @@ async def test_a_user_agent_that_makes_the_library_raise_is_an_unknown_device(se
 
 @pytest.mark.parametrize("user_agent", LIBRARIES)
 async def test_http_clients_of_languages_are_named(service: Running, user_agent: str):
-    """Fails without its line in `devices._LIBRARIES`, or in the database of ua-parser."""
+    """Fails without its line in `user_agents._LIBRARIES`, or in the database of ua-parser."""
     await service.sign_up()
     assert await agent_logs_in(service, user_agent.encode()) == LIBRARIES[user_agent]
 
 
 @pytest.mark.prove
 def test_no_mutated_user_agent_raises():
-    """20,000 of them with SESSIONAPI_PROVE, 2,000 otherwise."""
+    """20,000 inputs with SESSIONAPI_PROVE, 2,000 otherwise."""
     choose = random.Random(17)
     names = {user_agents.name(mutated(choose)) for _ in range(MUTATED)}
     assert user_agents.UNKNOWN in names

@@ -1,4 +1,4 @@
-"""Clients that go away in the middle leave nothing behind: no connection, no descriptor, no memory."""
+"""Clients that disconnect in the middle leave nothing behind: no connection, no descriptor, no memory."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def resident(server: Server) -> float:
 
 
 def unfinished(url: str) -> list[tuple]:
-    """Return the transactions of servers that PostgreSQL has open, which nobody goes on with."""
+    """Return the transactions that servers left open in PostgreSQL."""
     query = """
         select state, count(*) from pg_stat_activity
         where application_name = 'sessionapi' and state like 'idle in%' group by state
@@ -38,7 +38,7 @@ def unfinished(url: str) -> list[tuple]:
 
 
 async def leave(server: Server, dice: random.Random, requests: list[bytes]) -> None:
-    """Send a request, or a part of one, and go away without a word, at once or a moment later."""
+    """Send a request, or a part of one, and disconnect abruptly, at once or shortly afterwards."""
     url = httpx.URL(server.url)
     _, writer = await asyncio.open_connection(url.host, url.port)
     request = dice.choice(requests)
@@ -99,9 +99,9 @@ def test_clients_that_go_away_in_the_middle_leave_nothing_behind(tmp_path: Path,
 
 @pytest.mark.engines("sqlite")
 async def test_a_request_that_is_cancelled_gives_its_connection_back(service: Running):
-    """Falls if the connection is closed only where nothing was cancelled.
+    """Fails if the connection is closed only when nothing was cancelled.
 
-    On PostgreSQL the clients of the test above do the same to a real server: the driver complains to the
+    On PostgreSQL the clients of the test above do the same to a real server. The driver complains to the
     event loop when it is cancelled while it connects, and the runner of these tests takes that for a failure.
     """
     tokens = await service.sign_up()

@@ -10,7 +10,7 @@ pytestmark = NEEDS_CHROMIUM
 
 
 def test_the_page_works_under_its_policy_and_opens_the_protected_route(browser: Browser, tmp_path):
-    """Falls if an asset or a script of the page isn't a file of the service."""
+    """Fails if an asset or a script of the page isn't a file of the service."""
     page = browser.new_page()
     said: list[str] = []
     asked: list[str] = []

@@ -1,4 +1,4 @@
-"""What was answered has been kept: through `kill -9` of the process, and on the disk before the answer."""
+"""Acknowledged writes are durable: through `kill -9` of the process, and on the disk before the response."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def session_is_stored(data: Path, session_id: str) -> bool:
 
 
 def kill_right_after_answers(data: Path, rounds: int) -> int:
-    """Sign up and log in by turns, with `kill -9` after each answer; return how many were kept."""
+    """Sign up and log in by turns, with `kill -9` after each response; return how many writes survived."""
     acknowledged: list[tuple[str, str]] = []
     kept = 0
     for number in range(rounds + 1):
@@ -50,7 +50,9 @@ def kill_right_after_answers(data: Path, rounds: int) -> int:
 
 @pytest.mark.server
 def test_an_answered_sign_up_or_login_survives_a_kill_of_the_process(tmp_path: Path):
-    """Fails if the answer leaves before the `begin()` block in `Users.sign_up` or `log_in` has committed."""
+    """Fails if the response leaves before the `begin()` block in `Users.sign_up` or `log_in` has
+    committed.
+    """
     assert kill_right_after_answers(tmp_path / "var", 4) == 4
 
 
@@ -68,14 +70,14 @@ def test_fifty_answers_survive_fifty_kills(tmp_path: Path):
 def test_the_log_is_on_the_disk_before_a_sign_up_or_a_login_is_answered(tmp_path: Path):
     """Fails without `synchronous=FULL` in `sqlite.set_pragmas`, and with `fsync` before the last write.
 
-    The sign-up alone would not show it: SQLite syncs the header of a log that it begins in any mode.
+    The sign-up alone would not show it, because SQLite syncs the header of a new log in any mode.
     """
     trace = tmp_path / "trace"
     strace = ("strace", "-f", "-y", "-s", "64", "-e", f"trace={TRACED}", "-o", str(trace))
     with serving(tmp_path / "var", prefix=strace) as server:
         post(server, "/signup", "ada")
         post(server, "/login", "ada")
-        os.killpg(server.process.pid, signal.SIGTERM)  # strace itself takes none, and ends with the server
+        os.killpg(server.process.pid, signal.SIGTERM)  # strace ignores signals, and ends with the server
         server.process.wait(20)
     steps = storage_steps(trace.read_text())
     for request, answer in (("POST /signup", "HTTP/1.1 201"), ("POST /login", "HTTP/1.1 200")):
@@ -85,7 +87,7 @@ def test_the_log_is_on_the_disk_before_a_sign_up_or_a_login_is_answered(tmp_path
 
 
 def storage_steps(trace: str) -> list[str]:
-    """Return what a trace tells of requests, answers and the log: begun writes, and syncs that have ended."""
+    """Return the requests, responses, started log writes and finished syncs in a trace."""
     steps = []
     syncing: set[str] = set()
     for line in trace.splitlines():

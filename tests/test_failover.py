@@ -1,7 +1,7 @@
 """A fail-over of PostgreSQL under load, with the cluster of examples/postgres_ha.
 
-Who is refused for how long, and what is lost: with a synchronous standby nothing that was answered, with an
-asynchronous one the last moments.
+It shows which clients are refused for how long, and what is lost. With a synchronous standby no acknowledged
+write is lost, with an asynchronous one the writes of the last seconds are.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from tests.conftest import PASSWORD, SERVER_SECRET, crowded, eventually, serving
 
 CLIENTS = 500
 LEAVERS = 100
-"""Clients of these who log out in the seconds before the fail-over."""
+"""The number of these clients that log out in the seconds before the fail-over."""
 LATE = 5
-"""Logins, and logouts, that reach the leader when it reaches no standby any more."""
+"""Logins, and logouts, that reach the leader when it no longer reaches a standby."""
 SCRIPT = Path(__file__).parents[1] / "examples" / "postgres_ha" / "cluster.py"
 SETTINGS: dict[str, Any] = {
     "secret": SERVER_SECRET,
@@ -62,7 +62,7 @@ def load_script() -> Any:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Where the nodes' user may go, with one Patroni for all clusters."""
+    """A folder that the nodes' user can read, with one Patroni for all clusters."""
     made = Path(tempfile.mkdtemp(prefix="ha-"))
     made.chmod(0o755)
     yield made
@@ -96,9 +96,9 @@ class Client:
     lost: str | None = None
 
     async def live(self, stop: asyncio.Event) -> None:
-        """Refresh twice a minute, and soon again when nobody answered."""
+        """Refresh twice a minute, and retry soon after a missing response."""
         pause = 2.0
-        await asyncio.sleep(random.uniform(0, 30))  # so that some come at every moment
+        await asyncio.sleep(random.uniform(0, 30))  # so that their requests are spread over time
         while not stop.is_set() and self.lost is None:
             if await self.refresh():
                 pause = 2.0
@@ -134,7 +134,7 @@ class Client:
 async def send(
     wire: httpx.AsyncClient, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
 ) -> httpx.Response | None:
-    """Send; None if nobody answered, or with a 5xx."""
+    """Send a request; return None if no response came, or a 5xx."""
     try:
         answer = await wire.post(path, json=body, headers=headers)
     except httpx.TransportError:
@@ -156,7 +156,7 @@ async def insisted(act: Callable[[], Awaitable[bool]], few: asyncio.Semaphore) -
 
 
 async def sign_everybody_up(wire: httpx.AsyncClient) -> list[Client]:
-    """A few at a time: passwords are hashed, and more would be told to come again."""
+    """Sign up a few at a time. Passwords are hashed, so more at once would get a Retry-After."""
     few = asyncio.Semaphore(8)
 
     async def sign_up(name: str) -> Client:
@@ -172,7 +172,7 @@ async def sign_everybody_up(wire: httpx.AsyncClient) -> list[Client]:
 
 
 def freeze_walsenders(it: Any, script: Any) -> None:
-    """Let the leader send nothing to its standbys any more, as on a network that has just gone."""
+    """Stop the leader from sending to its standbys, as on a network that has just failed."""
     leader = it.leader()
     postmaster = int((it.folder / leader / "data/postmaster.pid").read_text().split()[0])
     for pid in script.children(postmaster):
@@ -182,7 +182,7 @@ def freeze_walsenders(it: Any, script: Any) -> None:
 
 @dataclass
 class Outcome:
-    """What a fail-over did to whom."""
+    """The effect of a fail-over on each group of clients."""
 
     stay: list[Client]
     left: list[Client]
@@ -191,7 +191,7 @@ class Outcome:
 
 
 async def fail_over(it: Any, url: str) -> Outcome:
-    """Kill the leader under load: its standbys don't know of the last logins and logouts."""
+    """Kill the leader under load; its standbys lack the last logins and logouts."""
     script = sys.modules["postgres_ha"]
     async with crowded(100, base_url=url, timeout=10) as wire:
         clients = await sign_everybody_up(wire)
@@ -207,7 +207,7 @@ async def fail_over(it: Any, url: str) -> Outcome:
         names = [each.tokens["user"]["username"] for each in stay[:LATE]]
         logins = await asyncio.gather(*(start(wire, "/login", name) for name in names))
         await asyncio.to_thread(it.kill_leader)
-        killed_at = time.monotonic()  # what was answered while it died is no sign of its successor
+        killed_at = time.monotonic()  # a response during the crash proves nothing about the new leader
         await asyncio.to_thread(eventually, lambda: all(each.last_success > killed_at for each in stay), 180)
         stop.set()
         for life in lives:
@@ -238,8 +238,10 @@ def told(outcome: Outcome, what: str) -> None:
 
 @pytest.mark.parametrize("synchronous", [True, False], ids=["synchronous", "asynchronous"])
 async def test_after_a_fail_over_everybody_goes_on_and_who_logged_out_is_out(folder: Path, synchronous: bool):
-    """With a synchronous standby what it doesn't have isn't acknowledged; with an asynchronous one it is, and
-    then those logouts are undone and those logins unknown: as docs/operations.md says.
+    """A synchronous cluster acknowledges only writes that its standby has.
+
+    An asynchronous cluster acknowledges the others too, and then those logouts are undone and those logins
+    unknown, as docs/operations.md describes.
     """
     with cluster(folder, synchronous=synchronous) as it:
         await migrations.migrate(it.url)
@@ -256,4 +258,4 @@ async def test_after_a_fail_over_everybody_goes_on_and_who_logged_out_is_out(fol
             assert (all(acknowledged), len(outcome.late_began)) == (True, LATE)
             assert [each.lost for each, _ in outcome.late_left] == [None] * LATE
             assert {each.lost for each in outcome.late_began} == {"401 invalid_refresh_token"}
-        it.start(synchronous=synchronous)  # brings the old leader back, as one that follows
+        it.start(synchronous=synchronous)  # brings the old leader back as a follower

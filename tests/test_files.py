@@ -1,4 +1,4 @@
-"""Where settings, secrets and the embedded database come from, and what happens to their files."""
+"""The sources of settings, secrets and the embedded database, and the handling of their files."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def mode(path: Path) -> int:
 
 
 def run(data: Path | str, *arguments: str, cwd: Path, **settings: object) -> str:
-    """Run a command as a process, and return what it prints."""
+    """Run a command as a process, and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "sessionapi", *arguments],
         env=environment(data, **settings),
@@ -52,7 +52,9 @@ def run(data: Path | str, *arguments: str, cwd: Path, **settings: object) -> str
 
 @pytest.mark.parametrize("end", ["\n", " \r\n\n"])
 def test_a_secret_of_the_environment_with_a_line_end_is_the_secret_of_the_file(tmp_path: Path, end: str):
-    """Falls if the environment's value keeps what is around it: the keys are sealed under another secret."""
+    """Fails if the value of the environment keeps its surrounding spaces: the keys are sealed under another
+    secret.
+    """
     data = tmp_path / "var"
     data.mkdir()
     (data / "secret").write_text(TEXT + end)
@@ -83,7 +85,7 @@ def test_a_secret_of_an_env_file_with_a_line_end_is_the_secret_of_the_file(tmp_p
 
 
 def test_what_an_earlier_version_sealed_under_a_value_with_white_space_around_it_still_opens(tmp_path: Path):
-    """Falls without the form as it stood in `ServerSecret._all`: no server would start after the upgrade."""
+    """Fails without the unchanged form in `ServerSecret._all`: no server would start after the upgrade."""
     data = tmp_path / "var"
     with serving(data, secret=TEXT) as server:
         tokens = server.sign_up()
@@ -96,7 +98,7 @@ def test_what_an_earlier_version_sealed_under_a_value_with_white_space_around_it
 
 
 def sealed_by_an_earlier_version(data: Path, secret: str) -> None:
-    """Seal the private keys under the text as it stands, as version 0.1 did."""
+    """Seal the private keys under the unchanged text, as version 0.1 did."""
 
     async def reseal() -> None:
         store = Store(f"sqlite:///{data}/sessionapi.db")
@@ -118,7 +120,7 @@ def test_white_space_inside_a_secret_counts(tmp_path: Path):
 
 
 def test_a_secret_of_the_environment_may_be_raw_bytes(tmp_path: Path):
-    """Falls with a trace if the value is encoded as UTF-8: what is no UTF-8 comes as lone surrogates."""
+    """Fails with a traceback if the value is encoded as UTF-8: invalid UTF-8 arrives as lone surrogates."""
     data = tmp_path / "var"
     data.mkdir()
     raw = bytes(range(128, 170))
@@ -131,14 +133,14 @@ def test_a_secret_of_the_environment_may_be_raw_bytes(tmp_path: Path):
 
 @pytest.mark.parametrize("empty", ["", "\n"])
 def test_every_setting_that_is_empty_counts_as_unset(tmp_path: Path, empty: str):
-    """Falls without `env_ignore_empty`: most of them would be refused, and DATA_DIR be the present folder."""
+    """Fails without `env_ignore_empty`: most would be refused, and DATA_DIR would be the current folder."""
     names = [name for name in Settings.model_fields if name not in ("data_dir", "stop_delay", "port")]
     with serving(tmp_path / "var", **dict.fromkeys(names, empty)) as server:
         assert httpx.get(f"{server.url}/readyz").status_code == 200
 
 
 def test_an_empty_data_folder_is_the_default_one(tmp_path: Path):
-    """Falls if an empty path is the present folder."""
+    """Fails if an empty path means the current folder."""
     run("", "users", "list", cwd=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["var"]
 
@@ -163,7 +165,7 @@ NAMES = ["50% a%41b %s %(here)s %%", "what? a=b#1&c+d:e@f", "Ordner-äöü-数�
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_data_folder_may_have_any_name(tmp_path: Path, name: str):
-    """Falls if the path is put into an address as it stands, or decoded twice."""
+    """Fails if the path is put into a URL unescaped, or decoded twice."""
     data = tmp_path / name
     with serving(data) as server:
         server.sign_up()
@@ -176,7 +178,7 @@ def test_a_data_folder_may_have_any_name(tmp_path: Path, name: str):
 
 
 def test_a_data_folder_may_have_a_name_that_is_not_utf_8(tmp_path: Path):
-    """Falls if the name is decoded with replacements, or printed as it is."""
+    """Fails if the name is decoded with replacements, or printed unescaped."""
     data = tmp_path / os.fsdecode(b"latin-\xe4")
     with serving(data) as server:
         server.sign_up()
@@ -197,7 +199,7 @@ def test_a_database_address_may_name_any_file(tmp_path: Path, name: str):
 
 
 def test_options_behind_an_sqlite_address_are_refused(tmp_path: Path):
-    """They would be a part of the file's name, or be ignored."""
+    """These characters would be part of the file's name, or be ignored."""
     said = refusal_at_start(tmp_path / "var", database_url=f"sqlite:///{tmp_path}/a.db?mode=ro")
     assert said == (
         "SESSIONAPI_DATABASE_URL has options, which sqlite:/// doesn't take; "
@@ -206,7 +208,7 @@ def test_options_behind_an_sqlite_address_are_refused(tmp_path: Path):
 
 
 def test_the_migrations_are_found_in_a_folder_of_any_name(tmp_path: Path):
-    """Falls if alembic's configuration interpolates the `%` of the path."""
+    """Fails if alembic's configuration interpolates the `%` of the path."""
     root = Path(__file__).parents[1]
     installed = tmp_path / "50%(here)s" / "site"
     shutil.copytree(root / "src" / "sessionapi", installed / "sessionapi")
@@ -288,7 +290,7 @@ def move_the_folder(database: Path) -> None:
 
 
 def restore_while_running(database: Path) -> None:
-    """What docs/operations.md says, without stopping the service."""
+    """The procedure of docs/operations.md, without stopping the service."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("VACUUM INTO '" + str(database.with_name("restored.db")) + "'")
     for suffix in ("-wal", "-shm"):
@@ -309,7 +311,7 @@ CHANGES = [
 
 
 def started(server: Server, number: int) -> None:
-    """Wait until each worker answers: one that starts after the change would open the other file."""
+    """Wait until each worker responds: one that starts after the change would open the other file."""
     if number > 1:
         workers = all_workers(server, number)
         for worker in workers:
@@ -325,7 +327,7 @@ def started(server: Server, number: int) -> None:
 def test_a_file_that_is_replaced_under_the_server_is_noticed_and_nothing_more_is_acknowledged(
     tmp_path: Path, change: Callable[[Path], None], workers: int
 ):
-    """Falls without `SqliteFile.check` at the begin of each transaction."""
+    """Fails without `SqliteFile.check` at the start of each transaction."""
     data = tmp_path / "var"
     with serving(data, "--workers", str(workers)) as server:
         tokens = server.sign_up("ada")
@@ -387,7 +389,7 @@ def test_what_was_acknowledged_before_the_log_was_removed_is_in_the_file_when_th
 
 
 def test_other_processes_and_an_empty_pool_are_not_taken_for_a_replacement(tmp_path: Path):
-    """Commands come and go, a backup is made, the log is emptied: the server stays ready."""
+    """Commands run, a backup is made, the log is emptied, and the server stays ready."""
     data = tmp_path / "var"
     with serving(data) as server:
         server.sign_up("ada")

@@ -1,4 +1,4 @@
-"""Two servers and the resource server of `examples/`, all real: what one of them does reaches everybody."""
+"""Two servers and the resource server of `examples/`, all real: a change at one of them reaches all."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.server, pytest.mark.prove, pytest.mark.timeout(600)]
 
 @dataclass
 class Fleet:
-    """The addresses of servers A and B on one folder, and of a service that trusts their tokens."""
+    """The URLs of servers A and B on one folder, and of a service that trusts their tokens."""
 
     a: str
     b: str
@@ -38,7 +38,7 @@ class Fleet:
         return [f"{self.a}/protected", f"{self.b}/protected", f"{self.orders}/orders"]
 
     async def command(self, *arguments: str) -> str:
-        """Run `sessionapi` beside the servers and return what it printed."""
+        """Run `sessionapi` next to the servers and return its output."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "sessionapi", *arguments), env=self.environment, stdout=subprocess.PIPE
         )
@@ -55,7 +55,7 @@ def free_port() -> int:
 
 @contextmanager
 def resource_server(issuer: str, service_token: str, log: Path) -> Iterator[str]:
-    """Run the example as its first lines say."""
+    """Run the example as its first lines describe."""
     port = free_port()
     command = ["uvicorn", "--app-dir", str(ROOT / "examples/resource_server"), "app:app", "--port", str(port)]
     with log.open("w") as stderr:
@@ -112,7 +112,7 @@ async def log_in(client: httpx.AsyncClient, server: str, username: str) -> dict:
 
 @asynccontextmanager
 async def traffic(client: httpx.AsyncClient, fleet: Fleet) -> AsyncIterator[list[str]]:
-    """Log in, refresh and verify at all of them until the block ends; yields what failed."""
+    """Log in, refresh and verify at all of them until the block ends; yields the failures."""
     failed: list[str] = []
     stop = asyncio.Event()
     done = [0]
@@ -146,7 +146,7 @@ async def traffic(client: httpx.AsyncClient, fleet: Fleet) -> AsyncIterator[list
 
 
 async def until_refused(client: httpx.AsyncClient, door: str, tokens: dict, since: float) -> float:
-    """Return how many seconds after `since` a door refuses a token."""
+    """Return the number of seconds after `since` at which a door refuses a token."""
     while (answer := await client.get(door, headers=bearer(tokens))).status_code == 200:
         assert time.monotonic() < since + 30, f"{door} still lets it in"
     assert answer.status_code == 401, answer.text
@@ -154,7 +154,7 @@ async def until_refused(client: httpx.AsyncClient, door: str, tokens: dict, sinc
 
 
 def told(what: str, seconds: list[float]) -> None:
-    """Print a measured figure; only the full proof holds it against the promise of a second."""
+    """Print a measured figure. Only the full proof compares it with the promise of a second."""
     half, most = statistics.median(seconds), max(seconds)
     print(f"{what}: median {half:.2f} s, maximum {most:.2f} s of {len(seconds)}")  # noqa: T201
     assert not PROVE or most <= 1.0
@@ -185,7 +185,7 @@ def _kid(tokens: dict) -> str:
 
 
 async def test_keys_rotate_under_load_and_nothing_fails(fleet: Fleet):
-    """Falls if a next key signs before it was published for JWKS_MAX_AGE, or a retired one is taken away."""
+    """Fails if a new key signs before it was published for JWKS_MAX_AGE, or if a retired one is removed."""
     async with httpx.AsyncClient(timeout=30) as client:
         async with traffic(client, fleet) as failed:
             for _ in range(ROTATIONS):
@@ -197,7 +197,7 @@ async def test_keys_rotate_under_load_and_nothing_fails(fleet: Fleet):
             for door in fleet.doors[:2]:
                 assert (await client.get(door, headers=bearer(each))).status_code == 200
 
-        async def signed_with_it() -> dict:  # the JWKS shows it a moment before it signs
+        async def signed_with_it() -> dict:  # the JWKS shows it before it signs
             while _kid(tokens := await log_in(client, fleet.a, "ada")) != active:
                 await asyncio.sleep(0.05)
             return tokens
@@ -213,7 +213,7 @@ async def test_keys_rotate_under_load_and_nothing_fails(fleet: Fleet):
 
 
 async def opens(client: httpx.AsyncClient, door: str, tokens: dict) -> None:
-    """Wait until a door knows the key of a token and lets it in."""
+    """Wait until a door has the key of a token and lets it in."""
     deadline = time.monotonic() + 20
     while (answer := await client.get(door, headers=bearer(tokens))).status_code != 200:
         assert time.monotonic() < deadline, answer.text

@@ -257,7 +257,7 @@ async def test_asvs_8_3_2_a_change_of_several_fields_is_whole_or_not_at_all(
 async def test_asvs_7_2_4_a_confirmed_password_gives_the_session_a_new_secret(
     service: Running, transport: str
 ):
-    """Fails without renew_secret in Users.reauthenticate: a copied refresh token would get the recent login too."""
+    """Fails without renew_secret in Users.reauthenticate: a copied token would get the recent login too."""
     body = {"username": "ada", "password": PASSWORD, "transport": transport}
     answer = await service.client.post("/signup", json=body)
     service.client.cookies.clear()
