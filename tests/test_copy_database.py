@@ -320,7 +320,7 @@ async def test_a_database_that_holds_other_data_is_left_alone(commands: Commands
 
 @pytest.mark.engines("sqlite")
 async def test_a_newer_schema_is_not_copied_from_or_to(commands: Commands, target: Target):
-    """Fails without copy_database._require_own_schema: the additions of a newer version would be left behind."""
+    """Fails without copy_database._require_own_schema: the data of a newer version would be left behind."""
     await commands.beside("keys", "list")
     await target.run("update alembic_version set version_num = '9000'")
     said = await commands.beside("copy-database", "--to", target.url)

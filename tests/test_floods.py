@@ -1,7 +1,7 @@
-"""Floods of connections, with the server on one core: memory stays bounded, and honest users are served.
+"""Floods of connections, with the server on one core. Memory stays bounded, and honest users are served.
 
-Under SESSIONAPI_PROVE at full size; `-s` prints memory and latency of each flood. The flood runs in a process
-of its own, and opens a new connection for each that the server closes.
+Under SESSIONAPI_PROVE the floods have their full size; `-s` prints memory and latency of each flood. The
+flood runs in a separate process, and opens a new connection for each that the server closes.
 """
 
 import os
@@ -25,15 +25,15 @@ from tests.raw import Connection, request
 PROVE = "SESSIONAPI_PROVE" in os.environ
 SECONDS = 20 if PROVE else 2
 FILES = 1024 if PROVE else 256
-"""The soft limit of open files with which most systems start a process; less for the short form."""
+"""The soft limit of open files with which most systems start a process; less in the short form."""
 MOST_GROWTH = 150
-"""MB that the server may grow by; the flood of queued requests took 3.2 GB before they were bounded."""
+"""MB by which the server may grow. The flood of queued requests took 3.2 GB before they were bounded."""
 ANOTHER = "127.0.2.1"
-"""An address from which no flood comes: of one address the connections give way to each other."""
+"""An IP address without a flood, because connections of one address give way to each other."""
 USERS = 12 if PROVE else 2
 LOGINS_EACH = 10
 MOST_WAIT = 3
-"""Seconds of the login in the middle, on a core that another process of the tests may use too."""
+"""Seconds of the median login, on a core that another process of the tests may use too."""
 CORE = str(min(os.sched_getaffinity(0)))
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.server, pytest.mark.prove, pytest.mark.timeout(900)]
@@ -53,7 +53,7 @@ def flooded(kind: str, server: Server) -> Iterator[None]:
 
 
 def megabytes(server: Server, name: str) -> float:
-    """Return the memory of a server: `VmRSS` now, `VmHWM` at most so far."""
+    """Return the memory of a server: `VmRSS` is the current value, `VmHWM` the highest so far."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(re.findall(rf"{name}:\s+(\d+)", status)[0]) / 1024
 
@@ -67,7 +67,7 @@ Work = tuple[list[float], list[float]]
 
 
 def work(server: Server, seconds: float) -> Work:
-    """Log in, and read /protected on the same connection, again and again; return how long each took."""
+    """Log in, and read /protected on the same connection, again and again; return the time of each."""
     began = time.perf_counter()
     logins: list[float] = []
     reads: list[float] = []
@@ -77,7 +77,7 @@ def work(server: Server, seconds: float) -> Work:
 
 
 def work_of_many(server: Server, users: int) -> Work:
-    """The same, by users that each log in as often as the limits allow, from an address of their own."""
+    """Measure users that each log in as often as the limits allow, from separate IP addresses."""
     logins: list[float] = []
     reads: list[float] = []
     for number in range(users):
@@ -119,7 +119,7 @@ def report(kind: str, before: float, growth: float, quiet: Work, meanwhile: Work
 
 @contextmanager
 def on_one_core(folder: Path, **settings: object) -> Iterator[Server]:
-    """Run a server on one core; it may open as many files as on most systems, unless it asks for more."""
+    """Run a server on one core. It may open as many files as on most systems, unless it raises its limit."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     program = f"import os, resource as r, sys; r.setrlimit(r.RLIMIT_NOFILE, ({FILES}, {hard}))"
     prefix = ("taskset", "-c", CORE, sys.executable, "-c", f"{program}; os.execv(sys.argv[1], sys.argv[1:])")
@@ -130,7 +130,7 @@ def on_one_core(folder: Path, **settings: object) -> Iterator[Server]:
 
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_takes_bounded_memory_and_honest_users_are_served(tmp_path: Path, kind: str):
-    """Falls without MAX_QUEUED, `time_out`, `_raise_open_files_limit` or MAX_OVERHEAD, each by its flood."""
+    """Fails without MAX_QUEUED, `time_out`, `_raise_open_files_limit` or MAX_OVERHEAD, each by its flood."""
     with on_one_core(tmp_path, sessions_per_user=10) as server:
         quiet = work(server, SECONDS / 4)
         before = megabytes(server, "VmRSS")
@@ -157,7 +157,9 @@ def test_a_flood_that_is_refused_leaves_room_for_others(tmp_path: Path, kind: st
 
 
 def test_connections_that_send_nothing_more_are_closed_and_leave_no_memory(tmp_path: Path):
-    """Falls without `time_out`: half a head, half a body and silence were waited for without end."""
+    """Fails without `time_out`: the server waited without end for half a head, half a body or nothing
+    at all.
+    """
     with on_one_core(tmp_path, head_timeout=1, body_timeout=1) as server, ExitStack() as open_ones:
         before = descriptors(server)
         for number in range(MANY):

@@ -1,8 +1,8 @@
-"""Behind nginx, HAProxy and Caddy: hostile messages of one client never touch the requests of another.
+"""Behind nginx, HAProxy and Caddy, hostile messages of one client never touch the requests of another.
 
 The proxies reuse their connections to the service, so a message that the service and the proxy read
-differently would change the next user's request, or send its response to the wrong client.
-Under SESSIONAPI_PROVE 1,000 messages through each proxy.
+differently would change the next user's request, or send its response to the wrong client. Under
+SESSIONAPI_PROVE each proxy gets 1,000 messages.
 """
 
 import json
@@ -118,7 +118,7 @@ def proxied(name: str, server: Server, folder: Path) -> Iterator[str]:
 
 
 LAST = b"\r\n\r\n" + request("GET", "/healthz", b"", "Connection: close")
-"""Ends whatever the parts before it have begun, and the connection."""
+"""Ends any message that the parts before it have begun, and the connection."""
 UPGRADES = [
     ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"),
     ("Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: YQ=="),
@@ -177,7 +177,7 @@ def hostile(dice: random.Random, login: bytes) -> list[bytes]:
 
 
 def attack(url: str, login: bytes) -> bytes:
-    """Send hostile messages, each on a connection of its own; return all that came back."""
+    """Send hostile messages, each on a separate connection; return all responses."""
     dice = random.Random(17)
     received = []
     for _ in range(MESSAGES):
@@ -189,7 +189,9 @@ def attack(url: str, login: bytes) -> bytes:
 
 
 def work(url: str, token: dict[str, str], user_id: str, done: threading.Event) -> int:
-    """Read own resources until the other client has finished; each response must be the right one."""
+    """Read the client's own resources until the other client has finished; each response must be the right
+    one.
+    """
     name, value = next(iter(bearer(token).items()))
     requests = 0
     while not done.is_set() or requests < 20:
@@ -232,7 +234,7 @@ def test_behind_a_proxy_no_message_touches_another_clients_requests(tmp_path: Pa
 
 
 def address(url: str, login: bytes) -> str:
-    """Send a login, and return the address that the list of devices then has."""
+    """Log in, and return the IP address that the list of devices then shows."""
     with Connection(url, source=ATTACKER) as connection:
         answer = connection.send(login).read()
         assert answer.status == 200, answer
@@ -243,7 +245,7 @@ def address(url: str, login: bytes) -> str:
 
 @pytest.mark.parametrize("name", PROXIES)
 def test_behind_a_proxy_a_login_keeps_its_body_and_its_address(tmp_path: Path, name: str):
-    """Falls without `_ignore_upgrade`, and behind HAProxy if fields after the body are headers."""
+    """Fails without `_ignore_upgrade`, and behind HAProxy if fields after the body are read as headers."""
     own = {"trusted_proxies": "127.0.0.1"}
     with serving(tmp_path / "var", **own) as server, proxied(name, server, tmp_path / "proxy") as url:
         server.sign_up()

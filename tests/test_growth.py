@@ -1,4 +1,4 @@
-"""A refresh adds no row: a day of them leaves the database as it was."""
+"""A refresh adds no row, so a day of refreshes leaves the size of the database unchanged."""
 
 import sqlite3
 
@@ -8,7 +8,7 @@ TABLES = ("users", "sessions", "session_data", "events", "signing_keys", "passwo
 
 
 def size(service: Running) -> tuple[dict[str, int], int]:
-    """Rows of each table, and pages of the database after its log was taken over."""
+    """Return the rows of each table, and the pages of the database after a checkpoint of its log."""
     counts = {table: service.rows(f"select count(*) from {table}")[0][0] for table in TABLES}
     if not service.parts.settings.embedded:
         return counts, 0  # PostgreSQL's pages hold old versions of rows until they are vacuumed

@@ -16,7 +16,7 @@ from tests.test_throttle import WRONG, at, hashes, refused, try_login
 
 REAUTHENTICATE = "/sessions/current/reauthenticate"
 SLOW = {"hash_memory_kib": 8192, "hash_time": 8, "hash_threads": 1}
-"""Hashes of some 30 ms, one after the other: so that a queue can be watched."""
+"""The settings for hashes of about 30 ms, one after the other, so that a test can watch the queue."""
 
 
 async def confirm(client: httpx.AsyncClient, tokens: dict[str, Any]) -> httpx.Response:
@@ -31,7 +31,9 @@ async def change(client: httpx.AsyncClient, tokens: dict[str, Any]) -> httpx.Res
 async def test_right_passwords_in_sessions_are_limited_for_each_user(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without the window of the user in Throttle. All sessions and addresses of a user count as one."""
+    """Fails without the window of the user in Throttle. All sessions and IP addresses of a user count
+    together.
+    """
     async with running(make_settings(throttle=True), clock) as service:
         sessions = [await service.sign_up(), await service.log_in()]
         bob = await service.sign_up("bob")
@@ -51,7 +53,7 @@ async def test_right_passwords_in_sessions_are_limited_for_each_user(
 async def test_an_address_that_goes_on_when_it_is_refused_waits(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without `slow_down`. Another address is answered while the refusal waits."""
+    """Fails without `slow_down`. Another IP address gets its response while the refusal waits."""
     settings = make_settings(throttle=True, login_per_address=1)
     async with running(settings, clock) as service:
         flooding, other = at(service, "203.0.113.1"), at(service, "203.0.113.2")
@@ -71,7 +73,7 @@ async def test_an_address_that_goes_on_when_it_is_refused_waits(
 async def test_a_check_in_a_session_that_memory_refuses_asks_no_query(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without `check_in_session`: each refusal took a transaction that writes."""
+    """Fails without `check_in_session`: each refusal took a write transaction."""
     async with running(make_settings(throttle=True, password_checks_per_user=3), clock) as service:
         tokens = await service.sign_up()
         for _ in range(3):
@@ -90,7 +92,9 @@ async def test_a_check_in_a_session_that_memory_refuses_asks_no_query(
 async def test_logins_of_one_name_are_limited_from_however_many_addresses(
     make_settings: Callable[..., Settings], clock: FakeClock, name: str
 ):
-    """Fails without the window of the name in Throttle. Known and unknown, in any case and width."""
+    """Fails without the window of the name in Throttle, which counts known and unknown names in any case and
+    width.
+    """
     spellings = (name, name.upper(), name.title(), "".join(chr(ord(c) + 0xFEE0) for c in name))
     async with running(make_settings(throttle=True), clock) as service:
         known = await service.sign_up()
@@ -121,7 +125,7 @@ async def test_right_passwords_on_known_devices_are_limited_for_each_user(
 async def test_password_checks_in_sessions_are_limited_for_each_address(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without the window of the address in Throttle: five times what a user may check."""
+    """Fails without the window of the IP address in Throttle, whose limit is five times that of a user."""
     settings = make_settings(throttle=True, password_checks_per_user=3)
     async with running(settings, clock) as service:
         users = [await service.sign_up(f"user{number}") for number in range(6)]
@@ -156,7 +160,7 @@ async def test_password_resets_are_limited_for_each_address_and_user(
 
 
 async def under_way(service: Running, places: int) -> None:
-    """Wait until so many hashes wait or are under way."""
+    """Wait until the given number of hashes wait or are under way."""
     while service.parts.metrics.hash_queue._value.get() < places:
         await asyncio.sleep(0)
 
@@ -168,7 +172,7 @@ async def left(tasks: list[asyncio.Task[httpx.Response]]) -> int:
 async def test_a_user_with_the_right_password_delays_nobodys_login(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails if the queue is served in the order of arrival. No limit is on: only the queue decides."""
+    """Fails if the queue is served in the order of arrival. Limits are off, so only the queue decides."""
     async with running(make_settings(**SLOW), clock) as service:
         ada = await service.sign_up()
         await service.sign_up("bob")
@@ -184,7 +188,7 @@ async def test_a_user_with_the_right_password_delays_nobodys_login(
 async def test_names_that_nobody_has_from_one_address_delay_no_other_address(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails if each made-up name has a turn of its own."""
+    """Fails if each made-up name gets a separate turn."""
     async with running(make_settings(**SLOW), clock) as service:
         await service.sign_up("bob")
         stranger = at(service, "203.0.113.9")
@@ -234,7 +238,7 @@ async def test_what_one_user_or_one_address_may_queue_leaves_room_for_others(
 async def test_what_waits_for_a_hash_holds_no_transaction(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails if a place is waited for inside of the transaction that reserves the attempt."""
+    """Fails if the wait for a place happens inside the transaction that reserves the attempt."""
     settings = make_settings(**SLOW, database_pool=3)
     async with running(settings, clock) as service:
         ada = await service.sign_up()

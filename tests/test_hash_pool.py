@@ -14,7 +14,7 @@ from sessionapi.users.hash_pool import HashPool
 
 @dataclass
 class Bench:
-    """A pool, and work that runs until it is let go."""
+    """A pool, and work that runs until it is released."""
 
     pool: HashPool
     metrics: Metrics
@@ -119,7 +119,7 @@ async def test_lanes_take_turns_and_users_within_a_lane_do(one: Bench):
 
 
 async def test_a_request_that_is_cancelled_leaves_the_queue(one: Bench):
-    """Fails without `discard` in HashPool.run: its hash would be computed for no request."""
+    """Fails without `discard` in HashPool.run: a hash would be computed for a request that is gone."""
     first = one.start("a", "ada", "first")
     await one.until("first")
     waiting = [one.start("a", "ada", f"next{number}") for number in range(3)]
@@ -134,7 +134,7 @@ async def test_a_request_that_is_cancelled_leaves_the_queue(one: Bench):
 
 
 async def test_a_hash_that_has_begun_keeps_its_thread_when_its_request_is_cancelled(one: Bench):
-    """Fails if a cancelled request frees the thread that still hashes."""
+    """Fails if a cancelled request frees the thread that is still hashing."""
     first, second = one.start("a", "ada", "first"), one.start("b", "bob", "second")
     await one.until("first")
     first.cancel()

@@ -1,4 +1,4 @@
-"""HEAD wherever GET is, OPTIONS and 405 with what is allowed, and the code of a refusal in the log."""
+"""HEAD on every GET route, OPTIONS and 405 with the allowed methods, and the code of a refusal in the log."""
 
 import json
 
@@ -25,7 +25,7 @@ async def service_with_metrics(make_settings, clock):
 
 
 def paths(service: Running) -> list[str]:
-    """Every path of the OpenAPI document, with ids that exist nowhere, and all others that answer a GET."""
+    """Return every path of the OpenAPI document, with ids that don't exist, and all others with a GET."""
     documented = service.client._transport.app.openapi()["paths"]
     ids = {"{user_id}": "user_01h455vb4pex5vsknk084sn02q", "{session_id}": "sess_01h45ytscbebyvny4gc8cr8ma2"}
     for name, value in ids.items():
@@ -56,7 +56,9 @@ def compared(answer: httpx.Response) -> dict[str, str]:
 
 
 async def test_head_answers_as_get_does_without_a_body(service_with_metrics: Running):
-    """Fails without the HEAD branch of Edge: 405 wherever the framework declares GET alone."""
+    """Fails without the HEAD branch of Edge: a 405 on every route for which the framework declares
+    GET alone.
+    """
     service = service_with_metrics
     tokens = await service.sign_up()
     for path in paths(service):
@@ -65,13 +67,13 @@ async def test_head_answers_as_get_does_without_a_body(service_with_metrics: Run
             answer = await service.client.head(path, headers=headers)
             assert answer.status_code == got.status_code, path
             assert answer.content == b""
-            if path not in ("/metrics", "/openapi.json"):  # whose length the requests themselves change
+            if path not in ("/metrics", "/openapi.json"):  # its length depends on the requests themselves
                 assert compared(answer) == compared(got), path
             assert answer.headers.get("content-type") == got.headers.get("content-type"), path
 
 
 async def test_options_and_405_name_the_methods_that_an_address_takes(service_with_metrics: Running):
-    """Fails without `_allowed` and the 204 of `on_http_exception`. Each method that is named is not a 405."""
+    """Fails without the 204 of `on_http_exception`. No method that Allow lists gets a 405."""
     service = service_with_metrics
     for path in paths(service):
         answer = await service.client.options(path)

@@ -1,4 +1,4 @@
-"""How a name is read: at sign-up, at sign-in, on the pages and on the command line."""
+"""How names are normalised at sign-up, at sign-in, on the pages and on the command line."""
 
 import unicodedata
 
@@ -25,7 +25,7 @@ LETTERS = st.one_of(
 
 
 async def test_spaces_around_a_name_are_removed_and_count_as_no_failure(make_settings, clock):
-    """Fails without the strip in `identifiers.parse_name`: a name from a paste locked its owner out."""
+    """Fails without the strip in `identifiers.parse_name`: a pasted name locked its owner out."""
     async with running(make_settings(throttle=True), clock) as service:
         created = await service.sign_up("  ada\u00a0")
         assert created["user"]["username"] == "ada"
@@ -36,9 +36,9 @@ async def test_spaces_around_a_name_are_removed_and_count_as_no_failure(make_set
 
 
 async def test_an_account_named_before_the_rule_was_narrowed_can_still_sign_in(service: Running):
-    """Fails without `lookup_key`: the account was unreachable for its owner and for the administrator."""
+    """Fails without `lookup_key`: neither its owner nor the administrator could reach the account."""
     await service.sign_up()
-    old = "room\u0bf1"  # TAMIL NUMBER ONE HUNDRED: \\w, and no part of an identifier
+    old = "room\u0bf1"  # TAMIL NUMBER ONE HUNDRED: \\w, but not part of an identifier
 
     await _rename(service, old)
     assert (await service.log_in(old))["user"]["username"] == old
@@ -74,7 +74,7 @@ def test_the_key_of_a_name_is_stable_and_the_same_for_each_spelling(text: str):
 
 @pytest.mark.parametrize("marker", [pytest.param(None, marks=NEEDS_CHROMIUM)])
 def test_the_table_of_ignorable_characters_is_that_of_a_browsers_unicode(browser: Browser, marker: None):
-    """Compares our short table with another implementation of Unicode (ICU in Chromium)."""
+    """Compare our short table with another implementation of Unicode (ICU in Chromium)."""
     page = browser.new_page()
     ours = {code for first, last in identifiers.IGNORABLE for code in range(first, last + 1)}
     assert set(page.evaluate(PROPERTY, "Default_Ignorable_Code_Point")) == ours

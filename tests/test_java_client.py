@@ -54,7 +54,7 @@ pytestmark = [
 
 
 def test_the_http_client_of_java_logs_in_and_refreshes(tmp_path: Path):
-    """Fails without `_ignore_upgrade` in http_protocol: the service saw no body and answered 422."""
+    """Fails without `_ignore_upgrade` in http_protocol: the service saw no body and returned a 422."""
     (tmp_path / "Client.java").write_text(PROGRAM)
     with serving(tmp_path / "var") as server:
         server.sign_up("ada")

@@ -1,4 +1,4 @@
-"""Our tokens in other people's code: the npm package `jose`, from the address of the keys alone."""
+"""Our tokens in another implementation: the npm package `jose`, with nothing but the URL of the keys."""
 
 import json
 import os
@@ -29,7 +29,7 @@ try {
 
 @pytest.fixture(scope="module")
 def jose() -> Path:
-    """A folder with the package, installed once outside of the tree; whole or not at all."""
+    """Return a folder with the package, installed once outside the source tree, completely or not at all."""
     folder = Path(tempfile.gettempdir()) / f"sessionapi-tests-jose-{VERSION}-{os.getuid()}"
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("node and npm aren't installed: apt-get install nodejs npm")

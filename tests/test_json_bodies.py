@@ -1,4 +1,4 @@
-"""JSON bodies: every route reads them by one rule, and errors about them are few, short and cheap."""
+"""JSON bodies: one rule reads them on every route, and errors about them are few, short and cheap."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ MALFORMED = (400, "malformed_body", None)
 
 
 def routes(tokens: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """A body that each JSON route takes."""
+    """A valid body for each JSON route."""
     return {
         ("POST", "/signup"): {"username": "bob", "password": PASSWORD},
         ("POST", "/login"): {"username": "ada", "password": PASSWORD},
@@ -53,7 +53,7 @@ async def signed_up(service: Running) -> Running:
 
 @pytest.mark.parametrize("number", range(11))
 async def test_every_route_reads_a_body_by_one_rule(signed_up: Running, number: int):
-    """Fails if /refresh and the framework's routes parse on their own: BOM, UTF-16, `+json`, NaN differed."""
+    """Fails if /refresh and the framework's routes parse separately: BOM, UTF-16, `+json`, NaN differed."""
     route, body = list(routes(await signed_up.log_in()).items())[number]
     text = json.dumps(body)
     good = [
@@ -91,7 +91,7 @@ async def test_every_route_reads_a_body_by_one_rule(signed_up: Running, number: 
 
 
 async def test_an_empty_body_needs_no_content_type(signed_up: Running):
-    """What the body should hold is missing then, whatever the Content-Type."""
+    """The required fields are reported as missing then, whatever the Content-Type."""
     for kind in (None, JSON, "text/plain"):
         answer = await send(signed_up, ("POST", "/login"), b"", kind)
         assert refusal(answer) == (422, "validation_failed", None)
@@ -122,7 +122,7 @@ async def test_the_first_ten_errors_and_their_count_are_reported(service: Runnin
 
 
 async def test_the_fields_that_are_known_count_wherever_they_stand(service: Running):
-    """A known field behind 6,000 unknown ones is not reported as missing."""
+    """A known field after 6,000 unknown ones is not reported as missing."""
     await service.sign_up()
     body = {**json.loads(many(6000)), "username": "ada", "password": PASSWORD}
     answer = await service.client.post("/login", json=body)
@@ -137,7 +137,7 @@ async def test_the_name_of_a_field_is_cut_in_an_error(service: Running):
 
 
 async def test_a_list_of_wrong_items_makes_few_errors(signed_up: Running):
-    """The list of roles is the only one that a body may hold."""
+    """The list of roles is the only list that a body may have."""
     tokens = await signed_up.log_in()
     await set_roles(signed_up, "ada", ["admin"])
     path = "/admin/users/user_01h455vb4pex5vsknk084sn02q"

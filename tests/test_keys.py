@@ -1,4 +1,4 @@
-"""The key ring: its states, rotation by hand and by age, dropping, sealing again; and how processes agree."""
+"""The key ring: states, rotation by hand and by age, dropping, resealing, and agreement between processes."""
 
 import asyncio
 from datetime import timedelta
@@ -30,7 +30,7 @@ KEY_EVENTS = "select kind from events where kind like 'key.%' order by at"
 
 
 async def test_a_next_key_is_published_before_it_signs(service: Running):
-    """Falls if promote doesn't ask due_at."""
+    """Fails if promote doesn't check due_at."""
     keys = service.parts.keys
     before = await service.sign_up()
     made = await keys.publish()
@@ -78,7 +78,7 @@ async def test_keys_are_rotated_by_age_and_a_rotation_that_was_begun_is_finished
 
 
 async def test_tokens_of_a_dropped_key_are_refused_at_once(service: Running):
-    """Falls without `key.state != "dropped"` in Keys.take, or without the look at the ring in TokenCache."""
+    """Fails without `key.state != "dropped"` in Keys.take, or without the check of the ring in TokenCache."""
     before = await service.sign_up()
     assert (await service.get("/protected", before)).status_code == 200
     await service.parts.keys.drop(kid_of(before))
@@ -135,7 +135,9 @@ async def test_a_private_key_can_not_be_read_from_the_database(service: Running)
 
 
 async def test_a_server_secret_changes_on_two_hosts_one_after_the_other(make_settings, clock):
-    """The new one accepted, then present, everywhere; then keys are sealed again, and the old one goes."""
+    """First the new secret is accepted, then present, everywhere. Then keys are sealed again, and the old one
+    goes.
+    """
     old, new = "an old server secret of more than 32 bytes", "a new server secret of more than 32 bytes"
     coming = make_settings(secret=old, secret_accepted=(new,))
     going = make_settings(secret=new, secret_accepted=(old,))

@@ -1,8 +1,9 @@
-"""`kill -9` under load: a worker, all of them, PostgreSQL. What was answered is there; nobody is logged out.
+"""`kill -9` under load of a worker, of all of them, and of PostgreSQL. No acknowledged write and no session
+is lost.
 
-The clients of `journal.py` write down what they send and what they are answered, and compare it afterwards.
-Rotations come every 30 s, so that they happen too in many rounds. A grace shorter than 10 s would not do:
-a request that a busy host holds up for longer than three of them is taken for a thief's.
+The clients of `journal.py` record their requests and responses, and compare them afterwards. Rotations come
+every 30 s, so that many rounds include them. A grace shorter than 10 s would not do, because a request that a
+busy host delays for longer than three graces is taken for a thief's.
 """
 
 import asyncio
@@ -30,11 +31,11 @@ from tests.test_workers import workers_of
 PROVE = "SESSIONAPI_PROVE" in os.environ
 ROUNDS = 50 if PROVE else 2
 BORN = 4
-"""Persons who sign up in each round, and live for two."""
+"""Users who sign up in each round, and stay for two rounds."""
 ELDERS = 2
-"""Persons of the first round who live for all."""
+"""Users of the first round who stay for all rounds."""
 LOAD = 1.0
-"""Seconds of load between the last sign-up and a kill, and behind it."""
+"""Seconds of load between the last sign-up and a kill, and after it."""
 WORKERS = 2
 SETTINGS: dict[str, Any] = {"rotate_after": 30, "database_timeout": 1.5}
 
@@ -43,14 +44,14 @@ pytestmark = [pytest.mark.server, pytest.mark.prove, pytest.mark.timeout(3_600)]
 
 @pytest.fixture(scope="module")
 def crashing() -> Iterator[Cluster]:
-    """A PostgreSQL that keeps what it says it keeps, as the one of other tests doesn't."""
+    """A PostgreSQL that really writes to the disk, unlike the one of other tests."""
     with postgresql() as it:
         yield it
 
 
 @dataclass
 class Fleet:
-    """A service of two workers that is started anew on the same data."""
+    """A service of two workers that is restarted on the same data."""
 
     data: Path
     settings: dict[str, Any]
@@ -67,7 +68,7 @@ class Fleet:
         eventually(self._ready, 90)
 
     def workers(self) -> list[int]:
-        """Return the workers, as soon as all are there."""
+        """Return the workers, as soon as all have started."""
         server = self.server
         assert server is not None
 
@@ -83,7 +84,7 @@ class Fleet:
             return False
 
     def kill_a_worker(self) -> None:
-        """Kill one; the supervisor starts another."""
+        """Kill one worker; the supervisor starts another."""
         os.kill(self.workers()[0], signal.SIGKILL)
 
     def kill(self) -> None:
@@ -109,7 +110,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Fleet:
 
 
 def under_load(fleet: Fleet, kill: Callable[[], None], what: str) -> None:
-    """Kill in the middle of each round, compare after it what its persons know, and in the end everything."""
+    """Kill in the middle of each round, compare the round's users after it, and all users at the end."""
     crowd = Crowd(fleet.place)
     with fleet.stack:
         fleet.start()
@@ -120,7 +121,7 @@ def under_load(fleet: Fleet, kill: Callable[[], None], what: str) -> None:
                 lives = [pool.submit(person.live, stop) for person in busy]
                 try:
                     eventually(partial(_all_signed_up, busy))
-                    time.sleep(LOAD)  # that is the load, not a wait for something
+                    time.sleep(LOAD)  # this is the load, not a wait for something
                     kill()
                     time.sleep(LOAD)
                 finally:
@@ -142,12 +143,12 @@ def _all_signed_up(persons: list[Person]) -> bool:
 
 
 def test_what_was_answered_survives_a_kill_of_a_worker_under_load(fleet: Fleet):
-    """Fails if an answer leaves before its transaction has ended."""
+    """Fails if a response leaves before its transaction has ended."""
     under_load(fleet, fleet.kill_a_worker, "a worker")
 
 
 def test_what_was_answered_survives_a_kill_of_all_processes_under_load(fleet: Fleet):
-    """Fails if an answer leaves before its transaction has ended."""
+    """Fails if a response leaves before its transaction has ended."""
     under_load(fleet, fleet.kill_all, "all processes")
 
 

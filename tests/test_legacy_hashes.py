@@ -1,8 +1,9 @@
-"""Hashes of other systems are verified and upgraded at the first login; what cannot be verified is named.
+"""Hashes of other systems are verified and upgraded at the first login, and unsupported ones are reported.
 
 The vectors were made by the systems themselves where a registry has them: Django 5.2, Werkzeug 3.1,
 better-auth (@better-auth/utils 0.5), wordpress-hash-node, and PHP 8.2 with the two lines of WordPress 6.8.
-Those of Ory, Keycloak and ASP.NET have the layout that these write, around the functions of @noble/hashes.
+Those of Ory, Keycloak and ASP.NET have the layout that these systems write, around the functions of
+@noble/hashes.
 """
 
 import json
@@ -54,7 +55,7 @@ async def test_better_auth_hashed_passwords_in_nfkc(service: Running):
 
 
 async def test_wordpress_trimmed_passwords_before_it_hashed_them(service: Running):
-    """Fails without the trim; PHP's, which leaves other spaces. The vector is of "  spaces around  "."""
+    """Fails without PHP's trim, which keeps some kinds of spaces. The vector is of " spaces around "."""
     hashed = "$wp$2y$04$aKhZUi3fXTADGOzJQoWfUuSGiaVkNqxnkZVK/kCFE5iyVemtWvOxK"
     await service.parts.accounts.add("ada", None, password=None, hashed=hashed)
     assert (
@@ -172,7 +173,7 @@ MALFORMED = [
 
 @pytest.mark.parametrize("hashed", MALFORMED, ids=lambda text: text[:40])
 async def test_a_malformed_hash_is_refused_with_the_form_that_it_seems_to_have(service: Running, hashed: str):
-    """Fails without its check: a digest of no bytes equals that of every password."""
+    """Fails without its check: an empty digest equals that of every password."""
     with pytest.raises(ValidationFailed, match=r"^This looks like [^\n]+, but [^\n]+\.$"):
         await service.parts.accounts.add("ada", None, password=None, hashed=hashed)
     assert service.rows("select count(*) from users") == [(0,)]
@@ -221,7 +222,7 @@ def test_a_credential_of_keycloak_is_imported_as_one_line_on_the_command_line(co
 
 @pytest.mark.filterwarnings("ignore::passlib.exc.PasslibHashWarning")
 def test_no_mutated_hash_does_more_than_be_unreadable():
-    """Whatever is read can be verified, and costs no more than the bounds; seeds are all vectors."""
+    """Every hash that is accepted can be verified, within the bounds. The seeds are all vectors."""
     choose = random.Random(17)
     seeds = [*VECTORS.values(), *TOO_EXPENSIVE.values(), *MALFORMED, passlib_scrypt.using(rounds=4).hash("x")]
     seeds += [sha512_crypt.using(rounds=1000).hash("x"), *(make(PASSWORD) for make in LEGACY.values())]

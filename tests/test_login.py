@@ -1,4 +1,4 @@
-"""Signing up and logging in: what is taken, what each other input is told, and what is in the rows."""
+"""Signing up and logging in: accepted input, the error for each other input, and the stored rows."""
 
 import asyncio
 import os
@@ -86,7 +86,7 @@ async def test_a_wrong_password_and_an_unknown_user_look_alike_and_cost_one_hash
 
 
 async def test_a_disabled_user_looks_like_a_wrong_password(service: Running):
-    """Falls without the check of disabled_at in Users._authenticate and in Transaction.lock_if_unchanged."""
+    """Fails without the check of disabled_at in Users._authenticate and in lock_if_unchanged."""
     await service.sign_up()
     async with service.parts.store.begin() as tx:
         await tx._connection.execute(sa.update(users).values(disabled_at=service.clock()))
@@ -204,7 +204,7 @@ async def test_a_legacy_or_weaker_hash_is_upgraded_at_login(service: Running):
 
 
 async def test_an_upgraded_hash_is_written_only_over_the_one_that_was_verified(service: Running):
-    """Falls without the comparison of password_hash in Transaction.upgrade_hash."""
+    """Fails without the comparison of password_hash in upgrade_hash."""
     tokens = await service.sign_up()
     async with service.parts.store.read() as tx:
         user = await tx.user_by_name("ada")

@@ -1,4 +1,4 @@
-"""Logging out by refresh token, cookie or access token, whatever state they are in."""
+"""Logging out by refresh token, cookie or access token, in each of their states."""
 
 import asyncio
 from collections.abc import Callable
@@ -127,7 +127,7 @@ async def log_out(service: Running, *, access: str = "", body: str = "", cookie:
 
 
 async def test_a_good_access_token_logs_out_next_to_a_bad_refresh_token(service: Running):
-    """Falls if the first credential that is found stands for all: 204, and the session stayed active."""
+    """Fails if only the first credential counts: the response was a 204, and the session stayed active."""
     for number in range(2):
         tokens = await (service.log_in() if number else service.sign_up())
         bad = {"body": "sr_garbage"} if number else {"cookie": "garbage"}
@@ -136,7 +136,7 @@ async def test_a_good_access_token_logs_out_next_to_a_bad_refresh_token(service:
 
 
 async def test_logout_ends_the_session_of_every_good_credential(service: Running):
-    """Three users' credentials in one request: falls if one of them is left out."""
+    """Three users' credentials in one request. Fails if one of them is left out."""
     access = (await service.sign_up())["access_token"]
     body = (await service.sign_up("bob"))["refresh_token"]
     signed_up = await service.client.post("/signup", json={**COOKIE, "username": "eve"})
@@ -150,7 +150,7 @@ async def test_logout_ends_the_session_of_every_good_credential(service: Running
 
 
 async def test_logout_is_refused_only_if_no_credential_is_good(service: Running):
-    """An unknown refresh token alone is no error (RFC 7009); a bad access token next to it is one."""
+    """An unknown refresh token alone is accepted (RFC 7009); a bad access token next to it is an error."""
     tokens = await service.sign_up()
     invalid = (401, "invalid_token", None)
     assert refusal(await log_out(service, access="garbage", body="sr_garbage")) == invalid
@@ -166,7 +166,7 @@ async def test_logout_is_refused_only_if_no_credential_is_good(service: Running)
 async def test_an_access_token_under_a_key_that_is_new_logs_out(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without `_look_for` in Authenticator.genuine: this process has not learned of the key."""
+    """Fails without `_look_for` in Authenticator.genuine: this process has not loaded the key yet."""
     async with (
         running(make_settings(revocation_poll=10), clock) as service,
         running(make_settings(), clock) as other,
@@ -179,7 +179,7 @@ async def test_an_access_token_under_a_key_that_is_new_logs_out(
 
 
 async def test_a_logout_of_an_ended_session_waits_for_no_writer(service: Running):
-    """Falls without the read in `Sessions.log_out`: ended tokens took the writer from others' logins."""
+    """Fails without the read in `Sessions.log_out`: ended tokens took the writer from others' logins."""
     tokens = await service.sign_up()
     body = {"refresh_token": tokens["refresh_token"]}
     assert (await service.client.post("/logout", json=body)).status_code == 204

@@ -1,4 +1,4 @@
-"""Log lines: nothing that a client sends can steer a terminal or end a line."""
+"""Log lines: no data from a client can control a terminal or end a line."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ mount --bind "$0" "$0" && mount --rbind /tmp /tmp && mount -o remount,bind,ro /t
 mount -t tmpfs -o ro tmpfs /var/tmp
 exec "$@"
 """
-"""Runs a command where only the directory of the data can be written, in a mount namespace of its own."""
+"""Runs a command in a new mount namespace, where only the directory of the data is writable."""
 
 
 @pytest.mark.skipif(
@@ -40,7 +40,7 @@ exec "$@"
     reason="mounts need root: several workers without a temporary directory are not tried",
 )
 def test_several_workers_with_metrics_need_a_temporary_directory_and_name_the_setting(tmp_path: Path):
-    """One line, without a traceback."""
+    """The log is one line, without a traceback."""
     data = tmp_path / "var"
     data.mkdir()
     serve = [sys.executable, "-m", "sessionapi", "serve", "--port", "0", "--workers", "2"]

@@ -1,4 +1,4 @@
-"""Answers lost on the wire: a real server, and a client that closes its socket before it reads."""
+"""Responses lost on the wire: a real server, and a client that closes its socket before it reads."""
 
 import json
 import select
@@ -16,7 +16,7 @@ MOMENTS = ("rotated_at", "repeated_at", "last_seen_at", "created_at", "auth_time
 
 
 def refresh_and_hang_up(server: Server, tokens: dict, key: str | None = None) -> None:
-    """Refresh; once the answer has come to this host, close the socket without having read it."""
+    """Refresh, and close the socket without reading once the response has reached this host."""
     url = urlsplit(server.url)
     body = json.dumps({"refresh_token": tokens["refresh_token"]})
     sent = [
@@ -32,7 +32,7 @@ def refresh_and_hang_up(server: Server, tokens: dict, key: str | None = None) ->
 
 
 def an_hour_passes(data: Path) -> None:
-    """Move every moment of every session an hour into the past."""
+    """Move every time of every session an hour into the past."""
     changes = ", ".join(f"{name} = {name} - 3600000000" for name in MOMENTS)
     with sqlite3.connect(data / "sessionapi.db") as database:
         database.execute(f"update sessions set {changes}")
@@ -59,7 +59,7 @@ def test_an_answer_lost_at_a_rotation_is_had_again_an_hour_later_with_the_same_k
 
 
 def test_two_tabs_that_lost_their_answers_both_have_them_again_with_their_own_keys(tmp_path: Path):
-    """Falls without `stores_key` of a repeat: only the key of the tab that rotated is then known."""
+    """Fails without `stores_key` of a repeat: only the key of the tab that rotated is stored then."""
     data = tmp_path / "var"
     with serving(data) as server:
         tokens = server.sign_up()
@@ -74,7 +74,7 @@ def test_two_tabs_that_lost_their_answers_both_have_them_again_with_their_own_ke
 
 
 def test_without_a_key_it_is_reuse_and_the_revocation_survives_a_kill(tmp_path: Path):
-    """Falls if the answer leaves before the transaction of the reuse has committed."""
+    """Fails if the response leaves before the transaction of the reuse has committed."""
     data = tmp_path / "var"
     with serving(data) as server:
         tokens = server.sign_up()

@@ -1,4 +1,6 @@
-"""Ending all sessions with one mark: which sessions it ends, in which processes, and what it costs."""
+"""Ending all sessions with one mark: the sessions that it ends, the processes that learn of it, and
+its cost.
+"""
 
 import asyncio
 import json
@@ -41,7 +43,7 @@ MANY = 1_000_000 if PROVE else 3_000
 
 @pytest.fixture
 async def fleet(make_settings) -> AsyncIterator[tuple[Running, Running]]:
-    """Two processes' apps on one database; neither learns of anything unless a test lets it poll."""
+    """Two processes' apps on one database; neither learns of a change unless a test lets it sync."""
     settings = make_settings(revocation_poll=10)
     clock = FakeClock(system_clock())
     async with running(settings, clock) as one, running(settings, clock) as two:
@@ -53,7 +55,7 @@ async def end_all(service: Running, older_than: timedelta | None = None) -> int:
 
 
 async def only_mark(service: Running) -> None:
-    """Do what the command does first, and be killed then: no row is written."""
+    """Do the first step of the command, as if it was killed then: no row is written."""
     await service.parts.marks.end_all("revoked_by_admin")
 
 
@@ -77,7 +79,7 @@ async def test_a_mark_ends_all_sessions_in_every_process_and_a_login_after_it_wo
 
 
 async def test_a_token_that_another_process_issues_after_the_mark_is_refused_by_its_session(fleet):
-    """Falls if `iat` decided: a host whose clock is ahead renews an old session after the mark."""
+    """Fails if `iat` decided: a host whose clock is ahead renews an old session after the mark."""
     one, two = fleet
     old = await one.sign_up("ada")
     two.clock.move(2)
@@ -111,7 +113,7 @@ async def test_a_session_whose_host_was_ahead_is_ended_too_and_a_host_behind_sta
 
 
 async def give_id(service: Running, tokens: dict, session_id: UUID) -> None:
-    """Let a session have an id as a host makes it whose clock is ahead."""
+    """Give a session an id as a host creates it whose clock is ahead."""
     async with service.parts.store.begin() as tx:
         user = ids.parse("user", tokens["user"]["id"])
         session = await tx.session(user, ids.parse("sess", tokens["session_id"]))
@@ -126,7 +128,7 @@ async def still_refreshes(service: Running, session_id: UUID) -> None:
 
 
 async def test_a_login_that_was_under_way_is_either_ended_or_works_everywhere(fleet):
-    """Falls if a session's row could have an id that one process takes for old and another for new."""
+    """Fails if one process could take the id of a session for old and another process for new."""
     one, two = fleet
     await one.sign_up("ada")
 
@@ -148,7 +150,7 @@ async def test_a_login_that_was_under_way_is_either_ended_or_works_everywhere(fl
 
 
 async def test_every_route_of_an_old_session_refuses_it_at_once(fleet):
-    """Also in a process that has not polled: falls if a statement reads a session without `with_mark`."""
+    """The same in a process that has not synced. Fails if a statement reads a session without `with_mark`."""
     one, two = fleet
     old = await one.sign_up("ada")
     await only_mark(one)
@@ -185,7 +187,7 @@ async def test_the_list_of_revocations_has_one_mark_and_its_etag_changes_with_it
 
 
 async def test_the_poll_reads_no_row_of_a_mark_and_each_one_that_ended_alone(fleet):
-    """Falls without `marked_at` in revoked_since, or if a session alone could have the time of a mark."""
+    """Fails without `marked_at` in revoked_since, or if a session alone could have the time of a mark."""
     one, two = fleet
     alone = await one.sign_up("ada")
     for _ in range(5):
@@ -243,7 +245,7 @@ def born(made: datetime) -> UUID:
 
 
 async def test_older_than_is_a_mark_too_and_what_is_younger_stays(make_settings):
-    """Falls without Marks.end_older: each of the older sessions is in the list."""
+    """Fails without Marks.end_older: each of the older sessions would be in the list."""
     clock = FakeClock(system_clock())
     settings = make_settings(revocation_poll=10)
     async with running(settings, clock) as service:
@@ -260,7 +262,7 @@ async def test_older_than_is_a_mark_too_and_what_is_younger_stays(make_settings)
 
 
 def filled_at(settings: Settings, key: bytes, count: int, made: datetime) -> None:
-    """Put sessions into the database that began at a moment, as `benchmarks.fill` does for now."""
+    """Insert sessions that began at a given time, as `benchmarks.fill` does for now."""
     pairs = [filling._pair(ids.new_id(), made, None) for _ in range(count)]
     filling.insert(settings, tables.users, (filling._user_row(user) for user, _, _ in pairs))
     made_rows = ({**asdict(session), "id": born(made)} for _, session, _ in pairs)
@@ -268,7 +270,7 @@ def filled_at(settings: Settings, key: bytes, count: int, made: datetime) -> Non
 
 
 def resident(pid: int) -> int:
-    """MiB of memory that a process has."""
+    """Return the resident memory of a process in MiB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
 
@@ -277,7 +279,10 @@ def resident(pid: int) -> int:
 @pytest.mark.prove
 @pytest.mark.timeout(3000)
 def test_a_server_stays_ready_and_small_while_all_sessions_end(tmp_path: Path, database_url: str):
-    """`make prove` ends a million: without the mark, 914 MiB, no readiness, and a list of 77 MB in 22 s."""
+    """`make prove` ends a million sessions.
+
+    Without the mark it took 914 MiB, the server was not ready, and a list of 77 MB came after 22 s.
+    """
     data = tmp_path / "var"
     own = {"secret": SERVER_SECRET, "database_url": database_url, "log_level": "warning"}
     with serving(data, **own) as server:
@@ -340,7 +345,7 @@ def run(data: Path, own: dict, *arguments: str) -> subprocess.CompletedProcess[s
 def test_a_command_that_is_killed_has_ended_all_sessions_and_the_next_one_writes_the_rest(
     tmp_path: Path, database_url: str
 ):
-    """Falls if the rows came before the mark."""
+    """Fails if the rows came before the mark."""
     data = tmp_path / "var"
     own = {"secret": SERVER_SECRET, "database_url": database_url, "log_level": "warning"}
     with serving(data, **own) as server:

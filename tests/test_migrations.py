@@ -1,4 +1,4 @@
-"""The schema: the migrations make what the tables say, and making it twice changes nothing."""
+"""The schema: the migrations create exactly the tables of the code, and a second run changes nothing."""
 
 import asyncio
 import shutil
@@ -41,7 +41,7 @@ from tests.postgres import Cluster
 
 @pytest.fixture
 def url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    """The address of a database with nothing in it."""
+    """The URL of an empty database."""
     if engine == "sqlite":
         return f"sqlite:///{tmp_path}/a.db"
     cluster: Cluster = request.getfixturevalue("cluster")
@@ -50,12 +50,12 @@ def url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
 
 
 async def beside(url: str) -> AsyncConnection:
-    """A connection of somebody else's."""
+    """Return a connection of another client."""
     return await engines.create(url)[0].connect()
 
 
 async def test_the_migrations_make_what_the_tables_say(url: str):
-    """And nothing else: a column, an index or a constraint of one side only is a difference."""
+    """Any column, index or constraint on one side only is a difference."""
 
     def differences(connection: sa.Connection) -> list:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -64,7 +64,7 @@ async def test_the_migrations_make_what_the_tables_say(url: str):
     await migrations.migrate(url)
     connection = await beside(url)
     assert await connection.run_sync(differences) == []
-    if connection.dialect.name == "postgresql":  # which the comparison leaves out
+    if connection.dialect.name == "postgresql":  # the comparison leaves it out
         room = sa.text("select reloptions from pg_class where relname = 'sessions'")
         options = metadata.tables["sessions"].dialect_options["postgresql"]["with"]
         assert (await connection.execute(room)).scalar() == [f"{name}={it}" for name, it in options.items()]
@@ -81,7 +81,7 @@ async def test_migrating_twice_is_harmless_and_the_check_says_when_it_is_needed(
 
 
 async def ahead(url: str, *statements: str) -> None:
-    """Make the schema one of a version to come."""
+    """Turn the schema into one of a future version."""
     await migrations.migrate(url)
     connection = await beside(url)
     for statement in (*statements, "update alembic_version set version_num = '9000'"):
@@ -92,7 +92,7 @@ async def ahead(url: str, *statements: str) -> None:
 
 
 async def test_a_newer_schema_that_only_adds_will_do_and_stays_as_it_is(url: str):
-    """Falls if a newer schema is refused: nothing of the version before could start in a rolling upgrade."""
+    """Fails if a newer schema is refused: the previous version could not start in a rolling upgrade."""
     await ahead(
         url,
         "alter table sessions add column trust integer",
@@ -128,7 +128,7 @@ async def test_a_newer_schema_with_a_column_that_this_version_can_not_fill_is_re
 
 @pytest.mark.engines("postgresql")
 async def test_of_several_migrations_at_once_one_makes_the_schema_and_all_succeed(url: str):
-    """Falls without the advisory lock: the second finds tables that it wanted to make."""
+    """Fails without the advisory lock: the second migration finds tables that it wanted to create."""
     await asyncio.gather(*(migrations.migrate(url) for _ in range(5)))
     await migrations.check(url)
     assert rows(url, "select count(*) from alembic_version") == [(1,)]
@@ -136,7 +136,9 @@ async def test_of_several_migrations_at_once_one_makes_the_schema_and_all_succee
 
 @pytest.mark.engines("postgresql")
 async def test_a_migration_waits_for_a_table_only_shortly_and_so_does_nobody_behind_it(url: str):
-    """Falls without lock_timeout: the writer at the end would wait for as long as the first one stays."""
+    """Fails without lock_timeout: the writer at the end would wait for as long as the first transaction stays
+    open.
+    """
     await migrations._run(url, lambda connection: upgrade_to(connection, "0001"))
     holder, writer = await beside(url), await beside(url)
     await holder.execute(sa.text("update users set email = ''"))
@@ -158,7 +160,7 @@ async def test_a_migration_waits_for_a_table_only_shortly_and_so_does_nobody_beh
 async def test_a_server_refuses_an_old_schema_and_one_that_runs_is_not_disturbed_by_a_migration(
     url: str, make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without migrations.check in wiring.prepare: each request would fail by itself."""
+    """Fails without migrations.check in container.bootstrap: each request would fail separately."""
     settings = make_settings(database_url=url)
     await migrations._run(url, lambda connection: upgrade_to(connection, "0003"))
     with pytest.raises(StartupError, match="run: sessionapi migrate"):
@@ -198,7 +200,7 @@ def upgrade() -> None:
 
 @contextmanager
 def next_version(folder: Path) -> Iterator[None]:
-    """What is started within the block is of a version to come: our package with one migration more."""
+    """Let processes started within the block be of a future version: our package with one more migration."""
     package = folder / "sessionapi"
     shutil.copytree(Path(sessionapi.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(migrations.folder(), package / "migrations", dirs_exist_ok=True)
@@ -206,12 +208,12 @@ def next_version(folder: Path) -> Iterator[None]:
     (package / "migrations/versions/9000_future.py").write_text(future)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
-        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # it is no file of ours
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # the file isn't ours
         yield
 
 
 async def carried_out(data: Path, *arguments: str, **settings: str) -> str:
-    """Run the command line and return what it says."""
+    """Run the command line and return its output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -241,7 +243,7 @@ class Load:
         return answer.json() if answer.content else {}
 
     async def user(self, name: str) -> None:
-        """Live until cancelled."""
+        """Use the servers until cancelled."""
         await self.post("/signup", username=name, password=PASSWORD)
         while True:
             tokens = await self.post("/login", username=name, password=PASSWORD)
@@ -251,7 +253,7 @@ class Load:
             self.rounds += 1
 
     async def goes_on(self, users: list[asyncio.Task]) -> None:
-        """Wait until a good number of rounds more are done; raises what any user met."""
+        """Wait until a good number of rounds more are done; raises the errors that any user met."""
         enough = self.rounds + 3 * len(users)
         while self.rounds < enough:
             done, _ = await asyncio.wait(users, timeout=0.05)
@@ -264,9 +266,9 @@ class Load:
 async def test_in_a_rolling_upgrade_servers_of_two_versions_go_on_and_start_on_the_newer_schema(
     url: str, tmp_path: Path
 ):
-    """Falls if `_usable_version` asks for the own version: the second of the older servers doesn't start."""
+    """Fails if `_usable_version` requires its own version: the second of the older servers doesn't start."""
     own = {"database_url": url, "secret": SERVER_SECRET, "refresh_grace": 1, "rotate_after": 3}
-    own["database_timeout"] = 10  # so that a busy machine refuses nobody
+    own["database_timeout"] = 10  # so that a busy machine refuses no user
     await migrations.migrate(url)
     with ExitStack() as servers:
         older = servers.enter_context(serving(tmp_path / "older", **own))

@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, and every operation told with examples and its errors."""
+"""The OpenAPI document is valid, and every operation has examples and its errors."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -95,7 +95,7 @@ async def test_every_schema_has_a_type_that_a_generator_can_compile(document):
 async def test_every_body_is_one_named_schema(document):
     """Fails with the two bodies of /introspect, for which generators wrote code that does not compile.
 
-    A body that may be left out is not `null`: /logout had `anyOf` with null.
+    A body that may be left out is not `null`. /logout had `anyOf` with null.
     """
     for each in operations(document):
         if "requestBody" in each:

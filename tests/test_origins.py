@@ -1,4 +1,6 @@
-"""PUBLIC_URL, ISSUER and ALLOWED_ORIGINS: one form for each address, and what is refused at the start."""
+"""PUBLIC_URL, ISSUER and ALLOWED_ORIGINS: one form for each URL, and the values that are refused at the
+start.
+"""
 
 import jwt
 import pytest
@@ -112,7 +114,7 @@ async def test_an_app_or_an_extension_can_be_listed(make_settings, clock, origin
 
 
 async def test_a_sign_in_leads_to_no_app_that_is_listed(make_settings, clock):
-    """A page that a link opened must not start an app. Falls without the schemes in `stays_home`."""
+    """A page that a link opened must not start an app. Fails without the schemes in `stays_home`."""
     async with running(make_settings(allowed_origins=("capacitor://localhost", APP)), clock) as service:
         for target, leads in (("capacitor://localhost/x", "/"), (f"{APP}/x", f"{APP}/x")):
             page = (await service.client.get("/sign-in", params={"next": target})).text
@@ -132,7 +134,7 @@ def test_what_is_no_address_is_refused_at_the_start(name, written):
 
 @pytest.mark.parametrize("written", [" https://x.example", "https://x.example ", "https://x .example"])
 def test_an_issuer_with_white_space_is_refused(written):
-    """It would be in the tokens as it is, and no verifier would expect it."""
+    """The tokens would have the issuer unchanged, and no verifier would expect it."""
     with pytest.raises(StartupError, match=r"(?s)^SESSIONAPI_ISSUER=.*without a user or spaces"):
         load({"issuer": written})
 
@@ -149,7 +151,7 @@ def test_an_issuer_with_white_space_is_refused(written):
     ],
 )
 async def test_the_issuer_of_the_tokens_stays_as_it_is_written(make_settings, clock, written, issuer):
-    """Verifiers compare it letter by letter. Falls with the normal form in `effective_issuer`."""
+    """Verifiers compare it character by character. Fails with the normal form in `effective_issuer`."""
     async with running(make_settings(**written), clock) as service:
         tokens = await service.sign_up()
         claims = jwt.decode(tokens["access_token"], options={"verify_signature": False})
@@ -217,7 +219,7 @@ async def test_a_preflight_fails_with_a_method_that_no_route_has(listed: Running
 
 @pytest.mark.parametrize("headers", [{}, {"Origin": "https://evil.example"}, {"Origin": APP}])
 async def test_every_response_varies_by_origin_where_origins_are_listed(listed: Running, headers):
-    """A cache must not hand the response for one page to another."""
+    """A cache must not serve the response for one page to another."""
     for path in ("/protected", "/readyz", "/nowhere", "/theme.css"):
         answer = await listed.client.get(path, headers=headers)
         assert "origin" in answer.headers["vary"].lower()
@@ -226,7 +228,7 @@ async def test_every_response_varies_by_origin_where_origins_are_listed(listed: 
 @pytest.mark.parametrize("origins", [(), (APP,)])
 @pytest.mark.parametrize("path", ["jwks.json", "oauth-authorization-server", "openid-configuration"])
 async def test_keys_and_metadata_are_open_to_every_origin(make_settings, clock, path, origins):
-    """Also without an Origin: a shared cache may hand the response to a page."""
+    """The header is there even without an Origin, because a shared cache may serve the response to a page."""
     async with running(make_settings(allowed_origins=origins), clock) as service:
         for headers in ({}, {"Origin": APP}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
             answer = await service.client.get(f"/.well-known/{path}", headers=headers)

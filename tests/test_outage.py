@@ -1,4 +1,7 @@
-"""PostgreSQL is away: frozen, killed, full of locks. Who needs it is told so soon, everybody else goes on."""
+"""PostgreSQL is unavailable: frozen, killed, or full of locks.
+
+Requests that need it are refused quickly, and all others go on.
+"""
 
 import asyncio
 import json
@@ -34,7 +37,7 @@ from tests.postgres import Cluster
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
 SECONDS, CLIENTS, PACE = (30, 100, 0.5) if PROVE else (5, 10, 0.3)
-"""How long the server is frozen, how many clients ask meanwhile, and how long each waits in between."""
+"""Seconds for which the server is frozen, the number of clients during that time, and the pause of each."""
 pytestmark = [
     pytest.mark.server,
     pytest.mark.engines("postgresql"),
@@ -45,7 +48,7 @@ pytestmark = [
 
 @dataclass
 class Answers:
-    """What clients were told, and how long it took."""
+    """The responses that clients received, and the time that each took."""
 
     told: list[tuple[float, int, str]] = field(default_factory=list)
 
@@ -73,7 +76,9 @@ async def served(tmp_path: Path, url: str, **settings: object) -> AsyncIterator[
 
 
 def seconds_of_refusals(log: Path) -> list[float]:
-    """Return how long the server took for each 503, by its log: the clients wait for a processor too."""
+    """Return the time that the server took for each 503, from its log, because the clients also wait for a
+    core.
+    """
     lines = (json.loads(line) for line in log.read_text().splitlines() if '"status":503' in line)
     return [line["ms"] / 1000 for line in lines]
 
@@ -138,7 +143,7 @@ async def test_while_postgresql_is_frozen_what_needs_it_is_refused_and_the_rest_
 
 
 def connections(url: str) -> int:
-    """Return how many connections of servers PostgreSQL has."""
+    """Return how many connections to PostgreSQL the servers have."""
     query = "select count(*) from pg_stat_activity where application_name = 'sessionapi'"
     return postgres.fetch(url, query)[0][0]
 
@@ -146,7 +151,7 @@ def connections(url: str) -> int:
 async def test_a_postgresql_that_crashes_and_comes_back_is_found_again(
     tmp_path: Path, cluster: Cluster, database_url: str
 ):
-    """Falls without the handler of closed connections, with one error for each that the pool still holds."""
+    """Fails without the handler of closed connections, with one error for each that the pool still holds."""
     async with served(tmp_path, database_url) as client:
         tokens = await sign_up_at(client, "ada")
         await asyncio.gather(*(client.get("/me", headers=bearer(tokens)) for _ in range(20)))
@@ -166,7 +171,9 @@ async def test_a_postgresql_that_crashes_and_comes_back_is_found_again(
 async def test_a_row_that_somebody_holds_delays_and_refuses_only_who_needs_it(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without statement_timeout: the server would be taken for dead, and everybody refused."""
+    """Fails without statement_timeout: the server would be taken for unreachable, and every request
+    refused.
+    """
     async with running(make_settings(database_timeout=1.5), clock) as service:
         ada, bob = await service.sign_up("ada"), await service.sign_up("bob")
         somebody = await asyncpg.connect(service.parts.settings.effective_database_url)
@@ -185,7 +192,7 @@ async def test_a_row_that_somebody_holds_delays_and_refuses_only_who_needs_it(
 async def test_a_commit_that_is_not_confirmed_is_not_called_undone(
     make_settings: Callable[..., Settings], clock: FakeClock, cluster: Cluster
 ):
-    """Falls without Watch.commits: the answer would say that nothing was changed."""
+    """Fails without Watch.commits: the response would claim that nothing was changed."""
     async with running(make_settings(database_timeout=1), clock) as service:
         await service.sign_up()
         with pytest.raises(Exception, match="Look whether it was done"):

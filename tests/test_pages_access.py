@@ -1,4 +1,4 @@
-"""Everybody can use the pages: axe-core, the keyboard alone, a narrow screen, in light and in dark."""
+"""Accessibility of the pages: axe-core, the keyboard alone, a narrow screen, in light and in dark."""
 
 from collections.abc import Iterator
 
@@ -33,7 +33,7 @@ def open_page(page: Page, path: str) -> None:
 
 
 def states(page: Page, path: str) -> Iterator[str]:
-    """Each state of a page that looks different."""
+    """Visit each state of a page that looks different."""
     open_page(page, path)
     yield "as it opens"
     if path in PUBLIC:
@@ -83,7 +83,7 @@ def test_nothing_scrolls_sideways_on_a_narrow_screen(chromium: Browser, server: 
 
 
 def tab_to(page: Page, wanted: Locator) -> None:
-    """Press Tab until something has the focus, which must be visible on the way."""
+    """Press Tab until the given element has the focus, which must be visible on the way."""
     for _ in range(40):
         page.keyboard.press("Tab")
         if wanted.evaluate("each => each === document.activeElement"):

@@ -26,7 +26,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 @pytest.fixture
 def page(chromium: Browser, server: Server, request) -> Iterator[Page]:
-    """The account page of a user who is named as the test is."""
+    """The account page of a user who is named after the test."""
     with visitor(chromium, server) as it:
         server.sign_up(name_of(request))
         sign_in(it, name_of(request), start="/account")
@@ -165,7 +165,7 @@ def test_the_account_is_deleted_after_a_question_and_the_password(page: Page, se
 
 @pytest.mark.prove
 def test_a_hundred_devices_are_one_request_and_stay_readable(page: Page, server: Server, username: str):
-    """Eight rows at first, all at a click, in one piece."""
+    """Eight rows at first, and after a click all of them."""
     for number in range(98):
         server.log_in(username, device_name=f"Device number {number}")
     asked: list[str] = []
@@ -210,7 +210,7 @@ def test_the_user_button_opens_the_account_and_the_way_out(page: Page, server: S
 
 
 def test_a_neighbour_in_the_same_browser_takes_the_pages_over(page: Page, server: Server):
-    """Somebody else signs in in another tab: this one shows them, not a mixture. Falls without the reload."""
+    """Another user signs in in another tab. This one shows the new user only. Fails without the reload."""
     server.sign_up("neighbour", device_name="The neighbour's phone")
     tab = page.context.new_page()
     tab.goto("/docs")

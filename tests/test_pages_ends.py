@@ -1,4 +1,4 @@
-"""How a session ends on the pages: from elsewhere, by time, by signing out. Other sites get nothing."""
+"""The end of a session on the pages: from elsewhere, by time, by signing out. Other sites get nothing."""
 
 import os
 import re
@@ -20,7 +20,7 @@ pytestmark = NEEDS_CHROMIUM
 TTL = 10
 PROVE = "SESSIONAPI_PROVE" in os.environ
 AT_ONCE, TWO_SECONDS = (1000, 2000) if PROVE else (10_000, 10_000)
-"""Milliseconds, as they are promised; a busy machine runs the test for its mechanism."""
+"""The promised milliseconds; on a busy machine the test checks the mechanism only."""
 FROM_ELSEWHERE = "This device was signed out from another one."
 
 
@@ -37,7 +37,7 @@ def username(request) -> str:
 
 @pytest.fixture
 def page(chromium: Browser, server: Server, username: str) -> Iterator[Page]:
-    """The protected page of a user who is named as the test is."""
+    """The protected page of a user who is named after the test."""
     server.sign_up(username)
     with visitor(chromium, server) as it:
         sign_in(it, username)
@@ -46,7 +46,7 @@ def page(chromium: Browser, server: Server, username: str) -> Iterator[Page]:
 
 
 def sign_out_all_others(chromium: Browser, server: Server, username: str) -> None:
-    """In another browser, on its account page."""
+    """Sign out all others in another browser, on its account page."""
     with visitor(chromium, server) as other:
         sign_in(other, username, start="/account")
         other.get_by_role("button", name="Sign out all others").click()
@@ -58,7 +58,7 @@ def sign_out_all_others(chromium: Browser, server: Server, username: str) -> Non
 def test_a_session_revoked_from_another_browser_ends_at_the_next_call(
     page: Page, chromium: Browser, server: Server, username: str
 ):
-    """Within two seconds. Falls without toSignIn in session.js."""
+    """The page ends within two seconds. Fails without toSignIn in session.js."""
     page.goto("/account")
     expect(page.locator(".device .badge")).to_be_visible()
     sign_out_all_others(chromium, server, username)
@@ -77,19 +77,19 @@ def test_a_session_revoked_from_another_browser_ends_at_the_next_call(
 def test_an_expired_token_of_a_revoked_session_ends_at_the_next_call(
     page: Page, chromium: Browser, server: Server, username: str
 ):
-    """The same with a token that has run out too: the browser was offline meanwhile."""
+    """The token has expired too, because the browser was offline in between."""
     token = pages.token_of(page.context, page)
     page.context.set_offline(True)
     sign_out_all_others(chromium, server, username)
     url = f"{server.url}/protected"
     with httpx.Client(headers=bearer(token)) as client:
         eventually(lambda: client.get(url).json().get("code") == "expired_token")
-    page.context.set_offline(False)  # which makes the client call
+    page.context.set_offline(False)  # this makes the client call
     says_why(page, FROM_ELSEWHERE, timeout=TWO_SECONDS)
 
 
 def test_an_end_is_told_with_its_reason(chromium: Browser, server: Server):
-    """Without a call, too: the next renewal brings it, and no input is needed. All four wait at once."""
+    """The page ends without a call, at the next renewal, and without input. All four wait at once."""
     words = {
         "disabled": "Your account is disabled. Ask an administrator.",
         "revoked": "An administrator ended your session.",
@@ -114,9 +114,10 @@ def test_an_end_is_told_with_its_reason(chromium: Browser, server: Server):
 def test_signing_out_signs_all_tabs_out_and_the_way_back_shows_nothing(
     page: Page, server: Server, username: str
 ):
-    """Falls without toSignIn in session.js, or the client's channel.
+    """Fails without toSignIn in session.js, or the client's channel.
 
-    A page that a browser kept in spite of no-store (see test_pages_http.py) holds nothing, and asks first.
+    A page that a browser kept in spite of no-store (see test_pages_http.py) shows no data, and sends a
+    request first.
     """
     tab = page.context.new_page()
     tab.goto("/account")
@@ -128,7 +129,7 @@ def test_signing_out_signs_all_tabs_out_and_the_way_back_shows_nothing(
     page.get_by_role("button", name="Sign out").click()
     says_why(tab, "You are signed out.", timeout=AT_ONCE)
     says_why(page, "You are signed out.")
-    assert pages.ends_of(server, username) == {None, "logout"}  # that of the sign-up lives
+    assert pages.ends_of(server, username) == {None, "logout"}  # the session of the sign-up is active
     for _ in range(2):
         page.go_back()
         expect(page.get_by_role("button", name="Continue")).to_be_visible()
@@ -161,7 +162,7 @@ def test_the_service_away_signs_nobody_out(page: Page, server: Server, username:
 
 
 def test_the_end_is_announced_and_somebody_who_is_there_stays(page: Page, server: Server, username: str):
-    """The session is made to have 60 of its 200 idle seconds left."""
+    """The session is set to have 60 of its 200 idle seconds left."""
     pages.change(server, username, "idle_timeout = 200")
     pages.age(server, username, last_seen_at=140, rotated_at=140)
     dialog = page.get_by_role("dialog", name="Are you still there?")
@@ -175,7 +176,7 @@ def test_the_end_is_announced_and_somebody_who_is_there_stays(page: Page, server
 
 
 def test_an_end_that_nothing_moves_is_told_as_such(page: Page, server: Server, username: str):
-    """The absolute end: staying is no answer to it."""
+    """The absolute end, which the user can't postpone by staying."""
     pages.change(server, username, f"expires_at = {int((time.time() + 60) * 1e6)}")
     page.reload()
     dialog = page.get_by_role("dialog", name="Are you still there?")
@@ -201,7 +202,7 @@ def test_no_page_is_framed_by_another_origin_or_site(chromium: Browser, server: 
 
 
 def test_next_of_an_address_from_elsewhere_stays_home_in_a_browser(chromium: Browser, server: Server):
-    """What the table of test_pages_http.py says, as Chromium reads it."""
+    """The table of test_pages_http.py, as Chromium reads it."""
     server.sign_up("stays.home")
     for target in (
         "//evil.example",

@@ -1,4 +1,4 @@
-"""Signing up, signing in, a forgotten password: as people do it, in a real browser."""
+"""Signing up, signing in and a forgotten password, as users do it in a real browser."""
 
 import os
 import re
@@ -64,7 +64,9 @@ def test_sign_in_says_next_to_the_field_what_is_wrong(chromium: Browser, server:
 
 
 def test_before_the_script_has_come_nothing_is_sent(chromium: Browser, server: Server):
-    """Falls without `disabled` at the button: Enter would send the form itself, and the answer is JSON."""
+    """Fails without `disabled` at the button: Enter would submit the form itself, and show the JSON
+    response.
+    """
     with visitor(chromium, server) as page:
         page.route("**/sign-in.js", lambda route: route.abort())
         page.goto("/sign-in")
@@ -78,7 +80,9 @@ def test_before_the_script_has_come_nothing_is_sent(chromium: Browser, server: S
 
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-up"])
 def test_a_script_that_comes_late_leaves_the_cursor_where_it_is(chromium: Browser, server: Server, path):
-    """Falls without the `if` in `begin`: the rest of a password is typed into the name, for all to read."""
+    """Fails without the `if` in `begin`: the rest of a password is typed into the name, readable by everyone
+    nearby.
+    """
     with visitor(chromium, server) as page:
         held = []
         page.route(f"**{path}.js", lambda route: held.append(route))
@@ -238,7 +242,7 @@ def test_a_forgotten_password_is_set_anew_with_the_link_of_an_administrator(
     assert link
     with visitor(chromium, server) as page:
         page.goto(link.group())
-        assert "token" not in page.url  # nor in the history
+        assert "token" not in page.url  # it isn't in the history either
         set_it = page.get_by_role("button", name="Set password")
         fill(page, new_password="iris iris")
         set_it.click()
@@ -267,7 +271,9 @@ def test_without_javascript_a_sentence_says_so(chromium: Browser, server: Server
 
 
 def test_fields_cut_nothing_and_count_as_the_server_does(chromium: Browser, server: Server):
-    """Fails with `maxlength` in fields.html: it counts UTF-16 units, and a paste was cut without a word."""
+    """Fails with `maxlength` in fields.html: it counts UTF-16 units, and a paste was cut without a
+    message.
+    """
     emoji, decomposed = "🐎" * 256, unicodedata.normalize("NFD", "ż" * 256)
     with visitor(chromium, server) as page:
         page.goto("/sign-up")

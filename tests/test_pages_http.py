@@ -1,4 +1,4 @@
-"""What the pages answer, over HTTP: who gets them, where they lead, and what they never hold."""
+"""The pages over HTTP: who gets them, where they redirect, and what they never contain."""
 
 import re
 from typing import get_args
@@ -77,7 +77,7 @@ async def site(make_settings, clock):
 
 
 async def sign_up(service: Running) -> None:
-    """From now on the client's jar holds the cookie of a living session."""
+    """Sign up, and from now on send the cookie of an active session."""
     body = {"username": "ada", "password": PASSWORD, "email": "ada@example.com", "transport": "cookie"}
     service.client.cookies.clear()
     cookie = (await service.client.post("/signup", json=body)).cookies["__Host-session"]
@@ -86,7 +86,7 @@ async def sign_up(service: Running) -> None:
 
 
 async def landing(service: Running, path: str) -> tuple[str, dict[str, str]]:
-    """Where a page sends somebody: the path and the query."""
+    """Return the path and the query to which a page redirects."""
     answer = await service.client.get(path)
     assert answer.status_code == 303
     assert answer.headers["cache-control"] == "no-store"
@@ -101,7 +101,7 @@ def test_these_tests_know_every_page():
 
 @pytest.mark.parametrize("path", [*GATED, "/account?tab=devices"])
 async def test_a_page_that_is_not_public_is_not_sent_without_a_living_session(site: Running, path):
-    """Deny by default. Falls if `page` sends a template before it asks _refusal."""
+    """Deny by default. Fails if `page` sends a template before it calls _refusal."""
     back = {} if path == "/" else {"next": path}
     assert await landing(site, path) == ("/sign-in", back)
     site.client.cookies["__Host-session"] = "sr_forged"
@@ -133,7 +133,7 @@ async def test_a_look_at_the_cookie_neither_rotates_nor_moves_a_clock(site: Runn
 
 @pytest.mark.parametrize("target", AWAY)
 async def test_next_never_leads_to_somebody_else(site: Running, target):
-    """Open redirects. Falls without stays_home, or a line of it."""
+    """Open redirects. Fails without stays_home, or a line of it."""
     assert not stays_home(target, site.parts.settings)
     for path in ("/sign-in", "/sign-up"):
         answer = await site.client.get(f"{path}?next={quote(target, safe='')}")
@@ -229,7 +229,7 @@ async def test_the_brand_is_a_name_and_a_colour(make_settings, clock):
 
 @pytest.mark.parametrize("red", range(0, 256, 51))
 def test_every_accent_can_be_read_on_light_on_dark_and_beneath_its_text(red: int):
-    """WCAG 2.2, 1.4.3. Falls without _readable in web/theme.py."""
+    """WCAG 2.2, 1.4.3. Fails without _readable in web/branding.py."""
     for green in range(0, 256, 51):
         for blue in range(0, 256, 51):
             sheet = branding.stylesheet(f"#{red:02x}{green:02x}{blue:02x}")

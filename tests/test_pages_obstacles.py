@@ -21,7 +21,7 @@ pytestmark = [*NEEDS_CHROMIUM, pytest.mark.engines("sqlite")]
 FORMS = {"/sign-in": "Continue", "/sign-up": "Create account"}
 LAN = "lan.example"
 ALIASES = f"--host-resolver-rules=MAP {LAN} 127.0.0.1"
-"""A name that isn't a loopback name for the browser, though it leads to this computer."""
+"""A name that isn't a loopback name for the browser, although it resolves to this computer."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def locked(page: Page, words: str) -> None:
-    """Wait for what the form says; it sends no password, not even with Enter."""
+    """Wait for the message of the form, which sends no password, not even with Enter."""
     passwords: list[Request] = []
     page.on("request", lambda sent: passwords.append(sent) if PASSWORD in (sent.post_data or "") else None)
     expect(page.get_by_role("alert")).to_contain_text(words)
@@ -55,7 +55,7 @@ def test_on_a_lan_address_the_page_names_the_address_that_works(chromium: Browse
 
 @pytest.mark.parametrize("path", FORMS)
 def test_a_public_url_of_plain_http_on_a_lan_says_that_https_is_missing(chromium: Browser, tmp_path, path):
-    """The browser drops the Secure cookie. Falls without `keepsCookies`."""
+    """The browser drops the Secure cookie. Fails without `keepsCookies`."""
     home = f"http://{LAN}:{(port := free_port())}"
     settings = {"cookie_secure": "auto", "public_url": home}
     with serving(tmp_path / "var", "--port", str(port), **settings):
@@ -77,7 +77,7 @@ def test_a_browser_that_blocks_cookies_is_told_before_a_password_is_sent(
 
 @pytest.mark.parametrize("path", FORMS)
 def test_a_sign_in_whose_cookie_is_lost_says_so_and_leaves_no_session(chromium: Browser, tmp_path, path):
-    """A proxy takes the cookie away. Falls without `isSignedIn` in entrance.js: the form is shown again."""
+    """A proxy removes the cookie. Fails without `isSignedIn` in entrance.js: the form is shown again."""
     with serving(tmp_path / "var", cookie_secure="auto") as server, thief(server.url) as address:
         if path == "/sign-in":
             server.sign_up("ada")
@@ -134,7 +134,7 @@ def blocking(chromium: Browser, profile: Path) -> Iterator[Page]:
 
 @contextmanager
 def thief(upstream: str) -> Iterator[str]:
-    """A proxy that takes away every cookie that the server sets."""
+    """A proxy that removes every cookie that the server sets."""
 
     class Handler(BaseHTTPRequestHandler):
         def serve(self) -> None:

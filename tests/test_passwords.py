@@ -1,4 +1,4 @@
-"""Which new passwords are taken, which old hashes, and that the look-up of leaked ones tells nothing."""
+"""Accepted new passwords, supported old hashes, and a look-up of leaked passwords that reveals nothing."""
 
 import hashlib
 import threading
@@ -31,7 +31,7 @@ from tests.conftest import PASSWORD, FakeClock, Running, bearer, running
 
 
 def told(answer: httpx.Response) -> list[str]:
-    """Return the rules that a refused password breaks; each says what to do."""
+    """Return the rules that a refused password breaks; the message of each contains advice."""
     assert (answer.status_code, answer.json()["code"]) == (422, "weak_password"), answer.text
     errors = answer.json()["errors"]
     assert all(error["message"].endswith(".") for error in errors)
@@ -66,7 +66,7 @@ async def sign_up(service: Running, password: str, username: str = "ada", **more
 async def test_a_weak_password_is_told_each_rule_that_it_breaks(
     make_settings: Callable[..., Settings], clock: FakeClock, password: str, broken: list[str]
 ):
-    """Each case falls without its line in PasswordRules._broken."""
+    """Each case fails without its line in PasswordRules._broken."""
     async with running(make_settings(brand_name="Acme Cloud"), clock) as service:
         before = service.parts.metrics.hashes._value.get()
         answer = await sign_up(service, password, "Countess", email="enchantress@example.com")
@@ -88,7 +88,7 @@ async def test_a_weak_password_is_told_each_rule_that_it_breaks(
     ],
 )
 async def test_any_characters_are_taken_and_verified_exactly_as_they_came(service: Running, password: str):
-    """Falls if a password is folded, trimmed or cut before its hash. A name of two letters may be inside."""
+    """Fails if a password is folded, trimmed or cut before its hash. It may contain a name of two letters."""
     assert (await sign_up(service, password, "bo", email="bo@x.com")).status_code == 201
     await service.log_in("bo", password)
     for other in (password[:-1], password + " ", password.swapcase() + "!"):
@@ -157,7 +157,7 @@ async def test_a_legacy_hash_is_upgraded_at_the_first_login(service: Running, sc
 async def test_a_long_bcrypt_password_is_cut_as_its_origin_did_and_whole_from_then_on(
     service: Running, scheme: str, letter: str
 ):
-    """Falls without `_verify_as_cut`: bcrypt 5 refuses what is over 72 bytes, so nobody would get in."""
+    """Fails without the cut at 72 bytes: bcrypt 5 refuses longer passwords, so the user could not log in."""
     cut = (letter * 80).encode()[:72]
     plain = bcrypt.hashpw(cut, bcrypt.gensalt(4)).decode()
     await service.parts.accounts.add(
@@ -181,7 +181,7 @@ async def test_a_password_that_a_legacy_hash_cannot_take_is_wrong_and_nothing_wo
 
 @dataclass
 class Leaks:
-    """A service that speaks the protocol of the range search."""
+    """A service that implements the protocol of the range search."""
 
     url: str = ""
     leaked: dict[str, int] = field(default_factory=dict)
@@ -237,7 +237,7 @@ def checks(service: Running) -> dict[str, float]:
 async def test_a_leaked_password_is_refused_and_only_five_letters_of_its_hash_are_told(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without `is_breached` in PasswordRules; a padded line, of count 0, is no leak."""
+    """Fails without `is_breached` in PasswordRules. A padded line, of count 0, is not a leak."""
     with leaks_served() as leaks:
         settings = make_settings(breached_passwords=True, breached_passwords_url=leaks.url)
         async with running(settings, clock) as service:
@@ -320,7 +320,7 @@ async def test_a_look_up_that_fails_lets_the_password_pass_and_is_counted(
 
 
 async def test_a_throttled_sign_up_looks_nothing_up(make_settings: Callable[..., Settings], clock: FakeClock):
-    """Falls if Users.sign_up asks before it counts: anybody could make us ask without end."""
+    """Fails if Users.sign_up queries before it counts: any client could make us query without limit."""
     with leaks_served() as leaks:
         settings = make_settings(breached_passwords=True, breached_passwords_url=leaks.url, throttle=True)
         async with running(settings, clock) as service:
