@@ -72,7 +72,7 @@ async def test_a_name_that_is_taken_or_wrong_changes_nothing(service: Running):
 
 
 async def test_a_new_password_ends_the_others_and_gives_this_session_a_new_secret(service: Running):
-    """Falls without end_all or renew_secret in Users.change_password (ASVS 6.2.2, 6.2.3, 7.4.3)."""
+    """Fails without end_all or renew_secret in Users.change_password (ASVS 6.2.2, 6.2.3, 7.4.3)."""
     tokens, other = await service.sign_up(), await service.log_in()
     body = {"current_password": PASSWORD, "new_password": NEW}
     fresh = (await service.send("POST", "/me/password", tokens, body)).json()
@@ -122,7 +122,7 @@ async def reset(service: Running, token: str, password: str = NEW):
 
 
 async def test_a_reset_token_sets_a_password_once_and_ends_all_sessions(service: Running):
-    """Falls without use_password_reset in Accounts.reset_password."""
+    """Fails without use_password_reset in Accounts.reset_password."""
     tokens = await service.sign_up()
     token = await reset_token(service)
     assert refusal(await reset(service, token, "short")) == (422, "weak_password", None)

@@ -49,7 +49,7 @@ async def test_without_the_role_every_route_is_forbidden(service: Running):
 
 
 async def test_a_demoted_administrator_is_refused_at_once_though_the_token_names_the_role(service: Running):
-    """Falls if the role is read from the token."""
+    """Fails if the role is read from the token."""
     await service.sign_up()
     admin = await administrator(service)
     assert jwt.decode(admin["access_token"], options={"verify_signature": False})["roles"] == ["admin"]

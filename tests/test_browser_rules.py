@@ -74,7 +74,7 @@ async def test_a_post_with_the_cookie_passes_from_our_own_pages_and_listed_ones(
 @pytest.mark.parametrize("path", ["/signup", "/login"])
 @pytest.mark.parametrize("headers", REFUSED)
 async def test_a_post_that_would_set_the_cookie_from_elsewhere_is_rejected(listed: Running, path, headers):
-    """Login CSRF. Falls without the check in web/routes/login._device."""
+    """Login CSRF. Fails without the check in web/routes/login._device."""
     if path == "/login":
         await listed.sign_up()
     answer = await listed.client.post(path, json=BODY, headers=headers)

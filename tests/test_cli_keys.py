@@ -59,7 +59,7 @@ async def test_a_rotation_in_an_emergency_does_not_wait(commands: Commands, besi
 
 
 async def test_a_dropped_keys_tokens_are_refused(commands: Commands, beside: Running):
-    """Falls without the condition on dropped keys in KeyRing.replace."""
+    """Fails without the condition on dropped keys in KeyRing.replace."""
     tokens = await beside.sign_up()
     (leaked,) = await ring(commands)
     assert (await commands.beside("keys", "drop", leaked)).exit_code == 0

@@ -50,7 +50,7 @@ PATCH = """() => client.fetch('/me', {
 
 
 def test_a_401_renews_once_and_repeats_the_request_once_with_its_body(here: World, person: Person):
-    """Falls without the second send() of fetch()."""
+    """Fails without the second send() of fetch()."""
     page = person.sign_up("once")
     sent = Sent(here, refused=1)
     page.route("**/me", sent)
@@ -71,7 +71,7 @@ def test_a_second_401_is_the_apps(here: World, person: Person):
 
 
 def test_nobody_else_is_told_the_token(here: World, person: Person):
-    """Falls without `trusted` in fetch()."""
+    """Fails without `trusted` in fetch()."""
     page = person.sign_up("secret")
     with app_at() as elsewhere:
         sent = Sent(here, refused=9)

@@ -112,7 +112,7 @@ def test_a_new_tab_is_signed_in_at_once_beside_a_frozen_one(ada: Ada):
 
 
 def test_a_sign_out_wins_over_the_refresh_of_a_frozen_tab(ada: Ada):
-    """Falls without `changes !== before` in refresh()."""
+    """Fails without `changes !== before` in refresh()."""
     other = ada.tab()
     gate = ada.begin_and_freeze(ada.first)
     other.evaluate("client.signOut().then(() => true)")

@@ -118,7 +118,7 @@ def test_many_tabs_refresh_exactly_once_in_each_lifetime_of_a_token(lives: dict[
 
 @pytest.mark.parametrize("clock", ["fast", "slow"])
 def test_a_clock_that_is_six_hours_wrong_changes_nothing(lives: dict[str, Life], clock: str):
-    """Falls if the client reads `exp`."""
+    """Fails if the client reads `exp`."""
     life = lives[clock]
     wrong = life.page.evaluate("() => Date.now()") / 1000 - time.time()
     assert abs(wrong) > 5 * 3600

@@ -154,7 +154,7 @@ def test_the_end_is_told_with_its_reason_when_it_comes_and_on_a_new_page(here: W
 
 
 def test_a_session_that_was_revoked_elsewhere_ends_with_the_next_call(here: World, person: Person):
-    """Falls without the renewal after a 401 in fetch()."""
+    """Fails without the renewal after a 401 in fetch()."""
     other = here.person()
     page = person.sign_up("lost-phone")
     elsewhere: Page = other.tab()

@@ -119,7 +119,7 @@ def test_a_sign_in_as_somebody_else_is_one_in_every_tab(person: Person):
 
 
 def test_a_request_of_one_user_is_not_repeated_as_another(here: World, person: Person):
-    """Falls without `user.id === id` in fetch()."""
+    """Fails without `user.id === id` in fetch()."""
     first = person.sign_up("ada-1")
     second = person.tab(until=SIGNED_IN)
     old = person.token()

@@ -46,7 +46,7 @@ def cookies(answer: httpx.Response) -> dict[str, tuple[str, set[str]]]:
 
 @pytest.mark.parametrize("path", ["/signup", "/login"])
 async def test_a_login_by_cookie_leaves_a_device_cookie_for_a_year(service: Running, path: str):
-    """Falls without `set_device` in token_response."""
+    """Fails without `set_device` in token_response."""
     if path == "/login":
         await service.sign_up()
     answer = await service.client.post(path, json=login(service, transport="cookie"), headers=ORIGIN)
@@ -79,7 +79,7 @@ async def test_the_cookie_is_named_after_the_environment(
 
 
 async def test_the_cookie_outlives_a_logout_and_names_the_same_device_again(service: Running):
-    """Falls without `known` in DeviceTokens.issue."""
+    """Fails without `known` in DeviceTokens.issue."""
     secure = httpx.AsyncClient(transport=service.client._transport, base_url="https://localhost:8000")
     await secure.post("/signup", json=login(service, transport="cookie"), headers=ORIGIN)
     first = secure.cookies["__Host-device"]
@@ -90,7 +90,7 @@ async def test_the_cookie_outlives_a_logout_and_names_the_same_device_again(serv
 
 
 async def test_a_stranger_cannot_lock_the_owner_out_of_a_known_device(service: Running):
-    """Falls without the device in Throttle.reserve_login."""
+    """Fails without the device in Throttle.reserve_login."""
     mine = (await service.sign_up())["device_token"]
     assert await statuses(service, 5) == [401] * 3 + [429] * 2
     assert (await service.client.post("/login", json=login(service))).status_code == 429

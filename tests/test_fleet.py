@@ -161,7 +161,7 @@ def told(what: str, seconds: list[float]) -> None:
 
 
 async def test_a_revocation_reaches_the_other_server_and_the_resource_server(fleet: Fleet):
-    """Falls without the poll in serve, and without `service_token` in the example."""
+    """Fails without the poll in serve, and without `service_token` in the example."""
     waited: list[float] = []
     async with httpx.AsyncClient(timeout=30) as client, traffic(client, fleet) as failed:
         for _ in range(ROUNDS):

@@ -143,7 +143,7 @@ def test_a_flood_takes_bounded_memory_and_honest_users_are_served(tmp_path: Path
 
 @pytest.mark.parametrize("kind", SIGNED_IN)
 def test_a_flood_that_is_refused_leaves_room_for_others(tmp_path: Path, kind: str):
-    """Falls without `Throttle.slow_down`: cheap refusals filled the event loop, and logins were shed."""
+    """Fails without `Throttle.slow_down`: cheap refusals filled the event loop, and logins were shed."""
     hashing = {"hash_memory_kib": 19_456, "hash_time": 2} if PROVE else {}
     with on_one_core(tmp_path, throttle="on", sessions_per_user=10, **hashing) as server:
         quiet = work(server, 0.1)

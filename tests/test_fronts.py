@@ -205,7 +205,7 @@ def work(url: str, token: dict[str, str], user_id: str, done: threading.Event) -
 
 @pytest.mark.parametrize("name", PROXIES)
 def test_behind_a_proxy_no_message_touches_another_clients_requests(tmp_path: Path, name: str):
-    """Falls without `_ignore_upgrade` (nginx), or without the dropped trailers (HAProxy)."""
+    """Fails without `_ignore_upgrade` (nginx), or without the dropped trailers (HAProxy)."""
     own = {"trusted_proxies": "127.0.0.1", "access_token_ttl": 300}
     with serving(tmp_path / "var", **own) as server, proxied(name, server, tmp_path / "proxy") as url:
         token = server.sign_up("grace", device_name="the user")

@@ -1,4 +1,4 @@
-"""How names are normalised at sign-up, at sign-in, on the pages and on the command line."""
+"""Normalisation of names at sign-up, at sign-in, on the pages and on the command line."""
 
 import unicodedata
 

@@ -110,7 +110,7 @@ async def test_processes_that_rotate_at_once_make_one_change(make_settings, cloc
 
 
 async def test_another_process_takes_a_good_token_of_a_key_that_it_has_not_seen(make_settings, clock):
-    """Falls without Authenticator._look_for."""
+    """Fails without Authenticator._look_for."""
     async with running(make_settings(), clock) as one, running(make_settings(), clock) as two:
         await one.sign_up()
         await one.parts.keys.rotate_now()
@@ -121,7 +121,7 @@ async def test_another_process_takes_a_good_token_of_a_key_that_it_has_not_seen(
 
 @pytest.mark.engines("sqlite")
 async def test_a_private_key_can_not_be_read_from_the_database(service: Running):
-    """Falls without the encryption in keyring.seal."""
+    """Fails without the encryption in keyring.seal."""
     await service.sign_up()
     private = service.parts.ring.active.private_key
     number = private.private_numbers().private_value.to_bytes(32, "big")

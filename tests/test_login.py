@@ -55,7 +55,7 @@ async def test_a_name_is_one_in_any_case_and_width(service: Running, name):
 
 
 async def test_fifty_sign_ups_of_one_name_at_once_make_one_user(service: Running):
-    """Falls without the unique index on username_key."""
+    """Fails without the unique index on username_key."""
     names = ["ada", "ADA", "Ａda"]
     answers = await asyncio.gather(
         *(
@@ -70,7 +70,7 @@ async def test_fifty_sign_ups_of_one_name_at_once_make_one_user(service: Running
 
 
 async def test_a_wrong_password_and_an_unknown_user_look_alike_and_cost_one_hash_each(service: Running):
-    """Falls without the dummy hash in Passwords.verify."""
+    """Fails without the dummy hash in Passwords.verify."""
     await service.sign_up()
     told = []
     for name in ("ada", "nobody", "not a name\x00"):
@@ -240,7 +240,7 @@ async def test_the_cookie_transport_sets_a_host_cookie_and_keeps_the_token_out_o
     ],
 )
 async def test_a_cookie_is_set_only_for_an_origin_that_may(make_settings, clock, headers, status):
-    """Falls without the CsrfRejected of the login routes."""
+    """Fails without the CsrfRejected of the login routes."""
     async with running(make_settings(allowed_origins="https://app.example.com"), clock) as service:
         await service.sign_up()
         body = {"username": "ada", "password": PASSWORD, "transport": "cookie"}

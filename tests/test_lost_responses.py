@@ -45,7 +45,7 @@ def stored(data: Path) -> list[tuple]:
 
 
 def test_an_answer_lost_at_a_rotation_is_had_again_an_hour_later_with_the_same_key(tmp_path: Path):
-    """Falls without `known` in the condition of a repeat in policy.decide."""
+    """Fails without `known` in the condition of a repeat in policy.decide."""
     data = tmp_path / "var"
     with serving(data) as server:
         tokens = server.sign_up()

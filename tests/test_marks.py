@@ -60,7 +60,7 @@ async def only_mark(service: Running) -> None:
 
 
 async def test_a_mark_ends_all_sessions_in_every_process_and_a_login_after_it_works(fleet):
-    """Falls without the mark in Revocations.reason, in storage.sessions.EFFECTIVE or in living_at."""
+    """Fails without the mark in Revocations.reason, in storage.sessions.EFFECTIVE or in living_at."""
     one, two = fleet
     old = [await one.sign_up("ada"), await one.log_in("ada"), await two.sign_up("bob")]
     await only_mark(one)
@@ -93,7 +93,7 @@ async def test_a_token_that_another_process_issues_after_the_mark_is_refused_by_
 
 @pytest.mark.parametrize("ahead", [2, 86_400])
 async def test_a_session_whose_host_was_ahead_is_ended_too_and_a_host_behind_starts_new_ones(fleet, ahead):
-    """Falls without newest_session_id in Marks.end_all, or without new_id_after in insert_session."""
+    """Fails without newest_session_id in Marks.end_all, or without new_id_after in insert_session."""
     one, two = fleet
     old = await one.sign_up("ada")
     in_future = ids.last_id_at(system_clock() + timedelta(seconds=ahead))
@@ -208,7 +208,7 @@ async def test_the_poll_reads_no_row_of_a_mark_and_each_one_that_ended_alone(fle
 
 
 async def test_rows_that_a_killed_command_has_left_are_written_by_a_server(fleet):
-    """Falls without Marks.finish in Marks.tidy."""
+    """Fails without Marks.finish in Marks.tidy."""
     one, two = fleet
     old = await one.sign_up("ada")
     await one.send("PATCH", "/sessions/current", old, {"data": {"a": 1}})

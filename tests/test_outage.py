@@ -99,7 +99,7 @@ async def recovered(client: httpx.AsyncClient) -> None:
 async def test_while_postgresql_is_frozen_what_needs_it_is_refused_and_the_rest_goes_on(
     tmp_path: Path, cluster: Cluster, database_url: str
 ):
-    """Falls without the deadline of transactions (it hangs), or without CircuitBreaker."""
+    """Fails without the deadline of transactions (it hangs), or without CircuitBreaker."""
     async with served(tmp_path, database_url) as client:
         held = await asyncio.gather(*(sign_up_at(client, f"user{number}") for number in range(CLIENTS)))
         before, during, refused = Answers(), Answers(), Answers()

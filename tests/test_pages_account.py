@@ -87,7 +87,7 @@ def test_the_email_changes_and_goes(page: Page):
 
 
 def test_a_change_long_after_the_login_asks_for_the_password(page: Page, server: Server, username: str):
-    """Falls without withPassword in dialogs.js."""
+    """Fails without withPassword in dialogs.js."""
     pages.age(server, username, auth_time=3600)
     page.reload()
     edit(page, "username", new_username="ada.later")

@@ -191,7 +191,7 @@ def test_an_end_that_nothing_moves_is_told_as_such(page: Page, server: Server, u
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.parametrize("path", ["/sign-in", "/account"])
 def test_no_page_is_framed_by_another_origin_or_site(chromium: Browser, server: Server, host, path):
-    """Clickjacking. Falls without frame-ancestors in CSP of web/routes/pages.py."""
+    """Clickjacking. Fails without frame-ancestors in CSP of web/routes/pages.py."""
     with elsewhere() as port:
         context = chromium.new_context()
         page = context.new_page()

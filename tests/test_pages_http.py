@@ -120,7 +120,7 @@ async def test_who_is_signed_in_is_led_on_from_the_entrances(site: Running):
 
 
 async def test_a_look_at_the_cookie_neither_rotates_nor_moves_a_clock(site: Running):
-    """Falls if the pages refresh instead of Refreshes.look."""
+    """Fails if the pages refresh instead of Refreshes.look."""
     await sign_up(site)
     before = site.rows("select * from sessions")
     site.clock.move(3600)
@@ -167,7 +167,7 @@ async def test_the_settings_say_where_the_pages_lead(make_settings, clock):
 
 @pytest.mark.parametrize("path", [*PUBLIC, *GATED])
 async def test_a_page_holds_nothing_inline_nothing_of_its_user_and_is_never_stored(site: Running, path):
-    """Falls without HEADERS in web/routes/pages.py, or with the user's name in a template."""
+    """Fails without HEADERS in web/routes/pages.py, or with the user's name in a template."""
     if path in GATED:
         await sign_up(site)
     answer = await site.client.get(path)

@@ -45,7 +45,7 @@ def locked(page: Page, words: str) -> None:
 
 @pytest.mark.parametrize("path", FORMS)
 def test_on_a_lan_address_the_page_names_the_address_that_works(chromium: Browser, tmp_path, path):
-    """Falls without `isOwn` in obstacles.js: the password is sent over plain http, and refused."""
+    """Fails without `isOwn` in obstacles.js: the password is sent over plain http, and refused."""
     with serving(tmp_path / "var", cookie_secure="auto") as server:
         page = chromium.new_page()
         page.goto(server.url.replace("127.0.0.1", LAN) + path)

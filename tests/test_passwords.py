@@ -102,7 +102,7 @@ def test_the_list_has_the_three_thousand_most_common_and_more():
 
 
 async def test_a_change_and_a_reset_follow_the_same_rules(service: Running):
-    """Falls without `refuse_weak` in Users.change_password or Accounts.reset_password."""
+    """Fails without `refuse_weak` in Users.change_password or Accounts.reset_password."""
     tokens = await service.sign_up("countess")
     for new, rule in (("password123", "too_common"), ("the countess!", "contains_username")):
         body = {"current_password": PASSWORD, "new_password": new}
@@ -139,7 +139,7 @@ LEGACY = {
 
 @pytest.mark.parametrize("scheme", LEGACY)
 async def test_a_legacy_hash_is_upgraded_at_the_first_login(service: Running, scheme: str):
-    """Falls without the scheme in Passwords, or without `upgrade_hash`."""
+    """Fails without the scheme in Passwords, or without `upgrade_hash`."""
     await service.parts.accounts.add("ada", None, password=None, hashed=LEGACY[scheme](PASSWORD))
     before = service.rows("select password_hash from users")
     wrong = await service.client.post("/login", json={"username": "ada", "password": "wrong horse battery"})
@@ -256,7 +256,7 @@ async def test_a_leaked_password_is_refused_and_only_five_letters_of_its_hash_ar
 async def test_a_new_password_is_looked_up_only_after_the_present_one_was_counted_and_verified(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls if refuse_weak comes before the attempt in Users.change_password."""
+    """Fails if refuse_weak comes before the attempt in Users.change_password."""
     with leaks_served() as leaks:
         settings = make_settings(breached_passwords=True, breached_passwords_url=leaks.url, throttle=True)
         async with running(settings, clock) as service:
@@ -282,7 +282,7 @@ async def test_a_new_password_is_looked_up_only_after_the_present_one_was_counte
 async def test_a_reset_is_counted_before_its_password_is_looked_up(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls if refuse_weak comes before count_reset in Accounts.reset_password."""
+    """Fails if refuse_weak comes before count_reset in Accounts.reset_password."""
     with leaks_served() as leaks:
         settings = make_settings(
             breached_passwords=True,
@@ -306,7 +306,7 @@ async def test_a_reset_is_counted_before_its_password_is_looked_up(
 async def test_a_look_up_that_fails_lets_the_password_pass_and_is_counted(
     make_settings: Callable[..., Settings], clock: FakeClock, trouble: str
 ):
-    """Falls without the `except`, or without the timeout, in BreachedPasswords.contains."""
+    """Fails without the `except`, or without the timeout, in BreachedPasswords.contains."""
     with leaks_served() as leaks:
         url = "http://127.0.0.1:9/range" if trouble == "nobody there" else leaks.url
         leaks.status = 503 if trouble == "error" else 200

@@ -1,4 +1,4 @@
-"""Behind a PgBouncer that pools transactions: each transaction may meet another server process."""
+"""Behind a PgBouncer that pools transactions, each transaction may use another server process."""
 
 import asyncio
 import shutil
@@ -17,9 +17,11 @@ from tests.postgres import Cluster
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
 SIZE = 3
-"""Connections of PgBouncer to the server: fewer than those to PgBouncer, so that each is used by all."""
+"""Connections of PgBouncer to the server: fewer than those to PgBouncer, so that clients share each
+of them.
+"""
 READS = 80
-"""So many at once that the two halves of a statement would sometimes meet different connections."""
+"""Enough reads at once that the two halves of a statement would sometimes use different connections."""
 pytestmark = [
     pytest.mark.server,
     pytest.mark.engines("postgresql"),
@@ -29,7 +31,7 @@ pytestmark = [
 
 @contextmanager
 def pgbouncer(cluster: Cluster) -> Iterator[str]:
-    """Run PgBouncer in front of a server until the block ends; yields the address of the database there."""
+    """Run PgBouncer in front of a server until the block ends; yields the URL of the database there."""
     assert PGBOUNCER is not None
     port = postgres.free_port()
     folder = cluster.folder / f"pgbouncer-{port}"
@@ -61,7 +63,7 @@ min_pool_size = {SIZE}
             time.sleep(0.02)
         yield f"postgresql://postgres@127.0.0.1:{port}/app"
     finally:
-        process.terminate()  # an interrupt would let it wait for its clients
+        process.terminate()  # after an interrupt it would wait for its clients
         process.wait(30)
         log.close()
 
@@ -69,9 +71,9 @@ min_pool_size = {SIZE}
 async def test_everything_works_there_and_no_statement_stays_behind(
     make_settings: Callable[..., Settings], clock: FakeClock, cluster: Cluster, database_url: str
 ):
-    """Falls without both caches off, or without names for statements that are empty.
+    """Fails unless both caches are off, or if statements have names.
 
-    Each of the server's processes tells what is prepared in it, to whichever transaction it serves.
+    Each of the server's processes lists the statements prepared in it, for any transaction that it serves.
     """
     with pgbouncer(cluster) as url:
         settings = make_settings(database_url=url, pgbouncer=True)

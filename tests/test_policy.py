@@ -1,4 +1,4 @@
-"""The rules of a session as tables: every edge of every timeout, and of design 4.3."""
+"""The rules of a session as tables, with every edge of every timeout, and of design 4.3."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -100,13 +100,13 @@ SEEN = {"last_seen_at": T0 + seconds(300)}
         # a late repeat makes the next rotation wait
         ({"repeated_at": T0 + seconds(590)}, 5, None, True, seconds(620) - US, ("renewal", 5, True)),
         ({"repeated_at": T0 + seconds(590)}, 5, None, True, seconds(620), ("rotation", 6, True)),
-        # the token before: a repeat within the grace, or with a key of the rotation
+        # the previous token: a repeat within the grace, or with a key of the rotation
         ({}, 4, None, True, seconds(10), ("repeat", 5, False)),
         ({}, 4, None, True, seconds(10) + US, ("reuse", 5, False)),
         ({}, 4, OTHER, True, seconds(10) + US, ("reuse", 5, False)),
         ({}, 4, KEY, True, seconds(3600), ("repeat", 5, True)),
         ({}, 4, KEY, False, seconds(3600), ("repeat", 5, False)),
-        # older ones, and those that the database has lost
+        # older tokens, and those that the database has lost
         ({}, 3, KEY, True, seconds(0), ("reuse", 5, False)),
         ({}, 0, KEY, True, seconds(0), ("reuse", 5, False)),
         ({}, 6, None, True, seconds(0), ("rotation", 7, True)),

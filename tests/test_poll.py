@@ -1,4 +1,4 @@
-"""How processes learn from one another, and what other services are told."""
+"""Synchronisation between processes, and the lists that other services fetch."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ INVALID = (401, "invalid_token", None)
 
 
 async def test_what_one_process_revokes_the_other_refuses_after_its_poll(make_settings, clock):
-    """Falls without revoked_since in StateSync._run."""
+    """Fails without revoked_since in StateSync._run."""
     async with running(make_settings(), clock) as one, running(make_settings(), clock) as two:
         tokens = await one.sign_up()
         assert (await two.get("/protected", tokens)).status_code == 200
@@ -22,7 +22,7 @@ async def test_what_one_process_revokes_the_other_refuses_after_its_poll(make_se
 
 
 async def test_a_process_that_starts_a_moment_later_knows_it_before_its_first_request(make_settings, clock):
-    """Falls without the first poll in App.start."""
+    """Fails without the first poll in Container.start."""
     async with running(make_settings(revocation_poll=10), clock) as one:
         tokens = await one.sign_up()
         await one.client.post("/logout", headers=bearer(tokens))
@@ -31,7 +31,9 @@ async def test_a_process_that_starts_a_moment_later_knows_it_before_its_first_re
 
 
 async def test_no_revoked_token_lives_after_a_restart_with_a_lowered_lifetime(make_settings, clock):
-    """Falls if the window of the poll follows ACCESS_TOKEN_TTL: it is that of the longest one allowed."""
+    """Fails if the window of the poll follows ACCESS_TOKEN_TTL. It is that of the longest lifetime
+    allowed.
+    """
     async with running(make_settings(access_token_ttl=300), clock) as service:
         tokens = await service.sign_up()
         await service.client.post("/logout", headers=bearer(tokens))
@@ -41,7 +43,7 @@ async def test_no_revoked_token_lives_after_a_restart_with_a_lowered_lifetime(ma
 
 
 async def test_a_revocation_that_commits_late_is_not_missed(make_settings, clock):
-    """Falls if a poll asks only for what is newer than the last one."""
+    """Fails if a poll requests only the rows that are newer than the last one."""
     async with running(make_settings(), clock) as one, running(make_settings(), clock) as two:
         tokens = await one.sign_up()
         user = await one.parts.accounts.find("ada")
@@ -110,7 +112,7 @@ async def test_the_list_of_revocations_is_whole_and_tells_when_it_has_not_change
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/revocations"), ("POST", "/introspect")])
 async def test_a_wrong_revoked_or_missing_service_token_is_refused(service: Running, method, path):
-    """Falls without the Service dependency of the route, or without its revoked_at."""
+    """Fails without the service-token dependency of the route, or without its revoked_at."""
     headers = await service_token(service)
     tokens = await service.sign_up()
     assert refusal(await service.client.request(method, path)) == (401, "missing_token", None)
@@ -141,7 +143,7 @@ async def test_introspection_tells_of_a_good_token_from_the_live_rows(service: R
 
 
 async def test_introspection_says_nothing_of_what_is_no_good_access_token(make_settings, clock):
-    """Also when the session ended a moment ago elsewhere: falls without the look at the row."""
+    """Even when the session has just ended in another process. Fails without the read of the row."""
     slow = make_settings(revocation_poll=10)
     async with running(slow, clock) as service, running(slow, clock) as other:
         headers = await service_token(service)

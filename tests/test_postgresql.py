@@ -1,4 +1,4 @@
-"""What only PostgreSQL can show: a second clock, and transactions that commit in another order."""
+"""Behaviour that only PostgreSQL can show: a second clock, and transactions that commit in another order."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def two(make_settings: Callable[..., Settings], clock: FakeClock) -> AsyncIterator[list[Running]]:
-    """Two processes' worth of the app, which meet only in the database."""
+    """Two apps, as in two processes, which share nothing but the database."""
     settings = make_settings(revocation_poll=10)
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(running(settings, clock)) for _ in range(2)]
@@ -49,7 +49,7 @@ def name() -> str:
 
 
 async def test_a_host_whose_clock_is_off_is_not_ready_and_says_why(two: list[Running], clock: FakeClock):
-    """Falls without StateSync._skew."""
+    """Fails without StateSync._skew."""
     service = two[0]
     assert (await service.client.get("/readyz")).status_code == 200
     for seconds in (10, -10):
@@ -68,7 +68,7 @@ async def test_a_host_whose_clock_is_off_is_not_ready_and_says_why(two: list[Run
 
 
 async def test_a_host_whose_clock_is_off_still_learns_of_a_dropped_key(two: list[Running], clock: FakeClock):
-    """Falls if StateSync takes the ring over only when the clocks agree."""
+    """Fails if StateSync replaces the ring only when the clocks agree."""
     one, other = two
     ada = await one.sign_up(name())
     clock.move(10)
@@ -78,7 +78,7 @@ async def test_a_host_whose_clock_is_off_still_learns_of_a_dropped_key(two: list
 
 
 async def test_a_revocation_that_commits_after_later_ones_is_not_missed(two: list[Running], clock: FakeClock):
-    """Falls if a poll asks only for what is newer than the newest that it knows."""
+    """Fails if a poll requests only the rows that are newer than the newest one that it has."""
     one, other = two
     ada, bob = await one.sign_up(name()), await one.sign_up(name())
     user = await one.parts.accounts.find(ada["user"]["username"])
@@ -151,7 +151,7 @@ async def test_debians_postgresql_does_it_too(make_settings: Callable[..., Setti
     ],
 )
 def test_an_address_that_is_not_understood_is_refused_without_its_password(engine: str, url: str, said: str):
-    """Falls without addresses.check: an unknown option ended in a trace."""
+    """Fails without database_url.check: an unknown option ended in a traceback."""
     with pytest.raises(StartupError) as refused:
         Store(url)
     assert refused.value.detail.startswith(f"SESSIONAPI_DATABASE_URL {said}")
@@ -174,9 +174,9 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_found(
     database_url: str,
     stack: AsyncExitStack,
 ):
-    """Behind a host that isn't there, and one that is frozen at first and then only reads.
+    """Behind a host that doesn't exist, and one that is frozen at first and then read-only.
 
-    Falls without a share of the time for each host, or without target_session_attrs.
+    Fails without a share of the time for each host, or without target_session_attrs.
     """
     nobody = postgres.free_port()
     with postgres.postgresql(**postgres.UNSAFE) as other:
@@ -205,7 +205,7 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_found(
 async def test_tls_is_used_and_verified_as_the_address_says(
     make_settings: Callable[..., Settings], clock: FakeClock, tmp_path
 ):
-    """A certificate of nobody's is refused by verify-full, and the authority's is taken."""
+    """verify-full refuses an unknown certificate, and accepts that of the authority."""
     with postgres.postgresql(DEBIAN, **postgres.UNSAFE) as cluster:
         certify(cluster)
         url = cluster.create("app")
@@ -220,7 +220,7 @@ async def test_tls_is_used_and_verified_as_the_address_says(
 
 
 def certify(cluster: Cluster) -> None:
-    """Give a server a certificate for `localhost`, signed by itself, and let it read it."""
+    """Give a server a certificate for `localhost`, signed by itself, and make the server load it."""
     make = [
         "openssl",
         "req",

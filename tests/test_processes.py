@@ -1,7 +1,6 @@
-"""Several server processes on one PostgreSQL meet in the same rows: what test_races.py shows, for real.
+"""The races of test_races.py with real server processes, which meet in the same rows of one PostgreSQL.
 
-They share nothing but the database. PostgreSQL's own statistics say whether any two of them waited for each
-other for ever.
+They share nothing but the database. PostgreSQL's statistics show whether any two of them were in a deadlock.
 """
 
 import asyncio
@@ -23,9 +22,9 @@ from tests.conftest import PASSWORD, SERVER_SECRET, crowded, refusal, serving, s
 PROVE = "SESSIONAPI_PROVE" in os.environ
 PROCESSES, ROUNDS, USERS = (4, 15, 20) if PROVE else (2, 2, 4)
 LIMIT = 3
-"""Living sessions that a user may have here."""
+"""Active sessions that a user may have here."""
 DUE = 6
-"""Seconds from one rotation to the next; a third of it is the grace, in which a burst must be answered."""
+"""Seconds from one rotation to the next. A third of it is the grace, within which a burst must finish."""
 pytestmark = [
     pytest.mark.server,
     pytest.mark.engines("postgresql"),
@@ -36,7 +35,7 @@ pytestmark = [
 
 @dataclass
 class Processes:
-    """The addresses of the servers, and of their database."""
+    """The URLs of the servers, and of their database."""
 
     urls: list[str]
     database: str
@@ -75,14 +74,16 @@ async def post(client: httpx.AsyncClient, url: str, **body: object) -> httpx.Res
 
 
 async def everywhere(processes: Processes, act: Callable[[str], object], times: int = 2) -> list:
-    """Do something at every process at once."""
+    """Call a function for every process at once."""
     return await asyncio.gather(*(act(url) for url in processes.urls * times))
 
 
 async def test_a_token_has_one_successor_and_an_ending_wins_wherever_they_meet(
     processes: Processes, client: httpx.AsyncClient
 ):
-    """Falls without the generation, or the condition that a session lives, in the statements of a refresh."""
+    """Fails without the generation, or the condition that a session is active, in the statements of a
+    refresh.
+    """
     dice, rotations, endings = random.Random(7), 0, 0
     held = {}
     for number in range(USERS):

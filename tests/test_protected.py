@@ -1,4 +1,6 @@
-"""`/protected`, and with it every Bearer route: which token opens it, and what each other one is told."""
+"""`/protected`, and with it every Bearer route: the tokens that it accepts, and the error for each
+other one.
+"""
 
 import json
 from base64 import urlsafe_b64encode
@@ -36,7 +38,7 @@ def encode(value: object) -> str:
 
 
 def craft(service: Running, header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
-    """A token with our key's true signature over just this header and these claims."""
+    """Return a token with a valid signature of our key over exactly this header and these claims."""
     parts = f"{encode(header)}.{encode(claims)}"
     signature = jwt.get_algorithm_by_name("ES256").sign(parts.encode(), service.parts.ring.active.private_key)
     return f"{parts}.{urlsafe_b64encode(signature).rstrip(b'=').decode()}"
@@ -45,7 +47,7 @@ def craft(service: Running, header: Mapping[str, Any], claims: Mapping[str, Any]
 def forged(
     service: Running, tokens: Mapping[str, Any], *, header: Mapping[str, Any] | None = None, **claims: Any
 ) -> str:
-    """The given token with some claims or header parameters changed, or left out if None."""
+    """Return the given token with some claims or header parameters changed, or left out if None."""
     own = {"alg": "ES256", "kid": service.parts.ring.active.kid, "typ": "at+jwt"}
     payload = jwt.decode(tokens["access_token"], options={"verify_signature": False})
     without_none = [
@@ -141,14 +143,14 @@ async def test_a_token_in_the_query_or_the_body_is_not_taken(service: Running, t
 
 
 async def test_a_tampered_signature_is_refused(service: Running, tokens):
-    """Falls without `raise InvalidToken("The signature does not match.")` in tokens.verify."""
+    """Fails without `raise InvalidToken("The signature does not match.")` in access_token.verify."""
     head, payload, signature = tokens["access_token"].split(".")
     flipped = ("A" if signature[10] != "A" else "B").join([signature[:10], signature[11:]])
     await refused(service, bearer(f"{head}.{payload}.{flipped}"), "invalid_token")
 
 
 async def test_alg_none_and_hmac_with_the_public_key_are_refused(service: Running, tokens):
-    """Falls without the comparison `key.algorithm != algorithm` in tokens.verify."""
+    """Fails without the comparison `key.algorithm != algorithm` in access_token.verify."""
     key = service.parts.ring.active
     payload = jwt.decode(tokens["access_token"], options={"verify_signature": False})
     header = {"alg": "none", "kid": key.kid, "typ": "at+jwt"}
@@ -185,7 +187,7 @@ async def test_another_key_under_our_kid_is_refused(service: Running, tokens):
     ],
 )
 async def test_a_header_that_says_anything_else_is_refused(service: Running, tokens, header):
-    """Falls without the comparison of `header.keys()` or of `typ`, or without the look-up by kid."""
+    """Fails without the comparison of `header.keys()` or of `typ`, or without the look-up by kid."""
     await refused(service, bearer(forged(service, tokens, header=header)), "invalid_token")
 
 
@@ -198,14 +200,14 @@ async def test_every_claim_is_required_and_of_its_type(service: Running, tokens,
 
 
 async def test_another_issuer_or_audience_is_refused(service: Running, tokens):
-    """Falls without the comparison of `iss` or `aud` in tokens._judge."""
+    """Fails without the comparison of `iss` or `aud` in access_token._judge."""
     await refused(service, bearer(forged(service, tokens, iss="http://evil.example")), "invalid_token")
     await refused(service, bearer(forged(service, tokens, aud="another")), "invalid_token")
     await refused(service, bearer(forged(service, tokens, aud=["another"])), "invalid_token")
 
 
 async def test_an_audience_of_any_letters_makes_no_broken_header(make_settings, clock):
-    """Falls without the replacement in bearer.challenge: the answer can't even be sent."""
+    """Fails without the replacement in bearer.challenge: the response can't even be sent."""
     async with running(make_settings(audience='the "API" of Zoë'), clock) as service:
         token = forged(service, await service.sign_up(), aud="another")
         challenge = await refused(service, bearer(token), "invalid_token")
@@ -213,7 +215,7 @@ async def test_an_audience_of_any_letters_makes_no_broken_header(make_settings, 
 
 
 async def test_a_lifetime_of_an_hour_is_refused(service: Running, tokens):
-    """Falls without the comparison with LONGEST_TTL in tokens._judge."""
+    """Fails without the comparison with LONGEST_TTL in access_token._judge."""
     now = int(service.clock().timestamp())
     await refused(service, bearer(forged(service, tokens, exp=now + 3600)), "invalid_token")
     assert (
@@ -222,7 +224,7 @@ async def test_a_lifetime_of_an_hour_is_refused(service: Running, tokens):
 
 
 async def test_a_token_dies_at_exp_to_the_second(service: Running, tokens):
-    """Falls without the comparison of `exp` in tokens._judge."""
+    """Fails without the comparison of `exp` in access_token._judge."""
     service.clock.move(59.999)
     assert (await service.get("/protected", tokens)).status_code == 200
     service.clock.move(0.001)
@@ -231,7 +233,7 @@ async def test_a_token_dies_at_exp_to_the_second(service: Running, tokens):
 
 
 async def test_a_token_from_the_future_is_refused_beyond_five_seconds(service: Running, tokens):
-    """Falls without the comparison with IAT_LEEWAY in tokens._judge."""
+    """Fails without the comparison with IAT_LEEWAY in access_token._judge."""
     now = int(service.clock().timestamp())
     assert (
         await service.get("/protected", {"access_token": forged(service, tokens, iat=now + 5)})
@@ -244,7 +246,7 @@ async def test_a_refresh_token_is_no_access_token(service: Running, tokens):
 
 
 async def test_a_users_own_claims_are_in_the_token_but_never_in_our_name(service: Running, tokens):
-    """Falls without the filter by RESERVED_CLAIMS in Sessions._access_token."""
+    """Fails without the filter by RESERVED_CLAIMS in Issuer._access_token."""
     async with service.parts.store.begin() as tx:
         own = {"tenant": "acme", "roles": ["admin"], "sub": "user_other", "scope": "all"}
         await tx._connection.execute(sa.update(users).values(claims=own))

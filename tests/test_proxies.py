@@ -1,4 +1,4 @@
-"""Whose address a request has: what a trusted proxy says, never what anybody else writes."""
+"""The IP address of a request: the one from a trusted proxy, never one that another client sent."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.server
 
 
 def seen_as(server: Server, *forwarded: str, name: str) -> str | None:
-    """Sign up with these headers, and return the address that the list of devices then has."""
+    """Sign up with these headers, and return the IP address that the list of devices then shows."""
     headers = [("X-Forwarded-For", value) for value in forwarded]
     body = {"username": name, "password": PASSWORD}
     answer = httpx.post(f"{server.url}/signup", json=body, headers=headers)
@@ -23,7 +23,7 @@ def seen_as(server: Server, *forwarded: str, name: str) -> str | None:
 
 
 def test_the_rightmost_address_that_is_no_proxy_counts(tmp_path: Path):
-    """Falls if uvicorn is handed `*`, or the leftmost address is taken."""
+    """Fails if uvicorn is given `*`, or if the leftmost address is taken."""
     with serving(tmp_path / "var", trusted_proxies="127.0.0.1,10.0.0.0/8,2001:db8:9::/48") as server:
         said = [
             ("203.0.113.7",),
@@ -53,7 +53,7 @@ def test_the_rightmost_address_that_is_no_proxy_counts(tmp_path: Path):
 
 @pytest.mark.parametrize("trusted", ["", "10.0.0.0/8"])
 def test_nobody_else_is_believed_and_one_line_says_so(tmp_path: Path, trusted: str):
-    """Falls without `look` in Edge, or if it tells each time."""
+    """Fails without `look` in Edge, or if the warning is logged each time."""
     with serving(tmp_path / "var", trusted_proxies=trusted) as server:
         found = [seen_as(server, "203.0.113.7", name=f"user{number}") for number in range(3)]
     assert found == ["127.0.0.1"] * 3
@@ -67,7 +67,7 @@ def test_no_header_no_warning(tmp_path: Path):
 
 
 def test_an_ipv4_proxy_is_known_on_an_ipv6_socket(tmp_path: Path):
-    """Falls without the mapped networks in `trusted_peers`."""
+    """Fails without the mapped networks in `trusted_peers`."""
     with serving(tmp_path / "var", "--host", "::", trusted_proxies="127.0.0.0/8") as server:
         server.url = server.url.replace("[::]", "127.0.0.1")
         assert seen_as(server, "203.0.113.7", name="ada") == "203.0.113.7"
@@ -85,7 +85,7 @@ def test_spoofing_does_not_get_around_the_limit_of_an_address(tmp_path: Path):
 
 @pytest.mark.parametrize("wrong", ["*", "10.0.0.1/8", "proxy.internal", "10.0.0.0/8,all"])
 def test_what_is_no_network_is_refused_at_the_start(wrong: str):
-    """uvicorn would believe everybody (`*`), or nobody, without a word."""
+    """uvicorn would trust every peer (`*`), or none, without a warning."""
     with pytest.raises(StartupError, match="SESSIONAPI_TRUSTED_PROXIES"):
         load({"_env_file": None, "trusted_proxies": wrong})
     assert Settings(_env_file=None, trusted_proxies="10.0.0.0/8, ::1").trusted_proxies == (

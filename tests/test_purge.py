@@ -1,4 +1,4 @@
-"""Purging: what has ended goes in its time and in batches, and what lives or is still needed stays."""
+"""Purging: ended rows are deleted when due and in batches, and active or needed rows stay."""
 
 import asyncio
 from datetime import timedelta
@@ -18,12 +18,12 @@ async def purged(service: Running) -> Purged:
 
 
 def left(service: Running) -> set[str]:
-    """The ids of the sessions whose rows are there."""
+    """Return the ids of the sessions whose rows still exist."""
     return {ids.public("sess", UUID(text)) for (text,) in service.rows("select id from sessions")}
 
 
 async def test_a_revoked_session_stays_for_its_time_and_goes_then(service: Running):
-    """Falls with another column than revoked_at, or without `kept`, in the purge."""
+    """Fails with another column than revoked_at, or without `kept`, in the purge."""
     ended, lives = await service.sign_up(), await service.log_in()
     await service.client.post("/logout", json={"refresh_token": ended["refresh_token"]})
     service.clock.move(KEPT)
@@ -90,7 +90,7 @@ def purge_in_twos(service: Running) -> Purge:
 
 
 async def seven_sessions(service: Running, clock: FakeClock) -> list[str]:
-    """Sessions whose time to be purged has come, the oldest first."""
+    """Return the sessions that are due to be purged, the oldest first."""
     await service.sign_up(remember=False)
     for _ in range(6):
         clock.move(1)
@@ -100,7 +100,7 @@ async def seven_sessions(service: Running, clock: FakeClock) -> list[str]:
 
 
 async def test_a_batch_takes_the_oldest_and_no_more_than_its_size(service: Running, clock: FakeClock):
-    """Falls without the limit, or the order, of purge_sessions."""
+    """Fails without the limit, or the order, of purge_sessions."""
     oldest_first = await seven_sessions(service, clock)
     async with service.parts.store.begin() as tx:
         assert len(await tx.purge_sessions(clock() - timedelta(seconds=KEPT), 2)) == 2
@@ -108,7 +108,7 @@ async def test_a_batch_takes_the_oldest_and_no_more_than_its_size(service: Runni
 
 
 async def test_a_purge_goes_on_until_nothing_is_due(service: Running, clock: FakeClock):
-    """Falls if only one batch is deleted."""
+    """Fails if only one batch is deleted."""
     await seven_sessions(service, clock)
     assert await purge_in_twos(service).run() == Purged(sessions=7, users=0, password_resets=0)
     assert left(service) == set()
@@ -134,7 +134,7 @@ async def test_dead_password_resets_go_and_living_ones_stay(service: Running):
 
 
 async def test_a_deleted_user_leaves_an_emptied_row_until_the_last_session_is_purged(service: Running):
-    """Falls without purge_users, or without its NOT EXISTS: rows of sessions refer to it."""
+    """Fails without purge_users, or without its NOT EXISTS, because rows of sessions refer to users."""
     tokens = await service.sign_up(email="ada@example.com")
     await service.client.post("/logout", json={"refresh_token": tokens["refresh_token"]})
     service.clock.move(60)
@@ -159,7 +159,7 @@ async def test_a_deleted_user_who_never_had_a_session_leaves_nothing_but_the_aud
 
 
 async def test_a_user_without_sessions_who_was_not_deleted_stays(service: Running):
-    """Falls without deleted_at in purge_users."""
+    """Fails without deleted_at in purge_users."""
     await service.sign_up(remember=False)
     service.clock.move(DAY + KEPT + 1)
     assert await purged(service) == Purged(sessions=1, users=0, password_resets=0)
@@ -167,7 +167,7 @@ async def test_a_user_without_sessions_who_was_not_deleted_stays(service: Runnin
 
 
 async def test_a_server_purges_by_itself_from_its_start(make_settings, clock: FakeClock):
-    """Falls without the purge among the background work of the lifespan."""
+    """Fails without the purge among the background tasks of the lifespan."""
     async with running(make_settings(), clock) as service:
         await service.sign_up(remember=False)
     clock.move(DAY + KEPT + 1)

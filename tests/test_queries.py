@@ -1,4 +1,4 @@
-"""Every query of the storage is answered by an index: what scans a table is a defect of a growing one."""
+"""Every query of the storage uses an index, because a table scan gets slower as the table grows."""
 
 import inspect
 from dataclasses import replace
@@ -25,7 +25,7 @@ from sessionapi.tokens.refresh_token import RefreshToken
 from tests.conftest import Running
 
 SMALL = ("signing_keys", "service_tokens", "revocation_marks", "greatest_mark")
-"""Tables of a handful of rows, which are read whole."""
+"""Tables of a handful of rows, which may be read whole."""
 
 
 BUCKETS = FailureCounters(
@@ -33,11 +33,11 @@ BUCKETS = FailureCounters(
 )
 
 INDEXES_ONLY = "enable_seqscan", "enable_sort", "enable_incremental_sort", "enable_bitmapscan"
-"""Ways that PostgreSQL may choose for tables as small as these; without them it takes an index if it can."""
+"""Plans that PostgreSQL prefers for tables as small as these. Without them it uses an index if it can."""
 
 
 async def plan_of(tx: Transaction, statement: str, parameters: tuple) -> list[str]:
-    """The steps of a query's plan, with SQLite's words for a table that is read and rows that are sorted."""
+    """Return the steps of a query's plan, with SQLite's words for a table scan and for sorted rows."""
     if tx._connection.dialect.name == "sqlite":
         rows = await tx._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
         return [row[3] for row in rows]
@@ -50,9 +50,9 @@ async def plan_of(tx: Transaction, statement: str, parameters: tuple) -> list[st
 
 
 def scans(statement: str, plan: list[str]) -> list[str]:
-    """The steps of a plan that read a whole table, or sort what they have read.
+    """Return the steps of a plan that read a whole table, or sort the rows that they have read.
 
-    The limit of sessions sorts those of one user: the column that it asks for is written by refreshes, so it
+    The limit of sessions sorts those of one user. Refreshes write the column that it sorts by, so the column
     is in no index.
     """
     whole = [step for step in plan if step.startswith("SCAN ") and " USING " not in step]
@@ -170,12 +170,13 @@ ELSEWHERE = {
     "newest_session_id",
     *(name for name in vars(CopyQueries) if name[0] != "_"),
 }
-"""Driven with plans of their own in test_cli_sessions.py; a copy reads whole tables, and so does a command
-that ends all sessions once."""
+"""Tested with separate plans in test_cli_sessions.py. A copy reads whole tables, and so does a command that
+ends all sessions once.
+"""
 
 
 async def test_no_query_scans_a_table_or_sorts_what_it_read(service: Running, asked):
-    """Falls without one of the indexes, e.g. that of sessions.revoked_at."""
+    """Fails without one of the indexes, e.g. that of sessions.revoked_at."""
     assert len({statement for statement, _ in asked}) > 40
     wrong = {}
     async with service.parts.store.begin() as tx:
@@ -189,7 +190,7 @@ async def test_no_query_scans_a_table_or_sorts_what_it_read(service: Running, as
 
 @pytest.mark.engines("sqlite")
 async def test_a_batch_finds_its_sessions_by_their_keys(service: Running, asked):
-    """Falls without `hide_from_planner` in storage.batched._rotate: then it reads all sessions that live."""
+    """Fails without `hide_from_planner` in session_batches._rotate: it then reads all active sessions."""
     batched = [(text, values) for text, values in asked if "json_each" in text]
     assert len(batched) == 2
     async with service.parts.store.read() as tx:

@@ -1,4 +1,4 @@
-"""What happens at the same moment: the ending wins, the limit holds, one token has one successor."""
+"""Concurrent operations: an ending wins, the limit holds, and a token has one successor."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.timeout(1_800), pytest.mark.prove]  # small without SE
 
 
 async def test_two_hundred_refreshes_at_once_get_one_successor(make_settings, clock):
-    """Falls without the generation in the condition of Transaction.rotate."""
+    """Fails without the generation in the condition of the rotation."""
     async with running(make_settings(refresh_grace=1, rotate_after=3), clock) as service:
         tokens = await service.sign_up()
         clock.move(3)
@@ -31,7 +31,7 @@ async def test_two_hundred_refreshes_at_once_get_one_successor(make_settings, cl
 
 
 async def shuffled(dice: random.Random, *acts: Callable[[], Awaitable[object]]) -> list:
-    """Do all at once, each begun after a random number of turns of the loop."""
+    """Run all of them concurrently, each started after a random number of iterations of the event loop."""
 
     async def later(act: Callable[[], Awaitable[object]], turns: int) -> object:
         for _ in range(turns):
@@ -64,7 +64,7 @@ def living(service: Running) -> int:
 
 
 async def fresh_user(service: Running) -> None:
-    """Take the user of the round before away and make a new one."""
+    """Delete the user of the round and create a new one."""
     async with service.parts.store.begin() as tx:
         for table in ("events", "password_resets", "session_data", "sessions", "users"):
             await tx._connection.execute(sa.text(f"delete from {table}"))
@@ -72,7 +72,7 @@ async def fresh_user(service: Running) -> None:
 
 @pytest.mark.parametrize("how", ["logout", "password", "disable", "delete", "idle"])
 async def test_a_refresh_never_outlives_an_ending(service: Running, how):
-    """Falls without the condition on living sessions in Transaction.rotate and Transaction.note_refresh."""
+    """Fails without the condition on active sessions in the rotation and in note_refresh."""
     dice = random.Random(how)
     for _ in range(ROUNDS):
         await fresh_user(service)
@@ -89,7 +89,7 @@ async def test_a_refresh_never_outlives_an_ending(service: Running, how):
 
 @pytest.mark.parametrize("how", ["password", "disable", "delete"])
 async def test_no_session_is_born_of_what_has_just_ended(service: Running, how):
-    """Falls without credential_version in lock_if_unchanged: a login with the old password gets in."""
+    """Fails without credential_version in lock_if_unchanged: a login with the old password gets in."""
     dice = random.Random(how)
     body = {"username": "ada", "password": PASSWORD}
     for _ in range(ROUNDS):
@@ -103,7 +103,7 @@ async def test_no_session_is_born_of_what_has_just_ended(service: Running, how):
 
 
 async def test_logins_at_once_never_pass_the_limit(make_settings, clock):
-    """Falls without the lock of the user's row at login."""
+    """Fails without the lock of the user's row at login."""
     limited = make_settings(sessions_per_user=3)
     async with running(limited, clock) as one, running(limited, clock) as two:
         dice = random.Random(3)
@@ -115,7 +115,7 @@ async def test_logins_at_once_never_pass_the_limit(make_settings, clock):
 
 
 async def test_an_upgraded_hash_never_brings_an_old_password_back(service: Running):
-    """Falls without `password_hash == verified` in Transaction.upgrade_hash."""
+    """Fails without `password_hash == verified` in upgrade_hash."""
     dice = random.Random(5)
     old = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     body = {"username": "ada", "password": PASSWORD}

@@ -1,4 +1,6 @@
-"""What the documents say is so: the README's commands run, its table is the code's, every error is told."""
+"""The documents match the code: the README's commands run, its table is complete, and every error is
+listed.
+"""
 
 import json
 import os
@@ -43,7 +45,7 @@ def test_every_curl_line_of_the_readme_works(tmp_path):
             said.append(done.stdout)
     kept = (tmp_path / "tokens.json").read_text()
     subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, check=False)
-    assert (tmp_path / "tokens.json").read_text() == kept  # a try that fails loses nothing
+    assert (tmp_path / "tokens.json").read_text() == kept  # a failed attempt loses nothing
     assert '"token_type": "Bearer"' in said[0]
     assert '"data":"Protected data"' in said[1]
     assert "access_token" in (tmp_path / "tokens.json").read_text()
@@ -65,7 +67,7 @@ def test_every_error_code_is_told_with_its_status_and_none_more():
 
 
 def commands_of(group: typer.core.TyperGroup, before: str = "") -> set[str]:
-    """All commands, as they are typed."""
+    """Return all commands as they are typed."""
     found = set()
     for name, command in group.commands.items():
         found |= commands_of(command, f"{name} ") if hasattr(command, "commands") else {before + name}
@@ -89,7 +91,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
 
 
 def install_steps() -> list[str]:
-    """The commands of the Dockerfile that install, in their order."""
+    """Return the commands of the Dockerfile that install, in order."""
     runs = re.findall(r"^RUN (.*(?:venv|pip).*)$", DOCKERFILE, re.MULTILINE)
     return [run.replace(" --no-cache-dir", "") for run in runs]
 

@@ -1,4 +1,6 @@
-"""Refreshing over HTTP: renewal, rotation, repeat, reuse, and what each leaves behind (design 4.3)."""
+"""Refreshing over HTTP: renewal, rotation, repeat and reuse, and the rows that each leaves behind (design
+4.3).
+"""
 
 import asyncio
 import shutil
@@ -26,7 +28,7 @@ def generations(service: Running) -> list[tuple]:
 
 
 def content(service: Running) -> list[str]:
-    """Everything that the database holds, as text."""
+    """Return everything that the database contains, as text."""
     tables = ("users", "sessions", "session_data", "events", "signing_keys", "password_resets")
     return [str(service.rows(f"select * from {table}")) for table in tables]
 
@@ -108,7 +110,7 @@ async def test_after_a_late_repeat_the_next_rotation_waits_three_graces(service:
 
 
 async def test_a_replayed_old_token_ends_the_session_for_both(service: Running):
-    """Falls without `return Decision("reuse", stored)` or without ending the session for it."""
+    """Fails without `return Decision("reuse", stored)` or without ending the session for it."""
     victim = thief = await service.sign_up()
     victim = await rotated(service, victim)
     service.clock.move(11)
@@ -140,7 +142,7 @@ async def test_a_repeat_from_another_address_is_in_the_audit_log(make_settings, 
 
 @pytest.mark.parametrize("text", ["", "sr_", "sr_" + "A" * 116, "x" * 512, "sr_" + "é" * 116, "sr_\x00"])
 async def test_what_is_no_token_of_ours_is_refused_without_a_query(service: Running, text):
-    """Falls (by a query) without the HMAC in refresh_token.match."""
+    """Fails (by a query) without the HMAC in refresh_token.match."""
     asked: list[str] = []
 
     def note(connection, cursor, statement, *rest):
@@ -154,7 +156,7 @@ async def test_what_is_no_token_of_ours_is_refused_without_a_query(service: Runn
 
 
 def forged(tokens: dict, server_secret: str = SERVER_SECRET, **changes) -> str:
-    """A token with other contents, under the key of a server secret."""
+    """Return a token with other contents, under the key of a server secret."""
     key = ServerSecret(SERVER_SECRET.encode()).derive("refresh token")[0]
     token = refresh_token.match(tokens["refresh_token"], [key])
     assert token
@@ -164,7 +166,7 @@ def forged(tokens: dict, server_secret: str = SERVER_SECRET, **changes) -> str:
 
 
 async def test_a_token_with_another_secret_or_of_another_session_is_refused(service: Running):
-    """Falls without the comparison of secret_digest in Refreshes._living."""
+    """Fails without the comparison of secret_digest in Refreshes._living."""
     tokens, other = await service.sign_up(), await service.sign_up("bob")
     known = refresh_token.match(
         other["refresh_token"], [ServerSecret(SERVER_SECRET.encode()).derive("refresh token")[0]]
@@ -180,7 +182,7 @@ async def test_a_token_with_another_secret_or_of_another_session_is_refused(serv
 
 
 async def test_a_token_of_one_transport_is_not_taken_by_the_other(service: Running):
-    """Falls without the comparison of transport in Refreshes._living."""
+    """Fails without the comparison of transport in Refreshes._living."""
     tokens = await service.sign_up()
     answer = await service.client.post(
         "/refresh", headers={"Cookie": f"__Host-session={tokens['refresh_token']}"}
@@ -220,7 +222,7 @@ async def test_a_refresh_of_a_disabled_or_deleted_users_session_is_refused(servi
 
 
 async def test_a_change_of_the_server_secret_logs_nobody_out(make_settings, clock):
-    """Falls without trying the accepted keys in refresh_token.match, and if its text is kept under them."""
+    """Fails without trying the accepted keys in refresh_token.match, and if its text stays under them."""
     new = "a new server secret, also of more than 32 bytes"
     async with running(make_settings(), clock) as service:
         tokens = await service.sign_up()
@@ -237,7 +239,7 @@ async def test_a_change_of_the_server_secret_logs_nobody_out(make_settings, cloc
 
 @pytest.mark.engines("sqlite")
 async def test_a_database_that_was_rolled_back_keeps_its_users_logged_in(make_settings, clock):
-    """p > g: the database lost a rotation; what was revoked before the copy stays revoked."""
+    """p > g: the database lost a rotation. Sessions that were revoked before the copy stay revoked."""
     data = make_settings().data_dir
     async with running(make_settings(), clock) as service:
         tokens, gone = await service.sign_up(), await service.sign_up("bob")
@@ -259,7 +261,9 @@ async def test_a_database_that_was_rolled_back_keeps_its_users_logged_in(make_se
 @pytest.mark.parametrize("active", [True, False])
 @pytest.mark.parametrize("key", [None, "key-1"])
 async def test_a_rotation_knows_what_its_row_has_become(service: Running, active: bool, key: str | None):
-    """The statement names who was rotated, and no more: `policy.rotated` must say what the row says."""
+    """The statement returns only the rotated sessions, so `policy.rotated` must compute what the row
+    contains.
+    """
     tokens = await service.sign_up()
     service.clock.move(DUE)
     presented = RefreshRequest(tokens["refresh_token"], "body", Client("192.0.2.7", "any"), key, active)
@@ -270,7 +274,9 @@ async def test_a_rotation_knows_what_its_row_has_become(service: Running, active
 
 
 async def test_a_rotation_returns_the_auth_time_that_its_row_has(service: Running):
-    """Falls without `auth_time` among what the statement returns: the read before it had the older one."""
+    """Fails without `auth_time` among the values that the statement returns: the read before it had the older
+    one.
+    """
     tokens = await service.sign_up()
     shown = service.parts.refreshes._issuer.read(tokens["refresh_token"])
     service.clock.move(DUE)

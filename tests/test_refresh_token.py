@@ -22,7 +22,7 @@ def test_what_is_minted_is_matched(user, session, generation, secret):
 
 
 def test_another_key_does_not_match():
-    """Falls without the comparison of the HMAC."""
+    """Fails without the comparison of the HMAC."""
     assert refresh_token.match(TEXT, [OTHER]) is None
     assert refresh_token.match(TEXT, []) is None
 

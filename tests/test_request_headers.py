@@ -1,4 +1,4 @@
-"""The header fields of a request: what may come once, what is joined, and which cookies reach a parser."""
+"""Request headers: the fields that may come once, those that are joined, and the cookies that are parsed."""
 
 import httpx
 import pytest
@@ -38,7 +38,7 @@ async def refresh_with(service: Running, *cookies: str | bytes) -> httpx.Respons
 async def test_a_header_that_may_come_once_is_refused_when_it_comes_twice(
     service: Running, path: str, header: str
 ):
-    """Falls without SINGLE in request_headers."""
+    """Fails without SINGLE in request_headers."""
     name, value = header.split(": ")
     request = service.client.build_request("POST" if path in ("/refresh", "/login") else "GET", path)
     request.headers.pop(name, None)
@@ -134,7 +134,7 @@ async def test_spaces_and_tabs_around_our_cookie_are_stripped(service: Running):
 
 
 async def test_our_cookie_is_found_in_several_cookie_headers(service: Running):
-    """HTTP/2 sends each cookie in a header of its own (RFC 9113, 8.2.3)."""
+    """HTTP/2 sends each cookie in a separate header (RFC 9113, 8.2.3)."""
     session, device = await sign_up_by_cookie(service)
     answer = await refresh_with(service, "a=b", f"__Host-session={session}", f"__Host-device={device}")
     assert answer.status_code == 200
@@ -162,7 +162,7 @@ async def test_a_cookie_of_ours_that_is_too_long_is_not_passed_on(service: Runni
 
 
 async def test_other_headers_that_come_twice_are_joined(make_settings, clock):
-    """Falls if the first or the last one alone is used: a request id that is two is not one."""
+    """Fails if only the first or the last one is used: two values are not one request id."""
     async with running(make_settings(), clock) as service:
         ids = [("X-Request-ID", "one"), ("X-Request-ID", "two")]
         answer = await service.client.get("/healthz", headers=ids)

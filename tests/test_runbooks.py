@@ -1,4 +1,4 @@
-"""The commands of docs/operations.md, run as they stand there: backups, restores, secrets and keys."""
+"""The commands of docs/operations.md, run as printed: backups, restores, secrets and keys."""
 
 import os
 import re
@@ -40,7 +40,7 @@ NEW = "the server secret that takes its place from now on"
 
 
 def blocks(heading: str) -> list[str]:
-    """The shell blocks under a heading of the page."""
+    """Return the shell blocks under a heading of the page."""
     part = re.split(rf"^##+ {heading}$", PAGE, flags=re.MULTILINE)[1]
     return re.findall(r"```sh\n(.*?)```", re.split(r"^##+ ", part, flags=re.MULTILINE)[0], re.DOTALL)
 
@@ -60,7 +60,9 @@ def run(script: str, folder: Path, **settings: Any) -> str:
 
 
 def live_before_and_after(folder: Path, backup: str, **settings: Any) -> tuple[dict, dict]:
-    """Make a backup between the sign-ups and a logout; return the tokens of who stayed and of who left."""
+    """Make a backup between the sign-ups and a logout; return the tokens of the user who stayed and of the
+    one who left.
+    """
     with serving(folder / "var", **settings) as server:
         ada, bob = server.sign_up("ada"), server.sign_up("bob")
         run(backup, folder, **settings)
@@ -80,7 +82,7 @@ def assert_restored(server: Server, ada: dict, bob: dict) -> None:
 def test_a_backup_of_sqlite_is_restored_and_what_came_back_to_life_is_ended(tmp_path: Path):
     """Fails without the last line of the restore: bob's session, which he had ended, is active again.
 
-    Fails without `umask` too: other users of the host could read the backup.
+    Fails without `umask` too, because other users of the host could read the backup.
     """
     (backup,), (restore,) = blocks("SQLite")[:1], blocks("SQLite")[1:]
     ada, bob = live_before_and_after(tmp_path, backup)
@@ -110,7 +112,7 @@ async def test_a_dump_of_postgresql_is_restored_and_what_came_back_to_life_is_en
 async def test_after_a_lost_secret_everybody_logs_in_again(
     commands: Commands, make_settings, clock, monkeypatch: pytest.MonkeyPatch
 ):
-    """Fails without `abandon_keys` in wiring.prepare: nothing can be done with the keys any more."""
+    """Fails without `abandon_keys` in container.bootstrap: no operation on the keys is possible any more."""
     async with running(make_settings(secret=OLD), clock) as service:
         tokens = await service.sign_up()
     monkeypatch.setenv("SESSIONAPI_SECRET", NEW)
@@ -147,7 +149,7 @@ async def test_after_both_have_leaked_what_they_sign_is_refused_and_nobody_is_lo
 async def test_after_a_leaked_secret_it_is_replaced_and_so_are_the_keys_and_nobody_is_logged_out(
     commands: Commands, make_settings, clock, monkeypatch: pytest.MonkeyPatch
 ):
-    """Fails if `reencrypt` leaves what the old secret opens, or if a renewal brings no new spelling."""
+    """Fails if `reencrypt` leaves a key that the old secret opens, or if a renewal brings no new spelling."""
     async with running(make_settings(secret=OLD), clock) as service:
         tokens = await service.sign_up()
     for name, value in (("SECRET", NEW), ("SECRET_ACCEPTED", OLD), ("JWKS_MAX_AGE", "1")):
@@ -165,7 +167,7 @@ async def test_after_a_leaked_secret_it_is_replaced_and_so_are_the_keys_and_nobo
 
 
 async def carried_out(commands: Commands, *arguments: str) -> Result:
-    """Run a command between two lives of the app, which then writes where it wrote before."""
+    """Run a command between two runs of the app, and restore the logging that the app had set up."""
     done = await commands.beside(*arguments)
     structlog.reset_defaults()
     return done
@@ -176,7 +178,7 @@ def unsealed(secret: str, stored: StoredKey) -> keyring.SigningKey:
 
 
 def sign(service: Running, stored: StoredKey, tokens: dict) -> str:
-    """What somebody signs who has the database and the secret."""
+    """Return a token that an attacker with the database and the secret can sign."""
     key = unsealed(OLD, stored)
     claims = jwt.decode(tokens["access_token"], options={"verify_signature": False})
     header = {"typ": "at+jwt", "kid": key.kid}
@@ -184,7 +186,7 @@ def sign(service: Running, stored: StoredKey, tokens: dict) -> str:
 
 
 def words(heading: str, command: str) -> list[str]:
-    """The words of one command under a heading of the page, which must be there."""
+    """Return the words of one command under a heading of the page, which must contain it."""
     script = "".join(blocks(heading))
     found = re.search(rf"^sessionapi ({command}.*)$", script, re.MULTILINE)
     assert found, f"{command} isn't under {heading}"

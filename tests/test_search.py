@@ -1,4 +1,4 @@
-"""The rules of a refresh, searched whole: no client that does what it owes is logged out by accident."""
+"""The exhaustive search of the refresh rules: no client that follows them is logged out by accident."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_no_honest_client_is_logged_out(name):
-    """Falls without any one rule of TAKEN_AWAY, as the next test shows."""
+    """Fails without any one rule of TAKEN_AWAY, as the next test shows."""
     states, path = search.search(CLAIMS[name])
     assert path is None, "\n".join(search.in_words(path))
     assert states > 1_000
@@ -36,13 +36,13 @@ def test_one_try_at_a_time_bears_a_key_for_each_tab_no_better():
 
 
 def test_a_key_that_is_stored_with_the_token_may_be_exchanged_at_once():
-    """What isn't a browser writes both together: a crash takes both back."""
+    """A client that isn't a browser writes both together, so a crash loses both."""
     world = search.World(one_try_at_a_time=True, faults=None, new_key_when_written=False, crashes=False)
     assert search.search(world)[1] is None
 
 
 def test_two_faults_of_tabs_that_do_not_wait_may_log_out():
-    """The promise ends here, so the search can tell."""
+    """Two faults are beyond the promise, and the search shows it."""
     assert search.search(search.World(one_try_at_a_time=False, faults=2))[1] is not None
 
 

@@ -1,4 +1,4 @@
-"""What surrounds the routes: health, metrics, headers, problems, logs."""
+"""The parts around the routes: health, metrics, headers, problems, logs."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from tests.conftest import PASSWORD, Running, bearer, environment, refusal, runn
 
 
 async def test_health_and_readiness(make_settings):
-    async with running(make_settings(), system_clock) as service:  # PostgreSQL compares it with its own
+    async with running(make_settings(), system_clock) as service:  # PostgreSQL compares it with its clock
         assert (await service.client.get("/healthz")).json() == {"status": "ok"}
         assert (await service.client.get("/readyz")).json() == {"status": "ready"}
 
@@ -111,7 +111,9 @@ asyncio.run(main())
 
 @pytest.mark.parametrize(("form", "path"), [("json", "/broken"), ("text", "/broken"), ("json", "/refresh")])
 def test_a_defect_is_told_without_its_trace(tmp_path, form, path):
-    """Falls without the last net in Guard, or in Stop for a hot route, or if traces show local variables."""
+    """Fails without the catch-all in Guard, or in Stop for a hot route, or if tracebacks show local
+    variables.
+    """
     done = subprocess.run(
         [sys.executable, "-c", BROKEN, path],
         env=environment(tmp_path / "var", log_format=form),
@@ -128,7 +130,7 @@ def test_a_defect_is_told_without_its_trace(tmp_path, form, path):
 
 
 async def test_a_defect_in_a_statement_is_told_without_its_parameters(service: Running):
-    """Falls without `hide_parameters` in engines: the trace of a defect would write hashes into the log."""
+    """Fails without `hide_parameters` in engines: the traceback of a defect would log hashes."""
     signed_up = await service.sign_up()
     user_id = ids.parse("user", signed_up["user"]["id"])
     session_id = ids.parse("sess", signed_up["session_id"])
@@ -141,10 +143,10 @@ async def test_a_defect_in_a_statement_is_told_without_its_parameters(service: R
 
 @pytest.mark.engines("sqlite")
 async def test_a_database_that_is_away_is_told_and_tokens_go_on(service: Running):
-    """SQLite's file is locked for real by another connection, beyond what a write waits."""
+    """Another connection really locks SQLite's file, for longer than a write waits."""
     tokens = await service.sign_up()
     for engine in {service.parts.store._writer, service.parts.store._reader}:
-        while engine.pool.checkedout():  # the first purge: nobody would close its connection
+        while engine.pool.checkedout():  # during the first purge nothing would close its connection
             await asyncio.sleep(0)
         await engine.dispose()
     folder = service.parts.settings.data_dir
@@ -162,7 +164,7 @@ async def test_a_database_that_is_away_is_told_and_tokens_go_on(service: Running
 
 
 def test_nothing_that_is_written_holds_a_secret(tmp_path):
-    """Falls if a token, a password or a hash is handed to a log call, a metric or an audit row."""
+    """Fails if a token, a password or a hash is passed to a log call, a metric or an audit row."""
     secrets = [PASSWORD, "wrong horse battery", "a new good password"]
     with serving(tmp_path / "var", log_level="debug", metrics="on") as server:
         with httpx.Client(base_url=server.url) as client:
@@ -204,7 +206,7 @@ def test_logs_for_people_are_text(tmp_path):
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_the_path_of_a_request_steers_no_terminal(tmp_path, form):
-    """Falls without `_visible` in logs: a colour, a new line, a direction of writing in a path."""
+    """Fails without `_visible` in logs: a colour, a new line, or a direction of writing in a path."""
     with serving(tmp_path / "var", log_format=form) as server:
         httpx.get(f"{server.url}/%0aINJECTED")
         httpx.get(f"{server.url}/%1b%5b31mred%07%e2%80%aetxt")
@@ -219,13 +221,13 @@ def test_the_path_of_a_request_steers_no_terminal(tmp_path, form):
 
 
 async def test_a_405_names_every_method_of_the_address(service: Running):
-    """The framework alone would name those of the first route that it met."""
+    """The framework alone would list the methods of the first route that matched."""
     answer = await service.client.post("/me")
     assert refusal(answer)[:2] == (405, "method_not_allowed")
     assert answer.headers["allow"] == "GET, HEAD, PATCH, DELETE, OPTIONS"
 
 
 async def test_a_405_of_a_fixed_address_leaves_out_the_methods_of_its_neighbours(service: Running):
-    """Falls without `fixed` in problems._allowed: DELETE belongs to /sessions/{session_id}."""
+    """Fails without `fixed` in the search for allowed methods: DELETE belongs to /sessions/{session_id}."""
     answer = await service.client.post("/sessions/current")
     assert answer.headers["allow"] == "GET, HEAD, PATCH, OPTIONS"

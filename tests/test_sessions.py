@@ -1,4 +1,4 @@
-"""The list of devices, ending one or all, the limit, and what a login replaces."""
+"""The list of devices, ending one or all, the limit, and the sessions that a login replaces."""
 
 import asyncio
 from dataclasses import asdict
@@ -90,7 +90,7 @@ async def test_a_wrong_page_is_told_so(service: Running, query):
 
 
 async def test_ending_one_session_refuses_its_tokens_at_once(service: Running):
-    """Falls without Revocations.add after the commit in Sessions.end."""
+    """Fails without Revocations.add after the commit in Sessions.end."""
     first, second = await service.sign_up(), await service.log_in()
     assert (await service.send("DELETE", f"/sessions/{first['session_id']}", second)).status_code == 204
     ended = (401, "session_revoked", "revoked_by_user")
@@ -100,7 +100,7 @@ async def test_ending_one_session_refuses_its_tokens_at_once(service: Running):
 
 
 async def test_what_is_not_a_living_session_of_mine_is_not_found_with_nothing_learnt(service: Running):
-    """Falls without the user_id in the condition of Transaction.revoke."""
+    """Fails without the user_id in the condition of the revocation."""
     mine, other = await service.sign_up(), await service.sign_up("bob")
     ended = await service.log_in()
     await service.client.post("/logout", json={"refresh_token": ended["refresh_token"]})
@@ -136,7 +136,7 @@ async def test_ending_all_sessions_ends_this_one_too_unless_it_is_kept(service: 
 
 
 async def test_one_login_over_the_limit_ends_the_least_recently_seen_session(make_settings, clock):
-    """Falls without Transaction.least_recently_seen in Sessions.start."""
+    """Fails without least_recently_seen in Sessions.start."""
     async with running(make_settings(sessions_per_user=3), clock) as service:
         first = await service.sign_up()
         for _ in range(2):
@@ -152,7 +152,7 @@ async def test_one_login_over_the_limit_ends_the_least_recently_seen_session(mak
 
 
 async def test_a_login_over_a_cookie_starts_a_new_session_and_ends_the_old(service: Running):
-    """Falls without Sessions._end_replaced (ASVS 7.2.4)."""
+    """Fails without Sessions._replaced (ASVS 7.2.4)."""
     body = {"username": "ada", "password": "correct horse battery", "transport": "cookie"}
     first = await service.client.post("/signup", json=body)
     old = first.cookies["__Host-session"]
@@ -165,7 +165,9 @@ async def test_a_login_over_a_cookie_starts_a_new_session_and_ends_the_old(servi
 
 
 async def test_a_sign_up_over_a_cookie_ends_the_session_whose_cookie_it_overwrites(service: Running):
-    """Falls if only /login hands on what is replaced: a session that nobody can log out of would live on."""
+    """Fails if only /login passes on the replaced session: a session that no client can log out of would stay
+    active.
+    """
     body = {"username": "ada", "password": "correct horse battery", "transport": "cookie"}
     old = (await service.client.post("/signup", json=body)).cookies["__Host-session"]
     headers = {"Cookie": f"__Host-session={old}"}
@@ -215,7 +217,7 @@ async def test_this_session_tells_when_it_ends_and_keeps_small_data(service: Run
 
 
 async def test_twenty_patches_at_once_lose_nothing(service: Running):
-    """Falls without the lock in Sessions.update."""
+    """Fails without the lock in Sessions.update."""
     tokens = await service.sign_up()
     await asyncio.gather(
         *(
@@ -257,7 +259,7 @@ async def test_data_that_can_not_be_kept_is_refused_and_changes_nothing(service:
 
 
 async def test_a_token_that_is_still_good_opens_no_data_of_a_session_past_its_end(make_settings, clock):
-    """The row is asked: falls without ensure_active in Sessions.current and Sessions.update."""
+    """The row decides. Fails without ensure_active in Sessions.current and Sessions.update."""
     async with running(make_settings(), clock) as service:
         tokens = await service.sign_up()
         async with running(make_settings(), clock) as other:

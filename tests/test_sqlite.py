@@ -1,4 +1,4 @@
-"""What only an embedded file can meet: another program that holds it, and a disk that is full."""
+"""Failures that only an embedded file can have: another program that locks it, and a full disk."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from tests.test_startup import mounted
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
 HELD = 3 if PROVE else 0
-"""Seconds that the other program holds the file at least; it does until all reads are answered."""
+"""Seconds that the other program holds the file at least; it does so until all reads have finished."""
 HOLDER = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.server, pytest.mark.engines("sqlite"), pytest.mark.pro
 
 @asynccontextmanager
 async def held(database: Path) -> AsyncIterator[None]:
-    """Another process holds the write lock until the block ends; the app goes on while it waits for it."""
+    """Another process holds the write lock until the block ends, while the app goes on."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", HOLDER, str(database), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -47,7 +47,7 @@ async def held(database: Path) -> AsyncIterator[None]:
 async def test_a_program_that_holds_the_file_delays_writes_and_no_read(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without busy_timeout, or without readers of their own."""
+    """Fails without busy_timeout, or without separate connections for reads."""
     settings = make_settings()
     body = {"username": "ada", "password": PASSWORD}
     async with running(settings, clock) as service:
@@ -70,7 +70,7 @@ async def test_a_program_that_holds_the_file_delays_writes_and_no_read(
 
 
 def test_a_full_disk_is_a_clear_503_harms_nothing_and_is_over_when_there_is_room(tmp_path: Path):
-    """Falls if SQLite's `full` is taken for a defect of ours: it would be a 500 with a trace in the log."""
+    """Fails if SQLite's `full` is taken for our defect: it would be a 500 with a traceback in the log."""
     with mounted(tmp_path / "disk", "size=600k") as disk:
         with serving(disk / "var", log_level="warning") as server, httpx.Client(timeout=60) as client:
             acknowledged = []

@@ -1,4 +1,4 @@
-"""The first start makes all that it needs; a start that can't succeed ends in one clear line and status 1."""
+"""The first start creates everything that it needs; a failed start ends with one clear line and status 1."""
 
 import json
 import os
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.server
 
 
 def refusal(data: Path, *arguments: str, cwd: Path | None = None, **settings: Any) -> str:
-    """Start a server that must refuse, and return what it says of it: one line, and nothing else."""
+    """Start a server that must be refused, and return its message: one line, and nothing else."""
     ended = subprocess.run(
         [sys.executable, "-m", "sessionapi", "serve", "--port", "0", *arguments],
         env=environment(data, **settings),
@@ -50,7 +50,9 @@ def refusal(data: Path, *arguments: str, cwd: Path | None = None, **settings: An
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """Put a small file system in memory at `folder` until the block ends; skips where that isn't allowed."""
+    """Mount a small file system in memory at `folder` until the block ends; skips where that isn't
+    allowed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     try:
@@ -81,12 +83,12 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def prepared(used: Path, tmp_path: Path) -> Path:
-    """A used data folder of the test's own."""
+    """A separate used data folder for one test."""
     return Path(shutil.copytree(used, tmp_path / "var"))
 
 
 def test_the_first_start_makes_folder_secret_schema_and_key_and_says_three_lines(tmp_path: Path):
-    """The secret's mode fails without `0o600` in `secret._write_once`."""
+    """The secret's mode fails without `0o600` in `server_secret._write_once`."""
     data = tmp_path / "new" / "var"
     with serving(data) as server:
         answer = httpx.get(f"{server.url}/readyz")
@@ -229,7 +231,9 @@ def test_a_wrong_setting_is_told_by_name_and_range(tmp_path: Path, settings: dic
 
 
 def test_only_what_is_told_to_everybody_may_name_no_user():
-    """An @ behind the host is none; a copy of the breached passwords may want a password."""
+    """An @ after the host is not part of a user name; a mirror of the breached passwords may need a
+    password.
+    """
     given = {
         "issuer": "https://login.example.com/@shop",
         "breached_passwords_url": "https://ada:hidden9@copy.example.com/range",
@@ -264,7 +268,7 @@ def test_an_env_file_that_is_no_text_is_refused(tmp_path: Path):
 
 
 def test_postgresql_without_a_secret_is_refused(tmp_path: Path):
-    """Fails if `wiring._server_secret` makes a secret of the host's own beside a shared database."""
+    """Fails if `container._server_secret` creates a local secret for a shared database."""
     said = refusal(tmp_path / "var", database_url="postgresql://user:hidden@127.0.0.1:1/name")
     assert said.startswith("SESSIONAPI_SECRET is required with PostgreSQL")
     assert not (tmp_path / "var").exists()
@@ -282,7 +286,7 @@ def test_postgresql_without_a_secret_is_refused(tmp_path: Path):
     ids=["nobody listens", "a port that is no number"],
 )
 def test_a_postgresql_that_is_not_there_is_told_without_its_password(tmp_path: Path, url: str, said: str):
-    """Fails with the plain address, or with the driver's own words about it, in the line."""
+    """Fails if the line contains the plain URL, or the driver's message about it."""
     line = refusal(tmp_path / "var", database_url=url, secret=SERVER_SECRET)
     assert line.startswith(said)
     assert "hidden" not in line
@@ -316,7 +320,7 @@ def test_a_port_in_use_is_told_before_anything_is_made(tmp_path: Path):
 def test_a_host_that_can_not_be_listened_on_is_refused_with_one_that_can(
     tmp_path: Path, host: str, reason: str
 ):
-    """Fails if `serve._listen` catches only OSError; the resolver gives the other reasons."""
+    """Fails if `serve._listen` catches only OSError; the resolver raises the others."""
     said = refusal(tmp_path / "var", "--host", host)
     assert said.startswith(f"can't listen on {escape_unprintable(host)} port 0: {reason}")
     assert said.endswith(
@@ -345,7 +349,7 @@ def test_a_null_byte_in_a_database_url_is_refused_before_anything_is_made(tmp_pa
 
 
 def test_a_null_byte_in_the_data_folder_is_refused():
-    """The environment can't hold one, but a `.env` file can."""
+    """An environment variable can't contain one, but a `.env` file can."""
     with pytest.raises(StartupError) as refused:
         load({"data_dir": "a\0b"})
     assert refused.value.detail == "SESSIONAPI_DATA_DIR=a\0b: must not contain a null byte"
@@ -364,7 +368,7 @@ def test_a_database_that_is_not_a_file_is_refused_and_keeps_its_mode(
 
 
 def test_a_folder_of_a_database_url_that_can_not_be_made_is_named(tmp_path: Path):
-    """Fails where DATA_DIR is named in its place."""
+    """Fails where the message names DATA_DIR instead."""
     (tmp_path / "file").touch()
     url = f"sqlite:///{tmp_path}/file/sessionapi.db"
     said = refusal(tmp_path / "var", database_url=url)
@@ -433,7 +437,9 @@ def test_a_database_on_a_read_only_disk_is_refused(tmp_path: Path):
 def test_a_full_disk_is_told_wherever_it_is_met_and_room_repairs_it(
     tmp_path: Path, space: str, fails: str, kept: list[str]
 ):
-    """Each size fails another step. Without the `finally` in `secret._write_once` a half secret stays."""
+    """Each size fails another step. Without the `finally` in `server_secret._write_once` half a
+    secret stays.
+    """
     with mounted(tmp_path / "disk", space) as disk:
         assert re.fullmatch(fails, refusal(disk / "var", cwd=tmp_path))
         left = [path.name for path in sorted((disk / "var").glob("*")) if "sessionapi.db" not in path.name]

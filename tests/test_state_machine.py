@@ -1,4 +1,4 @@
-"""Sessions as a whole on the real store, played by Hypothesis against a model that fits on a page."""
+"""Sessions on the real store, driven by Hypothesis and compared with a model that fits on a page."""
 
 import os
 import tempfile
@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.timeout(1_800), pytest.mark.prove]  # small without SE
 
 @dataclass
 class Model:
-    """What one session should be, in whole seconds, said without looking at the code."""
+    """The expected state of one session, in whole seconds, written without looking at the code."""
 
     start: int
     idle: int
@@ -59,7 +59,7 @@ class Model:
         return "idle" if idle_end <= last_end else "absolute"
 
     def refresh(self, shown: int, key: str | None, active: bool, now: int) -> str | int:
-        """Return the generation of the answer, or why there is none."""
+        """Return the generation of the response, or the reason of a refusal."""
         if over := self.state(now):
             return over
         waits = now - self.rotated < APART or (
@@ -86,7 +86,7 @@ class Model:
 
 @dataclass
 class Holder:
-    """Somebody with a refresh token: the user, or a thief who copied it. `key` belongs to the token."""
+    """The holder of a refresh token: the user, or a thief who copied it. `key` belongs to the token."""
 
     session: str
     generation: int
@@ -94,7 +94,7 @@ class Holder:
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Logins, refreshes whose answers get lost, thefts, logouts, clock jumps and restarts."""
+    """Logins, refreshes whose responses get lost, thefts, logouts, clock jumps and restarts."""
 
     holders = Bundle("holders")
 
@@ -134,7 +134,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(dice=st.integers(1, 5))
     def restart(self, dice: int) -> None:
-        """Stop the service and start it again, one time in five: it takes as long as thirty refreshes."""
+        """Restart the service, one time in five, because it takes as long as thirty refreshes."""
         if dice == 5:
             self.server.close()
             self.start()
@@ -159,7 +159,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from(LONG), dice=st.integers(1, 5))
     def wait(self, seconds: int, dice: int) -> None:
-        """Leave it alone for as long as a timeout, one time in five."""
+        """Send nothing for as long as a timeout, one time in five."""
         if dice == 5:
             self.clock.move(seconds)
 
@@ -171,7 +171,7 @@ class SessionMachine(RuleBasedStateMachine):
         after=st.sampled_from(SHORT),
     )
     def refresh(self, holder: Holder, key: str | None, active: bool, lost: bool, after: int) -> None:
-        """A holder refreshes, with the key of its token or another or none; the answer may be lost."""
+        """Refresh with a holder's token, and its key, another or none; the response may be lost."""
         self.clock.move(after)
         sent = None if key is None else f"{holder.generation}-{key.replace(' ', '-')}"
         expected = self.models[holder.session].refresh(holder.generation, sent, active, self.now())
@@ -208,7 +208,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(holder=holders)
     def use(self, holder: Holder) -> None:
-        """An access token opens the door only while its session lives."""
+        """An access token opens the door only while its session is active."""
 
         async def act() -> Any:
             return await self.service.get("/protected", {"access_token": holder.access})

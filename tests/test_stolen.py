@@ -22,7 +22,7 @@ async def alive(service: Running, tokens: dict) -> None:
 
 
 async def tried_everywhere(service: Running, forged: list[str]) -> None:
-    """Show each forged token to all that takes refresh tokens."""
+    """Send each forged token to all routes that take refresh tokens."""
     await service.sign_up("thief")
     body = {"username": "thief", "password": PASSWORD, "transport": "cookie"}
     for text in forged:
@@ -37,7 +37,7 @@ async def tried_everywhere(service: Running, forged: list[str]) -> None:
 
 
 def minted(server_secret: str, tokens: dict, secrets: list[bytes]) -> list[str]:
-    """Tokens of a known session, of several generations, under a server secret."""
+    """Return tokens of a known session, of several generations, under a server secret."""
     key = ServerSecret(server_secret.encode()).derive("refresh token")[0]
     user, session = ids.parse("user", tokens["user"]["id"]), ids.parse("sess", tokens["session_id"])
     assert user
@@ -51,8 +51,7 @@ def minted(server_secret: str, tokens: dict, secrets: list[bytes]) -> list[str]:
 
 @pytest.mark.parametrize("transport", ["body", "cookie"])
 async def test_a_stolen_server_secret_with_known_ids_alone_does_nothing(service: Running, transport):
-    """Falls without secret_digest in Refreshes._living, or secret_matches in Sessions.log_out
-    and Sessions._end_replaced."""
+    """Fails without secret_digest in Refreshes._living, or secret_matches in Sessions._has_secret."""
     tokens = await service.sign_up()
     in_cookie = await service.client.post(
         "/login", json={"username": "ada", "password": PASSWORD, "transport": "cookie"}
@@ -65,7 +64,7 @@ async def test_a_stolen_server_secret_with_known_ids_alone_does_nothing(service:
 
 
 async def test_a_stolen_database_alone_does_nothing(service: Running):
-    """Falls without the HMAC in refresh_token.match, or without the encryption in keyring.seal."""
+    """Fails without the HMAC in refresh_token.match, or without the encryption in keyring.seal."""
     tokens = await service.sign_up()
     digest = service.rows("select secret_digest from sessions")[0][0]
     await tried_everywhere(service, minted(THIEFS, tokens, [digest[:16], digest[16:]]))
@@ -86,7 +85,7 @@ async def tried_everywhere_again(service: Running, forged: list[str]) -> None:
 
 
 async def test_rows_of_two_sealed_keys_can_not_be_exchanged(service: Running):
-    """Falls without the `kid` as associated data in keyring.seal."""
+    """Fails without the `kid` as associated data in keyring.seal."""
     made = await service.parts.keys.publish()
     first, second = await service.parts.keys.all()
     keys = ServerSecret(SERVER_SECRET.encode()).derive("key ring")

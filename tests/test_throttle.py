@@ -1,4 +1,4 @@
-"""Whoever guesses is throttled: the limits hold to the try, in parallel, across processes and restarts."""
+"""Password guessing is throttled. The limits are exact, in parallel, across processes and restarts."""
 
 import asyncio
 import json
@@ -41,20 +41,22 @@ from tests.conftest import (
 WRONG = "wrong horse battery"
 GUESS = {"username": "ada", "password": WRONG}
 NO_TLS = ssl.create_default_context()
-"""One for all requests: httpx would read all authorities anew for each."""
+"""One TLS context for all requests, because httpx would read all authorities again for each."""
 PROVE = pytest.mark.skipif(os.environ.get("SESSIONAPI_PROVE") != "1", reason="runs with SESSIONAPI_PROVE=1")
 
 
 @pytest.fixture
 async def throttled(make_settings: Callable[..., Settings], clock: FakeClock) -> AsyncIterator[Running]:
-    """The app with its limits as they are by default."""
+    """The app with its default limits."""
     async with running(make_settings(throttle=True), clock) as it:
         yield it
 
 
 @pytest.fixture
 async def patient(make_settings: Callable[..., Settings], clock: FakeClock) -> AsyncIterator[Running]:
-    """The app with its defaults but for the limits in memory, so that only the accounts' counts refuse."""
+    """The app with its defaults except for the limits in memory, so that only the accounts' counters
+    refuse.
+    """
     settings = make_settings(
         throttle=True,
         login_per_address=10_000,
@@ -67,7 +69,7 @@ async def patient(make_settings: Callable[..., Settings], clock: FakeClock) -> A
 
 
 def at(service: Running, address: str) -> httpx.AsyncClient:
-    """Return a client at an address of its own."""
+    """Return a client with a separate IP address."""
     transport = httpx.ASGITransport(app=service.client._transport.app, client=(address, 50_000))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:8000")
 
@@ -85,7 +87,7 @@ async def fail(client: httpx.AsyncClient, times: int, **more: Any) -> None:
 
 
 async def lock(service: Running, username: str = "ada") -> None:
-    """Guess a hundred times, from ten addresses."""
+    """Guess a hundred times, from ten IP addresses."""
     for number in range(10):
         await fail(at(service, f"198.51.100.{number}"), 10, username=username)
 
@@ -99,7 +101,7 @@ def kinds(service: Running) -> Counter[str]:
 
 
 def refused(answer: httpx.Response, policy: str, quota: int, window: int) -> int:
-    """Check that an answer is a whole refusal of this limit, and return its seconds to wait."""
+    """Check that a response is a complete refusal of this limit, and return its seconds to wait."""
     assert answer.status_code == 429, answer.text
     assert answer.json()["code"] == "rate_limited"
     wait = int(answer.headers["retry-after"])
@@ -110,13 +112,13 @@ def refused(answer: httpx.Response, policy: str, quota: int, window: int) -> int
 
 
 def told(answer: httpx.Response) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Return all of an answer but what differs each time."""
+    """Return all of a response except the parts that differ each time."""
     body = {name: value for name, value in answer.json().items() if name != "request_id"}
     return answer.status_code, body, {k: v for k, v in answer.headers.items() if k != "x-request-id"}
 
 
 async def test_the_thirty_first_login_in_a_minute_from_one_address_costs_no_hash(throttled: Running):
-    """Falls without `count_login` in Users.log_in."""
+    """Fails without `count_login` in Users.log_in."""
     for number in range(30):
         answer = await try_login(throttled.client, username=f"nobody{number}")
         assert answer.status_code == 401
@@ -130,7 +132,7 @@ async def test_the_thirty_first_login_in_a_minute_from_one_address_costs_no_hash
 
 
 async def test_the_eleventh_sign_up_in_an_hour_from_one_address_is_refused(throttled: Running):
-    """Falls without `count_signup` in Users.sign_up. A refused password is no sign-up."""
+    """Fails without `count_signup` in Users.sign_up. A refused password does not count as a sign-up."""
     for number in range(10):
         weak = {"username": f"user{number}", "password": "password123"}
         assert (await throttled.client.post("/signup", json=weak)).status_code == 422
@@ -157,7 +159,7 @@ async def test_the_eleventh_sign_up_in_an_hour_from_one_address_is_refused(throt
 async def test_an_address_counts_by_network(
     make_settings: Callable[..., Settings], clock: FakeClock, one: str, other: str, same: bool
 ):
-    """IPv6 by /64, mapped IPv4 as IPv4, all whose address isn't known as one."""
+    """IPv6 by /64, mapped IPv4 as IPv4, and all unknown addresses as one."""
     async with running(make_settings(throttle=True, login_per_address=1), clock) as service:
         assert (await try_login(at(service, one))).status_code == 401
         assert (await try_login(at(service, other))).status_code == (429 if same else 401)
@@ -166,7 +168,7 @@ async def test_an_address_counts_by_network(
 async def test_a_session_renews_itself_a_limited_number_of_times_a_minute(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without `count("refresh")` in Refreshes. A forged token of the session counts nothing."""
+    """Fails without `count("refresh")` in Refreshes. A forged token of the session counts nothing."""
     async with running(make_settings(throttle=True, refresh_per_session=5), clock) as service:
         mine, other = await service.sign_up(), await service.log_in()
         forged = mine["refresh_token"][:-1] + ("A" if mine["refresh_token"][-1] != "A" else "B")
@@ -188,7 +190,7 @@ async def test_a_session_renews_itself_a_limited_number_of_times_a_minute(
 async def test_repeats_are_not_counted_and_reuse_is_not_excused(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without the condition on the outcome in Refreshes.refresh."""
+    """Fails without the condition on the outcome in Refreshes.refresh."""
     async with running(make_settings(throttle=True, refresh_per_session=5), clock) as service:
         old = {"refresh_token": (await service.sign_up())["refresh_token"]}
         clock.move(600)
@@ -206,7 +208,7 @@ async def test_repeats_are_not_counted_and_reuse_is_not_excused(
 async def test_repeats_from_another_address_are_counted_for_each_writes_a_row(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without `told` in Refreshes: with one session the audit log could be filled without end."""
+    """Fails without `told` in Refreshes: one session could fill the audit log without limit."""
     async with running(make_settings(throttle=True, refresh_per_session=5), clock) as service:
         old = {"refresh_token": (await service.sign_up())["refresh_token"]}
         clock.move(600)
@@ -219,7 +221,7 @@ async def test_repeats_from_another_address_are_counted_for_each_writes_a_row(
 
 
 async def test_after_ten_failures_even_the_right_password_waits_ten_minutes(patient: Running):
-    """Falls without `_reserve` in Throttle.reserve_login. The window begins with the first failure."""
+    """Fails without `_reserve` in Throttle.reserve_login. The window begins with the first failure."""
     await patient.sign_up()
     for _ in range(10):
         await fail(patient.client, 1)
@@ -233,7 +235,7 @@ async def test_after_ten_failures_even_the_right_password_waits_ten_minutes(pati
 
 
 async def test_a_right_password_forgets_the_wrong_ones(patient: Running):
-    """Falls without `succeeded` in Users.log_in."""
+    """Fails without `succeeded` in Users.log_in."""
     await patient.sign_up()
     for _ in range(15):
         await fail(patient.client, 9)
@@ -244,7 +246,7 @@ async def test_a_right_password_forgets_the_wrong_ones(patient: Running):
 async def test_an_unknown_and_a_disabled_name_are_throttled_as_a_known_one(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls if Throttle.reserve_login doesn't count names that nobody has."""
+    """Fails if Throttle.reserve_login doesn't count unknown names."""
     few = {"login_per_address": 1000, "login_failures": 3, "account_failures": 10}
     async with running(make_settings(throttle=True, **few), clock) as service:
         await service.sign_up()
@@ -258,7 +260,7 @@ async def test_an_unknown_and_a_disabled_name_are_throttled_as_a_known_one(
 
 
 async def test_of_parallel_guesses_none_is_one_too_many(patient: Running):
-    """Falls if the try is counted after its hash, or read and then written."""
+    """Fails if the attempt is counted after its hash, or read and then written."""
     await patient.sign_up()
     before = hashes(patient)
     answers = await asyncio.gather(*(try_login(patient.client) for _ in range(100)))
@@ -271,7 +273,7 @@ async def test_of_parallel_guesses_none_is_one_too_many(patient: Running):
 
 
 async def test_a_guess_that_is_refused_by_the_full_queue_is_not_counted(patient: Running):
-    """Falls if Users.log_in reserves the try before it takes a place."""
+    """Fails if Users.log_in reserves the attempt before it takes a place."""
     await patient.sign_up()
     pool = patient.parts.passwords.pool
     room, pool.room = pool.room, 0
@@ -285,7 +287,7 @@ async def test_a_guess_that_is_refused_by_the_full_queue_is_not_counted(patient:
 
 
 async def test_a_hundred_failures_in_a_row_lock_the_account_on_unknown_devices(patient: Running):
-    """Falls without the second bucket in FailureCounterKeys.for_unknown_device. No time unlocks it."""
+    """Fails without the second counter in FailureCounterKeys.for_unknown_device. No time unlocks it."""
     ada = await patient.sign_up()
     await lock(patient)
     assert kinds(patient)["user.login_failed"] == 100
@@ -303,7 +305,7 @@ async def test_a_hundred_failures_in_a_row_lock_the_account_on_unknown_devices(p
 
 
 async def test_a_new_password_from_a_living_session_unlocks(patient: Running):
-    """Falls without `clear_counters_of` in Users.change_password."""
+    """Fails without `clear_counters_of` in Users.change_password."""
     ada = await patient.sign_up()
     await lock(patient)
     new = "other horse battery"
@@ -315,7 +317,7 @@ async def test_a_new_password_from_a_living_session_unlocks(patient: Running):
 
 
 async def test_a_reset_unlocks(patient: Running):
-    """Falls without `clear_counters_of` in Accounts.reset_password."""
+    """Fails without `clear_counters_of` in Accounts.reset_password."""
     ada = await patient.sign_up()
     await lock(patient)
     token = await patient.parts.accounts.make_reset_token(_id(ada))
@@ -325,7 +327,7 @@ async def test_a_reset_unlocks(patient: Running):
 
 
 async def test_an_administrator_sees_the_lock_and_unlocks(patient: Running):
-    """Falls without `locked` in the route, or `clear_counters_of` in Accounts.unlock."""
+    """Fails without `locked` in the route, or `clear_counters_of` in Accounts.unlock."""
     ada, root = await patient.sign_up(), await patient.sign_up("root")
     await patient.parts.accounts.change(_id(root), OPERATOR, {"roles": ["admin"]})
     path = f"/admin/users/{ada['user']['id']}"
@@ -345,7 +347,7 @@ async def test_an_administrator_sees_the_lock_and_unlocks(patient: Running):
 
 @pytest.mark.parametrize("path", ["/me/password", "/sessions/current/reauthenticate"])
 async def test_a_session_that_guesses_its_password_is_throttled_alone(patient: Running, path: str):
-    """Falls without `reserve_in_session` in Users._verify_in_session."""
+    """Fails without `reserve_in_session` in Users._verify_in_session."""
     mine, other = await patient.sign_up(), await patient.log_in()
 
     async def guess(tokens: dict[str, Any], password: str) -> httpx.Response:
@@ -361,7 +363,7 @@ async def test_a_session_that_guesses_its_password_is_throttled_alone(patient: R
 
 
 async def test_a_restart_changes_nothing(make_settings: Callable[..., Settings], clock: FakeClock):
-    """Falls if the failures are counted in memory."""
+    """Fails if the failures are counted in memory."""
     settings = make_settings(throttle=True)
     async with running(settings, clock) as service:
         await service.sign_up()
@@ -372,7 +374,9 @@ async def test_a_restart_changes_nothing(make_settings: Callable[..., Settings],
 
 
 async def test_the_counts_hold_neither_names_nor_addresses_and_do_not_stay(patient: Running):
-    """Falls without `purge_tries`. An account's failures in a row stay, those of nobody for 30 days."""
+    """Fails without `purge_tries`. An account's consecutive failures stay, those of an unknown name for 30
+    days.
+    """
     await patient.sign_up()
     await fail(at(patient, "203.0.113.77"), 3)
     await fail(at(patient, "203.0.113.77"), 3, username="nobody")
@@ -402,7 +406,7 @@ async def test_what_is_throttled_is_counted_by_limit(
 
 
 def test_a_million_addresses_leave_no_more_than_the_bound(clock: FakeClock):
-    """Falls without `_forget`. A key goes with its window, and the oldest one past the bound."""
+    """Fails without `_forget`. A key is removed with its window, and the oldest one beyond the bound."""
     kept = rate_limiter.SlidingWindow(30, 60)
     for number in range(1_000_000 if os.environ.get("SESSIONAPI_PROVE") == "1" else 150_000):
         assert kept.count(str(number), clock().timestamp()) == 0
@@ -414,7 +418,7 @@ def test_a_million_addresses_leave_no_more_than_the_bound(clock: FakeClock):
 
 @pytest.mark.server
 def test_without_throttling_nothing_is_refused_and_the_log_says_so(tmp_path: Path):
-    """Falls without the warning in web.app._lifespan."""
+    """Fails without the warning in web.app._lifespan."""
     with serving(tmp_path / "var") as server:
         answers = [httpx.post(f"{server.url}/login", json=GUESS).status_code for _ in range(40)]
     assert answers == [401] * 40
@@ -422,7 +426,7 @@ def test_without_throttling_nothing_is_refused_and_the_log_says_so(tmp_path: Pat
 
 
 def proxied(data: Path) -> Any:
-    """Serve with the limits of accounts, behind a proxy that names the addresses."""
+    """Serve with the limits of accounts, behind a proxy that passes the IP addresses on."""
     return serving(
         data,
         throttle="on",
@@ -440,10 +444,11 @@ def guess(url: str, address: str, username: str, password: str = WRONG, **more: 
 
 
 def attack(data: Path, processes: int, bursts: int) -> dict[str, Counter[int]]:
-    """Guess at a user and at nobody from fifty addresses, in parallel bursts, over several processes.
+    """Guess at a known and an unknown user from fifty IP addresses, in parallel bursts, over several
+    processes.
 
-    In the middle all are killed and started again. The first burst comes from one address alone, and meets
-    its own limit.
+    In the middle all are killed and started again. The first burst comes from one address alone, and reaches
+    the limit of that address.
     """
     outcomes: dict[str, Counter[int]] = {"ada": Counter(), "nobody": Counter()}
     with ThreadPoolExecutor(25) as pool:
@@ -487,7 +492,7 @@ def sign_up_there(data: Path) -> str:
 
 @pytest.mark.server
 def test_the_limits_hold_to_the_try_over_two_processes_and_a_restart(tmp_path: Path):
-    """Falls if a try isn't reserved in the database, in one statement, before its hash."""
+    """Fails if an attempt isn't reserved in the database, in one statement, before its hash."""
     device_token = sign_up_there(tmp_path / "var")
     outcomes = attack(tmp_path / "var", 2, 4)
     assert outcomes == {"ada": {401: 100, 429: 100}, "nobody": {401: 100, 429: 100}}
@@ -510,7 +515,7 @@ def test_the_limits_hold_to_the_try_over_four_processes(tmp_path: Path):
 async def test_the_command_line_unlocks(
     make_settings: Callable[..., Settings], clock: FakeClock, tmp_path: Path
 ):
-    """Falls without `clear_counters_of` in Accounts.unlock."""
+    """Fails without `clear_counters_of` in Accounts.unlock."""
     settings = make_settings(throttle=True, login_failures=3, account_failures=10, login_per_address=100)
     async with running(settings, clock) as service:
         await service.sign_up()
@@ -537,7 +542,7 @@ def memory(server: Server) -> float:
 
 
 async def post(server: Server, address: str, body: dict[str, Any]) -> tuple[int, bytes]:
-    """Log in on a connection of its own, with as little work here as possible; return status and head."""
+    """Log in on a new connection, with as little work here as possible; return status and head."""
     content = json.dumps(body).encode()
     url = httpx.URL(server.url)
     reader, writer = await asyncio.open_connection(url.host, url.port)
@@ -552,7 +557,9 @@ async def post(server: Server, address: str, body: dict[str, Any]) -> tuple[int,
 
 
 async def flood(server: Server, logins: int) -> tuple[Counter[int], list[float]]:
-    """Log in many times at once from as many addresses; return what came of it, and /protected meanwhile."""
+    """Log in many times at once from as many IP addresses. Return the statuses, and the times of
+    /protected.
+    """
     tokens = httpx.post(f"{server.url}/signup", json={"username": "ada", "password": PASSWORD}).json()
     seconds: list[float] = []
 
@@ -576,7 +583,9 @@ async def flood(server: Server, logins: int) -> tuple[Counter[int], list[float]]
 
 
 def assert_a_flood_is_shed(data: Path, logins: int, **settings: Any) -> None:
-    """Every refusal says when to come again, /protected answers meanwhile, honest logins go through after."""
+    """Check that each refusal has a Retry-After, that /protected goes on, and that honest logins succeed
+    after it.
+    """
     with serving(data, throttle="on", trusted_proxies="127.0.0.1", hash_threads=1, **settings) as server:
         outcomes, seconds = asyncio.run(flood(server, logins))
         peak = memory(server)
@@ -592,7 +601,7 @@ def assert_a_flood_is_shed(data: Path, logins: int, **settings: Any) -> None:
 
 @pytest.mark.server
 def test_a_flood_of_logins_is_shed_and_the_rest_goes_on(tmp_path: Path):
-    """Falls without `place` in Passwords: nothing would be refused."""
+    """Fails without `place` in Passwords: nothing would be refused."""
     assert_a_flood_is_shed(tmp_path / "var", 200, hash_memory_kib=19_456, hash_time=2)
 
 
@@ -608,7 +617,7 @@ def test_a_flood_of_two_thousand_logins_is_shed(tmp_path: Path):
 async def test_an_unknown_a_wrong_and_a_disabled_login_take_the_same_time(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls without the dummy hash in Passwords.verify, or without `rewrite_counters` in Throttle.failed."""
+    """Fails without the dummy hash in Passwords.verify, or without `rewrite_counters` in Throttle.failed."""
     many = {"login_per_address": 10_000, "password_checks_per_user": 10_000}
     settings = make_settings(throttle=True, hash_memory_kib=19_456, hash_time=2, **many)
     tries = 200

@@ -1,4 +1,4 @@
-"""When a session ends by itself: exact to the second, and no token outlives it (ASVS 7.3.1, 7.3.2)."""
+"""Sessions that end by themselves, exact to the second. No token is valid for longer (ASVS 7.3.1, 7.3.2)."""
 
 import jwt
 import pytest
@@ -12,7 +12,7 @@ ABSOLUTE = (401, "session_expired", "absolute")
 
 @pytest.mark.parametrize(("remember", "idle"), [(True, 7 * DAY), (False, 12 * 3600)])
 async def test_a_session_that_nobody_uses_ends_at_its_idle_timeout(service: Running, remember, idle):
-    """Falls without the comparison with ends_at in policy.ended."""
+    """Fails without the comparison with ends_at in policy.ended."""
     tokens = await service.sign_up(remember=remember)
     service.clock.move(idle - 0.001)
     renewed = await service.refresh(tokens, active=False)
@@ -23,7 +23,7 @@ async def test_a_session_that_nobody_uses_ends_at_its_idle_timeout(service: Runn
 
 @pytest.mark.parametrize(("remember", "lifetime", "step"), [(True, 30 * DAY, DAY), (False, DAY, 3600)])
 async def test_a_session_in_use_ends_at_its_absolute_end(service: Running, remember, lifetime, step):
-    """Falls without expires_at in Session.ends_at."""
+    """Fails without expires_at in Session.ends_at."""
     tokens = await service.sign_up(remember=remember)
     for _ in range(lifetime // step - 1):
         service.clock.move(step)
@@ -35,7 +35,7 @@ async def test_a_session_in_use_ends_at_its_absolute_end(service: Running, remem
 
 
 async def test_renewing_while_nobody_is_there_lets_the_session_run_into_its_idle_end(service: Running):
-    """Falls if a refresh with active: false moves last_seen_at."""
+    """Fails if a refresh with active: false moves last_seen_at."""
     tokens = await service.sign_up(remember=False)
     for _ in range(12 * 12 - 1):
         service.clock.move(300)
@@ -53,7 +53,7 @@ async def test_one_active_refresh_in_between_moves_the_idle_end(service: Running
 
 
 async def test_even_a_repeat_that_is_active_moves_the_idle_end(service: Running):
-    """Falls without moves_idle_clock in the repeat of policy.decide."""
+    """Fails without moves_idle_clock in the repeat of policy.decide."""
     tokens = await service.sign_up(remember=False)
     service.clock.move(11 * 3600)
     following = (await service.refresh(tokens, active=False)).json()
@@ -65,7 +65,7 @@ async def test_even_a_repeat_that_is_active_moves_the_idle_end(service: Running)
 
 @pytest.mark.parametrize("left", [59, 30, 1])
 async def test_no_access_token_outlives_the_idle_or_the_absolute_end(service: Running, left):
-    """Falls without the min() in issuer.access_token_expiry."""
+    """Fails without the min() in issuer.access_token_expiry."""
     tokens = await service.sign_up(remember=False)
     service.clock.move(12 * 3600 - left)
     near = (await service.refresh(tokens, active=False)).json()

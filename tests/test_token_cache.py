@@ -1,4 +1,6 @@
-"""The memory of verified tokens: bounded, fast, and never longer than the token, its key or its session."""
+"""The cache of verified tokens: bounded, fast, and never valid longer than the token, its key or its
+session.
+"""
 
 import os
 import time
@@ -21,7 +23,7 @@ async def minted(service: Running, number: int) -> list[str]:
 
 
 async def test_the_memory_is_bounded_and_the_forgotten_verify_again(service: Running):
-    """Falls without the deletion of the oldest entry in TokenCache._first."""
+    """Fails without the deletion of the oldest entry in TokenCache._first."""
     cache = TokenCache(service.parts.ring.find, RULES, size=5)
     tokens = await minted(service, 20)
     for token in tokens:
@@ -31,7 +33,7 @@ async def test_the_memory_is_bounded_and_the_forgotten_verify_again(service: Run
 
 
 async def test_an_entry_does_not_outlive_its_token_its_key_or_its_session(service: Running):
-    """Falls without refuse_expired, the look at the ring, or Revocations in Authenticator.check."""
+    """Fails without refuse_expired, the check of the ring, or Revocations in Authenticator.check."""
     cache = TokenCache(service.parts.ring.find, RULES)
     first, second = await minted(service, 2)
     for token in (first, second):

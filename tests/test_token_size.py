@@ -19,11 +19,11 @@ from tests.test_admin import administrator
 
 ROLES = [f"{number:02}{'r' * 62}" for number in range(32)]
 CLAIMS = {"of": "c" * 4085}
-"""32 roles of 64 letters, and claims of 4,096 bytes: both allowed alone."""
+"""32 roles of 64 characters, and claims of 4,096 bytes: both are allowed alone."""
 
 
 def run(server: Server, *arguments: str) -> str:
-    """Run `sessionapi users` on the data of a server, and return why it was refused."""
+    """Run `sessionapi users` on the data of a server, and return the reason of a refusal."""
     done = subprocess.run(
         [sys.executable, "-m", "sessionapi", "users", *arguments],
         env=environment(server.data),
@@ -42,7 +42,7 @@ async def patched(service: Running, admin: dict, user: dict, body: dict) -> http
 async def test_roles_and_claims_that_are_too_large_together_are_refused_over_http(
     service: Running, last: str
 ):
-    """Fails without `refuse_oversized`: all answers were 200, and each of the user's requests a 401."""
+    """Fails without `refuse_oversized`: all responses were 200, and each of the user's requests a 401."""
     user, admin = await service.sign_up(), await administrator(service)
     first = {"roles": {"claims": CLAIMS}, "claims": {"roles": ROLES}, "both": {}}[last]
     second = {
@@ -83,7 +83,7 @@ def test_the_largest_token_that_may_be_set_is_accepted_by_the_server_and_the_ver
 
 
 def test_the_command_line_says_which_is_too_large_and_what_the_bound_is(commands: Commands):
-    """Fails without `refuse_oversized` on the way of `users set-roles` and `users set-claims`."""
+    """Fails without `refuse_oversized` in `users set-roles` and `users set-claims`."""
     commands("users", "add", "ada", given=PASSWORD)
     assert commands("users", "set-claims", "ada", json.dumps(CLAIMS)).exit_code == 0
     said = commands.refused("users", "set-roles", "ada", *ROLES)

@@ -1,4 +1,4 @@
-"""The verifier of other services: against the real app on a real port, under a fake clock."""
+"""The verifier for other services: against the real app on a real port, under a fake clock."""
 
 import asyncio
 import subprocess
@@ -33,7 +33,7 @@ ISSUER = "http://localhost:8000"
 
 @asynccontextmanager
 async def listening(service: Running) -> AsyncIterator[str]:
-    """The app of a test on a port of its own; its life goes on when the port is closed."""
+    """Serve the app of a test on a separate port; the app goes on when the port is closed."""
     app = service.client._transport.app
     config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, access_log=False)
     server = uvicorn.Server(config)
@@ -59,7 +59,7 @@ def fetches(service: Running, path: str = "/.well-known/jwks.json") -> int:
 
 
 async def until(condition) -> None:
-    """Wait for what another task is about to do; the test's own timeout bounds it."""
+    """Wait until another task has made the condition true, within the timeout of the test."""
     while not condition():
         await asyncio.sleep(0.01)
 
@@ -98,7 +98,7 @@ async def test_keys_are_renewed_ahead_of_time(service: Running, clock: FakeClock
 
 
 async def test_ten_thousand_forged_key_ids_make_one_request(service: Running, clock: FakeClock):
-    """Falls without the cooldown in Core.may_try."""
+    """Fails without the cooldown in Core.may_try."""
     good = await service.sign_up()
     claims = jwt.decode(good["access_token"], options={"verify_signature": False})
     key = ec.generate_private_key(ec.SECP256R1())
@@ -119,7 +119,7 @@ async def test_ten_thousand_forged_key_ids_make_one_request(service: Running, cl
 async def test_while_the_issuer_is_away_its_keys_are_kept_and_then_it_fails_closed(
     service: Running, clock: FakeClock
 ):
-    """Falls without Core._refuse_without_keys."""
+    """Fails without Core._refuse_without_keys."""
     async with listening(service) as url:
         verifier = AsyncVerifier(ISSUER, url=url, clock=clock)
         await verifier.verify((await service.sign_up())["access_token"])
@@ -161,7 +161,7 @@ async def test_a_new_key_is_fetched_and_a_dropped_one_refused(service: Running, 
 
 
 def tokens_of_unknown_key(like: dict) -> str:
-    """A token that makes a verifier look at the keys again."""
+    """Return a token that makes a verifier fetch the keys again."""
     claims = jwt.decode(like["access_token"], options={"verify_signature": False})
     kid = ids.public("key", ids.new_id())
     return access_token.sign(
@@ -172,7 +172,7 @@ def tokens_of_unknown_key(like: dict) -> str:
 async def test_with_a_service_token_ended_sessions_and_changed_keys_are_followed(
     service: Running, clock: FakeClock
 ):
-    """Falls without `ended` in Core.verify."""
+    """Fails without `ended` in Core.verify."""
     secret = await service.parts.service_tokens.add("shop")
     options = {"clock": clock, "service_token": secret, "poll": 0.05}
     async with listening(service) as url, AsyncVerifier(ISSUER, url=url, **options) as verifier:
@@ -224,7 +224,7 @@ def told_by_the_verifier(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_a_service_token_from_a_file_works_and_is_never_told(
     service: Running, clock: FakeClock, caplog: pytest.LogCaptureFixture, token: str
 ):
-    """Falls without `strip` in clients._checked: the HTTP library's error repeats the header."""
+    """Fails without `strip` in verifier.common._checked: the HTTP library's error repeats the header."""
     async with (
         listening(service) as url,
         AsyncVerifier(
@@ -252,7 +252,9 @@ async def test_a_service_token_from_a_file_works_and_is_never_told(
 async def test_whatever_the_list_is_the_verifier_goes_on(
     content: bytes, etag: str, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ):
-    """Falls without `_whatever_comes`: nothing is followed any more, and the first token waits for ever."""
+    """Fails without `_whatever_comes`: the state is no longer updated, and the first token waits
+    without end.
+    """
     with answering(200, content, etag) as url:
         async with AsyncVerifier(ISSUER, url=url, service_token="st_x", clock=clock, poll=0.01) as verifier:
             with pytest.raises(Unavailable):
@@ -274,7 +276,7 @@ async def test_a_process_that_starts_after_a_revocation_knows_it_with_its_first_
 
 
 async def test_a_remembered_token_dies_at_its_end(service: Running, clock: FakeClock):
-    """Falls without refuse_expired in TokenCache.verify. The leeway of a verifier is 5 s."""
+    """Fails without refuse_expired in TokenCache.verify. The leeway of a verifier is 5 s."""
     tokens = await service.sign_up()
     jwks = service.parts.ring.jwks()
     verifier = Verifier(ISSUER, jwks=jwks, clock=clock)
@@ -295,7 +297,7 @@ def test_fixed_keys_need_no_network_and_must_be_usable(clock: FakeClock):
 
 
 async def test_a_token_of_one_algorithm_is_refused_under_a_key_of_another(make_settings, clock: FakeClock):
-    """Falls without the comparison `key.algorithm != algorithm` in tokens.verify."""
+    """Fails without the comparison `key.algorithm != algorithm` in access_token.verify."""
     async with running(make_settings(algorithm="RS256"), clock) as service:
         good = await service.sign_up()
         verifier = Verifier(ISSUER, jwks=service.parts.ring.jwks(), clock=clock)

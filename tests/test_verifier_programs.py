@@ -1,4 +1,6 @@
-"""The verifier in real programs: forks, several event loops, WebSockets, and issuers that do not end."""
+"""The verifier in real programs: forks, several event loops, WebSockets, and endless responses of an
+issuer.
+"""
 
 import asyncio
 import contextlib
@@ -41,17 +43,17 @@ from tests.conftest import FakeClock, Server, bearer, environment, eventually, s
 from tests.test_verifier import told_by_the_verifier
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Starlette wants another HTTP library for its client than httpx
+    warnings.simplefilter("ignore")  # Starlette's client needs another HTTP library than httpx
     from starlette.testclient import TestClient
 
 ISSUER = "http://localhost:8000"
 SOON = 30
-"""Seconds within which something must have happened that takes a fraction of one."""
+"""Seconds within which something must happen that takes a fraction of a second."""
 
 
 @dataclass
 class Issuer:
-    """A real server, and a service token of its."""
+    """A real server, and a service token for it."""
 
     server: Server
     service_token: str
@@ -137,7 +139,7 @@ os._exit(1)
 
 @pytest.mark.server
 def test_a_child_of_a_fork_learns_of_a_logout_whatever_lock_was_held(issuer: Issuer, tmp_path: Path):
-    """Falls without register_at_fork: the child has no thread, and its locks are never released."""
+    """Fails without register_at_fork: the child has no thread, and its locks are never released."""
     script = tmp_path / "forks.py"
     script.write_text(FORK)
     good = issuer.server.log_in()
@@ -158,7 +160,7 @@ def test_a_child_of_a_fork_learns_of_a_logout_whatever_lock_was_held(issuer: Iss
 
 @pytest.mark.server
 def test_a_second_event_loop_learns_of_a_logout_and_of_a_new_key(issuer: Issuer):
-    """Falls without AsyncVerifier._here: the tasks of the first loop have ended with it."""
+    """Fails without AsyncVerifier._here: the tasks of the first loop have ended with it."""
     verifier = AsyncVerifier(ISSUER, **issuer.options)
     good = issuer.server.log_in()
     asyncio.run(verifier.verify(good["access_token"]))
@@ -205,14 +207,16 @@ def test_two_event_loops_at_once_both_follow(issuer: Issuer):
 
 @pytest.mark.server
 def test_a_loop_that_is_run_now_and_then_waits_for_a_new_list(issuer: Issuer):
-    """Falls without Rounds.halted: the first token after the pause is verified with the list of before."""
+    """Fails without Rounds.halted: the first token after the pause is verified with the list from
+    before it.
+    """
     verifier = AsyncVerifier(ISSUER, **issuer.options)
     good = issuer.server.log_in()
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(verifier.verify(good["access_token"]))
         issuer.log_out(good)
-        time.sleep(1.2)  # the pause itself is what is tested: longer than a poll and its slack
+        time.sleep(1.2)  # the pause itself is tested: longer than a poll and its slack
         with pytest.raises(SessionRevoked):
             loop.run_until_complete(verifier.verify(good["access_token"]))
         loop.run_until_complete(verifier.aclose())
@@ -254,7 +258,9 @@ def test_a_verifier_that_was_closed_begins_again(issuer: Issuer):
 def test_a_thread_that_can_not_be_started_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, clock: FakeClock
 ):
-    """As at the end of the interpreter: the token is verified, and the log says that nothing is followed."""
+    """As at the end of the interpreter: the token is verified, and a warning is logged about missing
+    updates.
+    """
     verifier = Verifier(ISSUER, jwks={"keys": [usable("key_1")]}, service_token="st_x", clock=clock)
 
     def refuse(_thread: threading.Thread) -> None:
@@ -275,7 +281,7 @@ WRONG = [None, 5, 5.5, True, [], ["ES256"], {}, {"a": 1}, "", "é", "\x00", "A" 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
 def test_a_key_with_a_member_of_any_type_leaves_the_others_alone(algorithm: str, clock: FakeClock):
-    """Falls without the `except Exception` in core.read_key."""
+    """Fails without the `except Exception` in verifier.state.read_key."""
     private = keyring.generate("ES256")
     good = keyring.public_jwk("key_good", "ES256", private)
     strange = keyring.public_jwk("key_1", algorithm, keyring.generate(algorithm))
@@ -352,7 +358,7 @@ HOSTILE = {
 
 @contextmanager
 def hostile(name: str) -> Iterator[str]:
-    """An issuer on raw sockets that answers each request in a hostile way, until the block ends."""
+    """An issuer on raw sockets that sends a hostile response to each request, until the block ends."""
     send, before, _ = HOSTILE[name]
     stop, threads = threading.Event(), []
     listener = socket.create_server(("127.0.0.1", 0))
@@ -388,7 +394,7 @@ def hostile(name: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_verifier_waits_and_reads_within_bounds(name: str, caplog: pytest.LogCaptureFixture):
-    """Falls without bounded_http: a token waits for as long as the issuer sends anything."""
+    """Fails without bounded_http: a token waits for as long as the issuer sends anything."""
     said = HOSTILE[name][2]
     caplog.set_level(logging.WARNING)
     with hostile(name) as url:
@@ -421,7 +427,7 @@ def test_a_list_that_does_not_end_is_logged_and_following_goes_on(
 
 @pytest.mark.parametrize("name", ["head in drops", "body in drops", "bomb", "body without end"])
 def test_the_service_of_leaked_passwords_is_waited_for_and_read_within_bounds(name: str):
-    """Falls without bounded_http in breached.py: a bomb is unpacked whole."""
+    """Fails without bounded_http in breached_passwords.py: a bomb is unpacked whole."""
     metrics = Metrics()
     with hostile(name) as url:
         began = time.monotonic()
@@ -451,7 +457,7 @@ def test_a_packed_answer_of_the_right_size_is_read(clock: FakeClock):
 
 
 def signed_at(clock: FakeClock, seconds: int) -> tuple[str, dict]:
-    """A token with `iat` so many seconds from now, for 60 s, and the JWKS that verifies it."""
+    """Return a token whose `iat` is the given seconds from now, for 60 s, and the JWKS that verifies it."""
     private = keyring.generate("ES256")
     now = int(clock().timestamp()) + seconds
     who = {"sub": ids.public("user", ids.new_id()), "sid": ids.public("sess", ids.new_id())}
@@ -465,7 +471,7 @@ def signed_at(clock: FakeClock, seconds: int) -> tuple[str, dict]:
 def test_leeway_holds_for_exp_and_where_it_is_more_than_5_s_for_iat(
     leeway: int, ahead: int, late: int, clock: FakeClock
 ):
-    """Falls without `rules.leeway` in tokens.is_ahead, or in what a remembered token is checked for."""
+    """Fails without `rules.leeway` in access_token.is_ahead, or in the checks of a cached token."""
     token, jwks = signed_at(clock, ahead)
     verifier = Verifier(ISSUER, jwks=jwks, clock=clock, leeway=leeway)
     verifier.verify(token)
@@ -481,7 +487,7 @@ def test_leeway_holds_for_exp_and_where_it_is_more_than_5_s_for_iat(
 
 @contextmanager
 def served(app: Callable) -> Iterator[str]:
-    """An app on uvicorn in a thread; its address for WebSockets."""
+    """Serve an app on uvicorn in a thread; yields its URL for WebSockets."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
     server.install_signal_handlers = lambda: None
     thread = threading.Thread(target=server.run)
@@ -516,7 +522,7 @@ def websocket_app(verifier: AsyncVerifier, *, protected: bool) -> Callable:
 def test_a_websocket_is_accepted_with_a_good_token_and_else_refused_before_it_is(
     path: str, protected: bool, clock: FakeClock
 ):
-    """Falls if Bearer takes a Request: in a WebSocket's route that is a TypeError."""
+    """Fails if Bearer takes a Request: in a WebSocket's route that is a TypeError."""
     token, jwks = signed_at(clock, 0)
     verifier = AsyncVerifier(ISSUER, jwks=jwks, clock=clock)
     with served(websocket_app(verifier, protected=protected)) as url:
@@ -536,7 +542,7 @@ def test_a_websocket_is_accepted_with_a_good_token_and_else_refused_before_it_is
 
 @pytest.mark.parametrize(("path", "protected"), [("/bearer", False), ("/protected", True)])
 def test_a_server_that_can_not_deny_a_websocket_closes_it(path: str, protected: bool, clock: FakeClock):
-    """As Daphne and older servers: they have no websocket.http.response."""
+    """Like Daphne and older servers, it has no websocket.http.response."""
     verifier = AsyncVerifier(ISSUER, jwks={"keys": [usable("key_1")]}, clock=clock)
     sent: list = []
 

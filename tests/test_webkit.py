@@ -1,4 +1,4 @@
-"""The pages in WebKitGTK, whose cookie rules are those of Safari: `make run` has to work there."""
+"""The pages in WebKitGTK, whose cookie rules are those of Safari. `make run` has to work there."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def fill(page: WebKit, form: str) -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 def test_a_user_who_signs_up_on_plain_http_stays_signed_in(tmp_path, host):
-    """`make run` in Safari. Falls with Secure cookies, which WebKit drops on http://localhost."""
+    """`make run` in Safari. Fails with Secure cookies, which WebKit drops on http://localhost."""
     with serving(tmp_path / "var", cookie_secure="auto") as server, webkit(tmp_path / "home") as page:
         home = server.url.replace("127.0.0.1", host)
         fill(page, f"{home}/sign-up")
@@ -41,7 +41,7 @@ def test_a_user_who_signs_up_on_plain_http_stays_signed_in(tmp_path, host):
 
 @pytest.mark.parametrize("form", ["sign-in", "sign-up"])
 def test_a_page_that_cannot_keep_a_secure_cookie_says_so_before_a_password_is_sent(tmp_path, form):
-    """WebKit with COOKIE_SECURE=on. Falls without `usable` in the form's script."""
+    """WebKit with COOKIE_SECURE=on. Fails without `usable` in the form's script."""
     with serving(tmp_path / "var", cookie_secure="on") as server, webkit(tmp_path / "home") as page:
         page.open(f"{server.url}/{form}")
         page.until(f"{SAID}.includes('only over https')")

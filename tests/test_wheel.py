@@ -1,4 +1,4 @@
-"""The wheel is whole: installed alone, with no source tree in sight, it makes its schema and serves."""
+"""The wheel is complete: installed alone, without the source tree, it creates its schema and serves."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def build_wheel(tmp_path: Path) -> Path:
-    """Build from a copy that is gone afterwards; skips where the build backend can't be fetched."""
+    """Build from a copy that is deleted afterwards; skips where the build backend can't be fetched."""
     tree, built = tmp_path / "tree", tmp_path / "built"
 
     def left_out(_folder: str, names: list[str]) -> set[str]:
@@ -62,9 +62,9 @@ def build_wheel(tmp_path: Path) -> Path:
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """Install the wheel alone in a new environment, which borrows the other packages; return its Python.
+    """Install the wheel alone in a new environment that uses the other packages from here; return its Python.
 
-    They are borrowed by a plain path: `.pth` files within it, as that of the editable install, aren't read.
+    They are added by a plain path: `.pth` files within it, such as that of the editable install, aren't read.
     """
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=wheel.parent)
     python = folder / "bin" / "python"
@@ -95,7 +95,7 @@ def test_an_installed_wheel_serves_from_an_empty_folder(tmp_path: Path):
         assert Path(place).is_relative_to(tmp_path / "venv"), place
     assert run(python.with_name("sessionapi"), "version", cwd=empty).strip() == wheel.name.split("-")[1]
 
-    # the shell puts the new environment's Python in the place of ours
+    # the shell replaces our Python with that of the new environment
     with serving(empty / "var", prefix=("sh", "-c", 'shift; exec "$0" "$@"', str(python))) as server:
         body = {"username": "ada", "password": PASSWORD}
         answer = httpx.post(f"{server.url}/signup", json=body)

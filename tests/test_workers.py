@@ -1,4 +1,4 @@
-"""Several processes on one folder agree: one secret, one key, one schema, and each of them answers."""
+"""Several processes on one folder share one secret, one key and one schema, and each of them responds."""
 
 import fcntl
 import os
@@ -21,14 +21,14 @@ pytestmark = [pytest.mark.server, pytest.mark.measured]
 
 
 def workers_of(parent: int) -> list[int]:
-    """Return the pids of the worker processes; multiprocessing's resource tracker is none."""
+    """Return the pids of the worker processes, without multiprocessing's resource tracker."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @contextmanager
 def only(worker: int, workers: list[int]) -> Iterator[None]:
-    """Halt all workers but one, so that whatever is answered comes from that one."""
+    """Halt all workers except one, so that every response comes from that one."""
     halted = [pid for pid in workers if pid != worker]
     for pid in halted:
         os.kill(pid, signal.SIGSTOP)
@@ -40,7 +40,7 @@ def only(worker: int, workers: list[int]) -> Iterator[None]:
 
 
 def assert_made_once(data: Path, url: str = "") -> None:
-    """One secret, one key and one schema are there, and no rest of a second try."""
+    """Assert that there are one secret, one key and one schema, and no leftovers of a second creation."""
     if not url:
         assert [path.name for path in data.glob("secret*")] == ["secret"]
     database = url or f"sqlite:///{data}/sessionapi.db"
@@ -49,7 +49,7 @@ def assert_made_once(data: Path, url: str = "") -> None:
 
 
 def all_workers(server: Server, number: int) -> list[int]:
-    """Return the pids of the workers, as soon as there are so many."""
+    """Return the pids of the workers, as soon as there are that many."""
 
     def started() -> list[int]:
         return found if len(found := workers_of(server.process.pid)) == number else []
@@ -62,7 +62,9 @@ def gone(pids: list[int]) -> bool:
 
 
 def test_workers_start_on_an_empty_database_all_answer_and_all_stop(tmp_path: Path, database_url: str):
-    """Each takes the others' tokens; fails without `ensure_active` in `wiring.prepare`, before they start."""
+    """Each accepts the others' tokens. Fails without `ensure_active` in `container.bootstrap`, before they
+    start.
+    """
     own = {"database_url": database_url, "secret": SERVER_SECRET} if database_url else {}
     number = 2 if database_url else 4
     with serving(tmp_path / "var", "--workers", str(number), **own) as server:
@@ -87,7 +89,9 @@ def test_workers_start_on_an_empty_database_all_answer_and_all_stop(tmp_path: Pa
 
 @pytest.mark.skipif(not LOCKS.exists(), reason="there is no /proc/locks, which tells who waits")
 def test_two_servers_started_at_once_make_one_secret_and_one_key(tmp_path: Path):
-    """Both wait at one line until they are let go; fails without `fcntl.flock` in `wiring._data_folder`."""
+    """Both wait at one line until they are released. Fails without `fcntl.flock` in
+    `container._data_folder`.
+    """
     data = tmp_path / "var"
     data.mkdir()
     lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -116,15 +120,15 @@ def test_two_servers_started_at_once_make_one_secret_and_one_key(tmp_path: Path)
 
 
 def test_the_metrics_of_any_worker_are_those_of_all_also_after_one_has_died(tmp_path: Path):
-    """Falls without MultiProcessCollector in Metrics.render, or without a folder where the workers count."""
+    """Fails without MultiProcessCollector in Metrics.render, or without a folder where the workers count."""
     with serving(tmp_path / "var", "--workers", "2", metrics="on") as server:
         workers = all_workers(server, 2)
-        for worker in reversed(workers):  # their parent asks them in order, and waits for one that is halted
+        for worker in reversed(workers):  # their parent checks them in order, and waits for a halted one
             with only(worker, workers):
                 for _ in range(3):
                     assert httpx.get(f"{server.url}/healthz", timeout=30).status_code == 200
         six = 'sessionapi_requests_total{method="GET",route="/healthz",status="200"} 6.0'
-        # A request is counted when it has been answered: a moment after its client knows.
+        # A request is counted shortly after its client has the response.
         eventually(lambda: six in httpx.get(f"{server.url}/metrics", timeout=30).text)
         os.kill(workers[0], signal.SIGKILL)
         eventually(lambda: gone(workers[:1]))
@@ -137,7 +141,7 @@ def test_the_metrics_of_any_worker_are_those_of_all_also_after_one_has_died(tmp_
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path):
-    """Falls without the watch on the parent's sentinel: they would hold the port for ever."""
+    """Fails without the watch on the parent's sentinel: they would hold the port for as long as they run."""
     with serving(tmp_path / "var", "--workers", "2") as server:
         workers = all_workers(server, 2)
         for worker in workers:
@@ -152,7 +156,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path):
 
 
 def test_a_server_that_stops_says_so_first_and_ends_what_is_under_way(tmp_path: Path):
-    """Falls without `leaving` in App.check_ready, or if SIGTERM closes the socket at once."""
+    """Fails without `leaving` in Container.check_ready, or if SIGTERM closes the socket at once."""
     slow = {"hash_memory_kib": 65_536, "hash_time": 12, "stop_delay": 2}
     with (
         serving(tmp_path / "var", "--workers", "2", metrics="on", **slow) as server,

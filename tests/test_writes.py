@@ -1,4 +1,4 @@
-"""Writes of a session are limited, and a request that changes nothing writes nothing."""
+"""The writes of a session are limited, and a request that changes nothing writes nothing."""
 
 import asyncio
 import sqlite3
@@ -28,7 +28,7 @@ async def limited(make_settings: Callable[..., Settings], clock: FakeClock) -> A
 
 
 class Written:
-    """Notices each commit that changes a row, from outside of the app."""
+    """Notice each commit that changes a row, from outside the app."""
 
     def __init__(self, service: Running) -> None:
         self._url = service.parts.settings.effective_database_url
@@ -57,7 +57,7 @@ class Written:
 
 
 async def test_a_change_of_the_account_to_what_it_is_writes_nothing(service: Running):
-    """Fails if Accounts.change writes or records what stays as it is."""
+    """Fails if Accounts.change writes or records values that don't change."""
     tokens = await service.sign_up("Ada", email="ada@example.com")
     first = {"preferences": {"theme": "dark", "n": 1, "deep": {"a": [1, {"b": None}]}}}
     await service.send("PATCH", "/me", tokens, first)
@@ -85,7 +85,7 @@ async def test_a_change_of_the_account_to_what_it_is_writes_nothing(service: Run
 
 
 async def test_a_change_of_the_session_to_what_it_is_writes_nothing(service: Running):
-    """Fails if Sessions.update writes what stays as it is."""
+    """Fails if Sessions.update writes values that don't change."""
     tokens = await service.sign_up()
     first = {"data": {"tab": "inbox", "n": 1}, "device_name": "Desk"}
     before = (await service.send("PATCH", "/sessions/current", tokens, first)).json()
@@ -107,7 +107,7 @@ async def test_a_change_of_the_session_to_what_it_is_writes_nothing(service: Run
 
 
 async def test_an_administrators_change_to_what_it_is_writes_nothing(service: Running):
-    """Fails if Accounts.disable, enable, unlock or change writes or records what stays as it is."""
+    """Fails if Accounts.disable, enable, unlock or change writes or records values that don't change."""
     admin, user = await administrator(service), await service.sign_up()
     path = f"/admin/users/{user['user']['id']}"
     changed = {"roles": ["editor"], "claims": {"tenant": "acme"}}
@@ -228,7 +228,7 @@ async def test_users_of_one_network_share_the_limit_of_names(limited: Running):
 
 
 async def test_the_users_own_name_in_other_letters_is_no_question(limited: Running):
-    """Whether it is taken is known: only a name with another key is counted."""
+    """Nothing is revealed about the user's own name: only a name with another key is counted."""
     tokens = await limited.sign_up()
     for number in range(30):
         name = ("ADA", "Ada", "ａｄａ", "ada")[number % 4]
@@ -243,7 +243,7 @@ async def test_the_users_own_name_in_other_letters_is_no_question(limited: Runni
 async def test_repeats_elsewhere_fill_the_audit_log_no_faster_than_a_users_writes(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without the window of the user in Refreshes: each session has 120 a minute of its own."""
+    """Fails without the window of the user in Refreshes: each session has a limit of 120 a minute."""
     settings = make_settings(throttle=True, writes_per_session=1, login_per_address=100)
     async with running(settings, clock) as service:
         await service.sign_up()
@@ -260,7 +260,7 @@ async def test_repeats_elsewhere_fill_the_audit_log_no_faster_than_a_users_write
 
 
 async def test_what_other_sessions_write_keeps_no_session_from_ending_them(make_settings, clock):
-    """Falls if a DELETE counts for the user: a thief's sessions would use up what the owner needs."""
+    """Fails if a DELETE counts for the user: a thief's sessions would use up the owner's limit."""
     async with running(make_settings(throttle=True, writes_per_session=1), clock) as service:
         owner = await service.sign_up()
         for _ in range(6):

@@ -1,6 +1,7 @@
 """Debian's WebKitGTK, the engine of Safari, driven over the W3C WebDriver protocol.
 
-WebKit differs from Chromium and Firefox where it matters to us: it drops `Secure` cookies on http://localhost.
+WebKit differs from Chromium and Firefox in one way that matters to us: it drops `Secure` cookies on
+http://localhost.
 """
 
 import os
@@ -54,11 +55,11 @@ class WebKit:
         return str(self.send("GET", "/url"))
 
     def evaluate(self, script: str) -> Any:
-        """Return what the body of a function returns."""
+        """Return the result of a function with this body."""
         return self.send("POST", "/execute/sync", script=script, args=[])
 
     def until(self, condition: str) -> None:
-        """Wait for a condition of the page, also across a navigation."""
+        """Wait for a condition of the page, even across a navigation."""
 
         def holds() -> bool:
             answer = self.session.post(
@@ -87,7 +88,7 @@ class WebKit:
 
 @contextmanager
 def webkit(home: Path, **capabilities: Any) -> Iterator[WebKit]:
-    """Start WebKitGTK on a display and a profile of its own; everything ends with the block."""
+    """Start WebKitGTK on a separate display and profile; everything ends with the block."""
     assert DRIVER
     assert DISPLAY
     home.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ def _display() -> Iterator[str]:
 
 @contextmanager
 def _started(command: list[str], **options: Any) -> Iterator[None]:
-    """Run a process, and end it with all that it has started."""
+    """Run a process, and end it with all processes that it has started."""
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **options
     )

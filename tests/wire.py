@@ -1,4 +1,4 @@
-"""A proxy between a browser and the server, which counts what passes, holds it up and loses it."""
+"""A proxy between a browser and the server, which counts, delays and loses requests and responses."""
 
 import http.client
 import json
@@ -12,13 +12,15 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 Loss = Literal["request", "answer", "body"]
-"""The request; the answer; or only its body, so that the browser has a cookie of which no script knows."""
+"""A loss of the request, of the response, or of its body only: the browser then has a cookie of which no
+script knows.
+"""
 HOP = frozenset({"connection", "transfer-encoding", "content-length"})
 
 
 @dataclass(frozen=True)
 class Refresh:
-    """A refresh that reached the server, as its answer left it."""
+    """A refresh that reached the server, with its response."""
 
     at: float
     active: bool
@@ -30,7 +32,7 @@ class Refresh:
 
 @dataclass
 class Wire:
-    """Where the browser finds the service. `lose` decides about each refresh."""
+    """The URL of the proxy, and its records. `lose` decides about each refresh."""
 
     url: str
     upstream: str = ""
@@ -42,7 +44,7 @@ class Wire:
     most_under_way: int = 0
 
     def held(self) -> threading.Event | None:
-        """Take the event that the next answer waits for, if there is one."""
+        """Take the event that the next response waits for, if there is one."""
         gate, self.hold = self.hold, None
         return gate
 
@@ -51,7 +53,9 @@ class Wire:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """HTTP/1.0, a connection for each request: so Chromium itself never sends one again."""
+    """A handler with HTTP/1.0, which uses a connection for each request, so that Chromium never resends one
+    itself.
+    """
 
     wire: Wire
 
@@ -108,18 +112,18 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content[: len(content) // 2] if cut else content)
 
     def handle(self) -> None:
-        """A browser that was killed, or gave up, has hung up."""
+        """Ignore a browser that was killed, or gave up, and has hung up."""
         try:
             super().handle()
         except ConnectionError:
             self.close_connection = True
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Threads(ThreadingHTTPServer):
-    """With a backlog for ten tabs at once."""
+    """A server with a backlog for ten tabs at once."""
 
     request_queue_size = 64
     daemon_threads = True
@@ -127,7 +131,7 @@ class Threads(ThreadingHTTPServer):
 
 @contextmanager
 def wire(host: str = "127.0.0.1") -> Iterator[Wire]:
-    """Yield a proxy; its `upstream` is told later, for the server is told the page's address before."""
+    """Yield a proxy. Its `upstream` is set later, because the server needs the page's URL first."""
     handler = type("Bound", (Handler,), {})
     server = Threads((host, 0), handler)
     handler.wire = Wire(f"http://{host}:{server.server_port}")

@@ -1,7 +1,8 @@
-"""What the whole run wrote (logs, audit rows, metrics, error answers), and the secrets that it must not hold.
+"""The output of the whole run (logs, audit rows, metrics, error responses), and the secrets that it must not
+contain.
 
-`running` and `serving` in conftest.py hand in what was written and which passwords were sent; each test is
-checked when it ends, so that the one that leaks is the one that fails.
+`running` and `serving` in conftest.py record the output and the passwords that were sent. Each test is
+checked when it ends, so that the test that leaks is the one that fails.
 """
 
 import json
@@ -25,7 +26,7 @@ PASSWORDS = ("password", "current_password", "new_password")
 
 @dataclass
 class Written:
-    """What one test wrote, and the passwords that it sent."""
+    """The output of one test, and the passwords that it sent."""
 
     passwords: set[str] = field(default_factory=set)
     texts: list[tuple[str, str]] = field(default_factory=list)
@@ -34,7 +35,7 @@ class Written:
         self.texts.append((where, text))
 
     async def saw(self, answer: httpx.Response) -> None:
-        """Note the passwords of a request, and what an error answer says: the hook of a client."""
+        """Record the passwords of a request and the body of an error response, as the hook of a client."""
         for name in PASSWORDS:
             value = self._sent(answer.request).get(name)
             if isinstance(value, str) and len(value) >= 12:
@@ -69,4 +70,4 @@ class Written:
 
 
 WRITTEN = Written()
-"""Of the test that runs at the moment."""
+"""The records of the current test."""

@@ -110,7 +110,7 @@ class TestInChromium:
             assert page.evaluate(CALL, [f"{server.url}/refresh", "application/json"]).startswith("200 ")
 
     def test_headers_no_page_is_framed(self, browser: Browser, tmp_path):
-        """Falls without frame-ancestors in the policy."""
+        """Fails without frame-ancestors in the policy."""
         with serving(tmp_path / "var") as server, elsewhere() as port:
             page = browser.new_page()
             page.goto(f"http://127.0.0.1:{port}/")
@@ -204,7 +204,7 @@ async def test_cors_is_off_and_else_for_listed_origins_alone(make_settings, cloc
 
 
 async def test_headers_every_answer_has_them_and_tokens_are_never_stored(make_settings, clock):
-    """Falls without Edge, or with a policy that allows inline code."""
+    """Fails without Edge, or with a policy that allows inline code."""
     async with running(make_settings(public_url="https://login.example.com"), clock) as service:
         tokens = await service.client.post("/signup", json={**BY_COOKIE, "transport": "body"})
         assert tokens.headers["cache-control"] == "no-store"

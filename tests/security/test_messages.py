@@ -72,7 +72,7 @@ def test_asvs_4_2_1_a_request_in_a_body_is_never_answered(server: Server, upgrad
 
 
 def test_asvs_4_2_1_an_upgrade_does_not_outlive_the_end_of_a_connection(server: Server):
-    """Falls without the Connection field in `_ignore_upgrade`, or without the check of `_ended`."""
+    """Fails without the Connection field in `_ignore_upgrade`, or without the check of `_ended`."""
     close = ("Connection: upgrade, close", "Upgrade: h2c")
     for first in (request("POST", "/login", LOGIN, *close), chunked("POST", "/login", LOGIN, *close)):
         assert statuses(exchange(server.url, first + HIDDEN)) == [200]
@@ -81,7 +81,7 @@ def test_asvs_4_2_1_an_upgrade_does_not_outlive_the_end_of_a_connection(server: 
 
 @pytest.mark.parametrize("path", ["/login", "/signup"])
 def test_asvs_4_2_1_curl_with_http2_keeps_its_body(server: Server, path: str):
-    """Falls without `_ignore_upgrade`: curl offers h2c with the first request, and sends the body at once."""
+    """Fails without `_ignore_upgrade`: curl offers h2c with the first request, and sends the body at once."""
     body = {"username": "ada" if path == "/login" else "eve", "password": PASSWORD}
     command = [
         "curl",

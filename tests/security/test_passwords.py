@@ -159,7 +159,7 @@ async def test_asvs_6_2_4_a_name_is_found_in_any_composition(service: Running):
 
 
 async def test_asvs_6_2_2_a_change_needs_the_password_and_ends_the_others(service: Running):
-    """Falls without `verify` or `revoke_all` in Users.change_password."""
+    """Fails without `verify` or `revoke_all` in Users.change_password."""
     tokens, other = await service.sign_up(), await service.log_in()
     wrong = {"current_password": WRONG, "new_password": NEW}
     answer = await service.send("POST", "/me/password", tokens, wrong)
@@ -207,7 +207,7 @@ async def test_asvs_6_3_1_of_2000_parallel_guesses_none_is_one_too_many(make_set
 
 @pytest.mark.parametrize("path", ["/me/password", "/sessions/current/reauthenticate"])
 async def test_asvs_6_3_1_every_route_that_takes_a_password_is_throttled(make_settings, clock, path: str):
-    """Falls without `reserve_session` on that route."""
+    """Fails without `reserve_session` on that route."""
     async with under_attack(make_settings, clock) as (service, _):
         tokens = await service.sign_up()
         body = {"password": WRONG} if path.endswith("reauthenticate") else {}
@@ -240,7 +240,7 @@ async def test_owasp_device_cookies_a_stranger_locks_nobody_out_of_a_known_devic
 
 
 async def test_asvs_6_3_8_unknown_wrong_and_disabled_look_alike_and_cost_one_hash(service: Running):
-    """Falls without the dummy hash in Passwords, or an early refusal in Users.log_in."""
+    """Fails without the dummy hash in Passwords, or an early refusal in Users.log_in."""
     await service.sign_up()
     disabled = await service.sign_up("bob")
     bob = ids.parse("user", disabled["user"]["id"])
@@ -283,7 +283,7 @@ async def test_asvs_6_3_1_a_password_in_several_forms_is_one_attempt(make_settin
 async def test_owasp_password_storage_argon2id_and_weaker_hashes_are_upgraded(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Falls with weaker defaults in settings.py, or without the upgrade in Users.log_in."""
+    """Fails with weaker defaults in settings.py, or without the upgrade in Users.log_in."""
     defaults = Settings.model_fields
     strong = {name: defaults[name].default for name in ("hash_memory_kib", "hash_time")}
     async with running(make_settings(**strong), clock) as service:

@@ -85,7 +85,7 @@ async def test_asvs_7_4_1_logout_disabling_deletion_and_the_administrator_end_se
 
 
 async def test_asvs_7_4_5_an_administrator_ends_all_sessions_with_one_mark(make_settings, clock):
-    """Falls without the mark in storage.sessions.living_at, or in Revocations.reason."""
+    """Fails without the mark in storage.sessions.living_at, or in Revocations.reason."""
     async with running(make_settings(), clock) as here, running(make_settings(), clock) as there:
         old = [await here.sign_up("ada"), await there.log_in("ada"), await there.sign_up("bob")]
         assert await here.parts.all_sessions.revoke("revoked_by_admin") == 3
@@ -124,7 +124,7 @@ async def test_asvs_7_5_2_a_user_sees_and_ends_sessions(service: Running):
 
 
 async def test_rfc_9700_refresh_tokens_rotate_and_reuse_ends_the_session(service: Running):
-    """Falls without the last line of policy.decide."""
+    """Fails without the last line of policy.decide."""
     stolen = await service.sign_up()
     service.clock.move(600)
     mine = (await service.refresh(stolen)).json()
@@ -147,7 +147,7 @@ async def test_admin_the_role_is_read_from_the_live_row(service: Running):
 
 
 async def test_identity_one_name_in_any_case_and_width_and_composition(service: Running):
-    """Falls without NFKC or casefold in identifiers.parse_name, or without the unique index."""
+    """Fails without NFKC or casefold in identifiers.parse_name, or without the unique index."""
     names = ["Alice", "alice", "ALICE", "Ａlice", "ａｌｉｃｅ"]
     answers = await asyncio.gather(
         *(service.client.post("/signup", json={"username": each, "password": PASSWORD}) for each in names)

@@ -35,7 +35,7 @@ def test_supply_both_locks_pin_the_same_versions():
 
 
 def test_supply_the_service_is_installed_only_by_hash():
-    """Falls without --require-hashes in the Makefile or the Dockerfile."""
+    """Fails without --require-hashes in the Makefile or the Dockerfile."""
     for name in ("Makefile", "Dockerfile"):
         installs = [line for line in (ROOT / name).read_text().splitlines() if " -r requirements" in line]
         assert installs
