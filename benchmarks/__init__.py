@@ -1,3 +1,1 @@
-"""The benchmarks, the programs that they compare the service with, and the charts. See README.md in this
-folder.
-"""
+"""The benchmarks, the programs that they compare the service with, and the charts. See README.md here."""

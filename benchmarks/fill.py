@@ -42,9 +42,7 @@ def fill(
     password_hash: str | None = None,
     new_id: Callable[[], UUID] = ids.new_id,
 ) -> Filled:
-    """Insert users with one session each. Sessions that are `due` rotate with their next refresh, the others
-    renew.
-    """
+    """Insert users with one session each. `due` sessions rotate with their next refresh, the others renew."""
     now = system_clock()
     moment = now - LONG_AGO if due else now
     made = [_pair(new_id(), moment, password_hash) for _ in range(count)]

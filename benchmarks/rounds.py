@@ -1,5 +1,6 @@
-"""Comparison in rounds. Both sides run in turn and a ratio is taken within each round, so that a slow minute
-hits both.
+"""Comparison in rounds.
+
+Both sides run in turn and a ratio is taken within each round, so that a slow minute hits both sides.
 """
 
 from collections.abc import Callable, Mapping, Sequence

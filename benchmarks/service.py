@@ -15,8 +15,8 @@ from sessionapi.storage import migrations
 
 SECRET = "the server secret of the benchmarks: nobody else knows it"
 LOGINS_ALLOWED = 100_000
-"""Attempts a minute of one IP address and of one user, because the whole load comes from one address. The
-limits stay on.
+"""Attempts a minute of one IP address and of one user, because all load comes from one address. The limits
+stay on, with these values.
 """
 
 

@@ -9,8 +9,8 @@ from benchmarks.workloads import Workload
 
 PROBES = 8
 PROBE_PAUSE = "20"
-"""Milliseconds between two requests of one probe, on average. Together the probes send about 400 a second,
-like a busy site.
+"""Milliseconds between two requests of one probe, on average. Together the probes send about 400 a second, as
+many as a busy site.
 """
 LEAD = 1.0
 """Seconds from the start of the storm to the start of the probes."""

@@ -1,5 +1,4 @@
-"""Measure the constants of docs/scaling.md that don't depend on the speed of a machine: `python -m
-tests.capacity`.
+"""Measure the constants of docs/scaling.md that hold on any machine: `python -m tests.capacity`.
 
 These are the bytes of each row with its indexes, on both engines, in tables that are filled in the order in
 which a service fills them, and the time of a poll by the number of sessions that were ended in its window.

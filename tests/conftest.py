@@ -1,6 +1,4 @@
-"""Shared fixtures and helpers: the real app over a real store with a fake clock, and real server
-processes.
-"""
+"""Shared fixtures and helpers: the real app on a real store with a fake clock, and server processes."""
 
 import asyncio
 import logging
@@ -49,9 +47,7 @@ UNHURRIED = {"database_timeout": PATIENCE, "stop_delay": 0}
 ENGINES = ("sqlite", "postgresql")
 pytest_plugins = ["tests.tabs"]
 MEASURES_PROCESSES = "COVERAGE_PROCESS_CONFIG"
-"""The variable that coverage sets for the Python processes that a test starts; they are measured if they find
-it.
-"""
+"""The variable that makes coverage measure the Python processes that a test starts."""
 T = TypeVar("T")
 
 
@@ -324,9 +320,7 @@ def eventually(look: Callable[[], T], seconds: float = 30) -> T:
 
 @dataclass
 class Server:
-    """A real server process on the folder `data`, at `url`. `log` has everything that it wrote to standard
-    error.
-    """
+    """A real server process on the folder `data`, at `url`. `log` is everything that it wrote to stderr."""
 
     process: subprocess.Popen[str]
     data: Path
@@ -372,9 +366,7 @@ class Server:
 async def crowded(
     connections: int, *, kept: int | None = None, base_url: str = "", timeout: float = PATIENCE
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client for many requests at once. It keeps all its connections open, or only the given
-    number.
-    """
+    """Yield a client for many requests at once. It keeps all its connections, or the given number."""
     kept = connections if kept is None else kept
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=kept)
     async with httpx.AsyncClient(base_url=base_url, timeout=timeout, limits=limits) as client:

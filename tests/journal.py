@@ -101,9 +101,7 @@ class Person:
         return answer
 
     def _refresh(self, wire: httpx.Client, device: Device) -> httpx.Response | None:
-        """Make one attempt. A response with another generation brings another key; a 401 is a lost
-        session.
-        """
+        """Make one attempt. A response with another generation brings a new key; a 401 is a lost session."""
         answer = self._send(
             wire, "/refresh", {"refresh_token": device.tokens["refresh_token"]}, key=device.key
         )
@@ -160,9 +158,7 @@ class Person:
         tokens: dict[str, Any] | None = None,
         key: str | None = None,
     ) -> httpx.Response | None:
-        """Send one request. Return None if no response came, or a 5xx, which proves nothing about the
-        session.
-        """
+        """Send one request. Return None without a response, or for a 5xx, which proves nothing."""
         headers = {**({"Idempotency-Key": key} if key else {}), **(bearer(tokens) if tokens else {})}
         method = "POST" if body is not None else "DELETE"
         try:

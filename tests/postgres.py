@@ -1,6 +1,4 @@
-"""A real PostgreSQL server for the tests, which can be started, stopped, killed, frozen and queried
-directly.
-"""
+"""A real PostgreSQL server for the tests: it can be started, stopped, killed, frozen and queried."""
 
 import asyncio
 import atexit
@@ -99,9 +97,7 @@ class Cluster:
             self._process.wait(60)
 
     def pids(self) -> list[int]:
-        """Return the processes of the server. They are found by their parent, because each backend starts a
-        new session.
-        """
+        """Return the server's processes, found by their parent, because backends start new sessions."""
         assert self._process is not None
         parent = self._process.pid
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()

@@ -48,9 +48,7 @@ def context(browser: Browser, server: Server, size: str, scheme: str) -> Iterato
 
 
 def outside(page: Page) -> Iterator[str]:
-    """Visit the pages that need no session, and yield a name each time that the page is ready for its
-    picture.
-    """
+    """Visit the pages that need no session; yields a name each time that a page is ready for its picture."""
     page.goto("/sign-in?reason=idle")
     yield "sign-in"
     page.goto("/sign-up")
@@ -68,9 +66,7 @@ def outside(page: Page) -> Iterator[str]:
 
 
 def inside(page: Page) -> Iterator[str]:
-    """Visit the pages that need a session, and yield a name each time that the page is ready for its
-    picture.
-    """
+    """Visit the pages that need a session; yields a name each time that a page is ready for its picture."""
     pages.sign_in(page, "ada.lovelace")
     pages.signed_in(page, "ada.lovelace")
     yield "home"

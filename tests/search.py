@@ -1,5 +1,4 @@
-"""An exhaustive search of the refresh rules, with two tabs that share one cookie jar: `python -m
-tests.search`.
+"""An exhaustive search of the refresh rules, with two tabs and one cookie jar: `python -m tests.search`.
 
 The world is small and relative. Time is counted in steps of five seconds since the last event of the session,
 and generations relative to the stored one. So there are finitely many states, and all of them are visited,
@@ -37,9 +36,7 @@ OLDEST = -3
 
 @dataclass(frozen=True)
 class World:
-    """The faults and rules of one search. `faults=None` allows any number. The rules of a refresh are True
-    unless removed.
-    """
+    """The faults and rules of one search. `faults=None` is any number. All rules hold unless removed."""
 
     one_try_at_a_time: bool
     faults: int | None
@@ -66,8 +63,7 @@ class LoginAttempt(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """The data that a script stores next to the cookie: the newest generation that it received, and the key
-    to send.
+    """The data that a script stores next to the cookie: its newest generation, and the key to send.
 
     `spent` is set while the key is still that of the previous generation. `seen` is True unless every script
     that received the new generation is gone.
@@ -80,7 +76,7 @@ class Kept(NamedTuple):
 
 
 class State(NamedTuple):
-    """The whole state at one time. Generations are relative to the stored one; ages are steps, cut at
+    """The whole state at one time. Generations are relative to the stored one; ages are in steps, at most
     APART.
     """
 
@@ -98,9 +94,7 @@ class LoggedOut(Exception):
 
 
 def search(world: World) -> tuple[int, list[str] | None]:
-    """Return the number of states, and the shortest path to a logout as sentences, or None without such a
-    path.
-    """
+    """Return the number of states, and the shortest path to a logout as sentences, or None."""
     stores = tuple(Kept(0, key) for key in range(1 if world.key_per_token else 2))
     start = renamed(State(APART, None, (), 0, stores, (None, None)))
     came_from: dict[State, tuple[State, str] | None] = {start: None}
@@ -314,9 +308,7 @@ def keys_in(state: State) -> list[int]:
 
 
 def renamed(state: State) -> State:
-    """Return the state with its keys numbered in the order of `keys_in`, because only equality of keys
-    matters.
-    """
+    """Return the state with its keys numbered in the order of `keys_in`: only equality of keys matters."""
     names: dict[int, int] = {}
     for key in keys_in(state):
         names.setdefault(key, len(names))

@@ -1,5 +1,4 @@
-"""A long run at half load, in which memory must be flat and no request refused: `python -m tests.soak
---minutes 20`.
+"""A long run at half load: memory must be flat, no request refused. `python -m tests.soak --minutes 20`.
 
 For 15 s it measures how many requests a second this machine can do, with the load on the same machine. Then
 it sends half as many: three of four are /protected, the others refreshes, and some logins and logouts. The
@@ -188,9 +187,7 @@ async def watch(load: Load, parent: int, until: float, samples: list[Sample]) ->
 
 
 def growth(samples: Sequence[Sample]) -> float:
-    """Return by how much the memory of the last quarter is above that of the second one, as a
-    fraction of it.
-    """
+    """Return the growth of memory from the second quarter to the last one, as a fraction."""
     sums = [sum(sample.megabytes.values()) for sample in samples]
     quarter = len(sums) // 4
     early, late = mean(sums[quarter : 2 * quarter]), mean(sums[-quarter:])

@@ -64,9 +64,7 @@ async def reset(service: Running, token: str, password: str = NEW) -> httpx.Resp
 
 
 async def test_a_password_reset_locks_the_user_first_as_a_deletion_does(service: Running):
-    """Fails without lock_users in Accounts._reset: it locked its own row first, and both waited for each
-    other.
-    """
+    """Fails without lock_users in Accounts._reset: it locked its own row first, and both waited."""
     tokens = await service.sign_up()
     token = await service.parts.accounts.make_reset_token(user_id(tokens))
     before = deadlocks(service)

@@ -339,9 +339,7 @@ def test_what_can_not_start_says_why(name: str, tmp_path: Path):
 
 
 def test_importing_the_package_imports_neither_framework_nor_database():
-    """Fails if `create_app` or `Settings` is imported eagerly: the verifier for other services must stay
-    light.
-    """
+    """Fails if `create_app` or `Settings` is imported eagerly, because the verifier must stay light."""
     code = """
 import sys, sessionapi, sessionapi.verifier
 heavy = {"fastapi", "starlette", "sqlalchemy", "pydantic", "uvicorn"}

@@ -78,9 +78,7 @@ async def test_the_trouble_of_a_batch_is_that_of_those_in_it():
 
 
 async def test_a_defect_is_only_that_of_whose_question_it_is():
-    """Fails without the halving in Batcher._answer: one unreadable row would fail every refresh of
-    the batch.
-    """
+    """Fails without the halving in Batcher._answer: one unreadable row would fail the whole batch."""
 
     async def inverses(asked: Sequence[int]) -> list[float]:
         return [1 / number for number in asked]

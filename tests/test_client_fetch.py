@@ -1,5 +1,5 @@
-"""The requests of the client: what it sends, with which token, to which API, and without some browser
-features.
+"""The requests of the client: which it sends, with which token, where to, and in browsers without
+some APIs.
 """
 
 import threading

@@ -42,9 +42,7 @@ class Ada:
         return made
 
     def begin_and_freeze(self, tab: Tab) -> threading.Event:
-        """Freeze a tab while it holds the lock and waits for a response; return the event that releases the
-        response.
-        """
+        """Freeze a tab that holds the lock and waits for a response; return the event that sends it."""
         gate = self.wire.hold = threading.Event()
         asked = len(self.wire.refreshes)
         tab.evaluate(BEGIN)

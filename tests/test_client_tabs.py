@@ -72,9 +72,7 @@ def test_a_slow_answer_is_not_taken_for_a_frozen_tab(person: Person):
 
 
 def test_of_tabs_that_wake_up_together_one_asks(person: Person):
-    """A laptop slept, so only the wall clock has moved on. Fails now and then without ask() under the
-    lock.
-    """
+    """A laptop slept, so only the wall clock moved on. Fails now and then without ask() under the lock."""
     person.sign_up("laptop")
     old = person.token()
     tabs = [person.context.pages[0], *(person.tab(until=SIGNED_IN) for _ in range(4))]

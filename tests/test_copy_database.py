@@ -1,6 +1,4 @@
-"""`sessionapi copy-database`: a move to another database is resumed and verified, and no user is
-logged out.
-"""
+"""`sessionapi copy-database`: a copy is resumed and verified, and no user is logged out."""
 
 import json
 import os

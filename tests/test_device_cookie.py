@@ -1,6 +1,4 @@
-"""A known device: the cookie that a login sets, how it lets its owner in, and that it opens nothing
-itself.
-"""
+"""A known device: what a login stores there, how it keeps its owner in, and that it opens nothing."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
@@ -171,9 +169,7 @@ async def test_another_users_or_a_forged_device_token_counts_as_none(service: Ru
 async def test_a_device_stays_known_when_the_server_secret_changes(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails if only the key of the present secret verifies. The next login sets a token of the
-    present one.
-    """
+    """Fails if only the present secret's key verifies. The next login sets a token of the present secret."""
     old, new = "an old server secret with more than 32 bytes", "a new server secret with more than 32 bytes"
     async with running(make_settings(secret=old, throttle=True), clock) as service:
         first = (await service.sign_up())["device_token"]

@@ -50,9 +50,7 @@ def kill_right_after_answers(data: Path, rounds: int) -> int:
 
 @pytest.mark.server
 def test_an_answered_sign_up_or_login_survives_a_kill_of_the_process(tmp_path: Path):
-    """Fails if the response leaves before the `begin()` block in `Users.sign_up` or `log_in` has
-    committed.
-    """
+    """Fails if a response leaves before the `begin()` block in `Users.sign_up` or `log_in` has committed."""
     assert kill_right_after_answers(tmp_path / "var", 4) == 4
 
 

@@ -52,9 +52,7 @@ def run(data: Path | str, *arguments: str, cwd: Path, **settings: object) -> str
 
 @pytest.mark.parametrize("end", ["\n", " \r\n\n"])
 def test_a_secret_of_the_environment_with_a_line_end_is_the_secret_of_the_file(tmp_path: Path, end: str):
-    """Fails if the value of the environment keeps its surrounding spaces: the keys are sealed under another
-    secret.
-    """
+    """Fails if the value in the environment keeps its surrounding spaces: it would be another secret."""
     data = tmp_path / "var"
     data.mkdir()
     (data / "secret").write_text(TEXT + end)

@@ -157,9 +157,7 @@ def test_a_flood_that_is_refused_leaves_room_for_others(tmp_path: Path, kind: st
 
 
 def test_connections_that_send_nothing_more_are_closed_and_leave_no_memory(tmp_path: Path):
-    """Fails without `time_out`: the server waited without end for half a head, half a body or nothing
-    at all.
-    """
+    """Fails without `time_out`: the server waited without end for half a head, half a body and silence."""
     with on_one_core(tmp_path, head_timeout=1, body_timeout=1) as server, ExitStack() as open_ones:
         before = descriptors(server)
         for number in range(MANY):

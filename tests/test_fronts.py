@@ -189,9 +189,7 @@ def attack(url: str, login: bytes) -> bytes:
 
 
 def work(url: str, token: dict[str, str], user_id: str, done: threading.Event) -> int:
-    """Read the client's own resources until the other client has finished; each response must be the right
-    one.
-    """
+    """Read one client's resources until the other has finished. Each response must be the right one."""
     name, value = next(iter(bearer(token).items()))
     requests = 0
     while not done.is_set() or requests < 20:

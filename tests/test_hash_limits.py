@@ -31,7 +31,7 @@ async def change(client: httpx.AsyncClient, tokens: dict[str, Any]) -> httpx.Res
 async def test_right_passwords_in_sessions_are_limited_for_each_user(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without the window of the user in Throttle. All sessions and IP addresses of a user count
+    """Fails without the window of the user in Throttle, which counts all sessions and IP addresses
     together.
     """
     async with running(make_settings(throttle=True), clock) as service:
@@ -92,7 +92,7 @@ async def test_a_check_in_a_session_that_memory_refuses_asks_no_query(
 async def test_logins_of_one_name_are_limited_from_however_many_addresses(
     make_settings: Callable[..., Settings], clock: FakeClock, name: str
 ):
-    """Fails without the window of the name in Throttle, which counts known and unknown names in any case and
+    """Fails without the window of the name in Throttle, for known and unknown names, in any case and
     width.
     """
     spellings = (name, name.upper(), name.title(), "".join(chr(ord(c) + 0xFEE0) for c in name))

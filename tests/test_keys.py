@@ -135,7 +135,7 @@ async def test_a_private_key_can_not_be_read_from_the_database(service: Running)
 
 
 async def test_a_server_secret_changes_on_two_hosts_one_after_the_other(make_settings, clock):
-    """First the new secret is accepted, then present, everywhere. Then keys are sealed again, and the old one
+    """The new secret is accepted everywhere, then present everywhere. Then keys are resealed, and the old one
     goes.
     """
     old, new = "an old server secret of more than 32 bytes", "a new server secret of more than 32 bytes"

@@ -1,5 +1,4 @@
-"""`kill -9` under load of a worker, of all of them, and of PostgreSQL. No acknowledged write and no session
-is lost.
+"""`kill -9` under load, of a worker, all workers or PostgreSQL. No acknowledged write or session is lost.
 
 The clients of `journal.py` record their requests and responses, and compare them afterwards. Rotations come
 every 30 s, so that many rounds include them. A grace shorter than 10 s would not do, because a request that a

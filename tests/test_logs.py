@@ -105,7 +105,7 @@ def failing(log_format: str) -> str:
 
 
 def test_what_python_itself_reports_is_json_too():
-    """Fails without `_route_python_reports` in `logs.configure`."""
+    """Fails without `_route_python_reports` in `logging.configure`."""
     lines = [json.loads(line) for line in failing("json").splitlines()]
     warnings = [line["event"] for line in lines if line["level"] == "warning"]
     assert [text.split(": ")[1] for text in warnings] == ["DeprecationWarning", "ResourceWarning"]

@@ -1,6 +1,4 @@
-"""Ending all sessions with one mark: the sessions that it ends, the processes that learn of it, and
-its cost.
-"""
+"""Ending all sessions with one mark: which sessions it ends, in which processes, and at what cost."""
 
 import asyncio
 import json

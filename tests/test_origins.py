@@ -1,6 +1,4 @@
-"""PUBLIC_URL, ISSUER and ALLOWED_ORIGINS: one form for each URL, and the values that are refused at the
-start.
-"""
+"""PUBLIC_URL, ISSUER and ALLOWED_ORIGINS: one form for each URL, and the values refused at the start."""
 
 import jwt
 import pytest

@@ -76,9 +76,7 @@ async def served(tmp_path: Path, url: str, **settings: object) -> AsyncIterator[
 
 
 def seconds_of_refusals(log: Path) -> list[float]:
-    """Return the time that the server took for each 503, from its log, because the clients also wait for a
-    core.
-    """
+    """Return the server's time for each 503, from its log, because the clients also wait for a core."""
     lines = (json.loads(line) for line in log.read_text().splitlines() if '"status":503' in line)
     return [line["ms"] / 1000 for line in lines]
 
@@ -171,9 +169,7 @@ async def test_a_postgresql_that_crashes_and_comes_back_is_found_again(
 async def test_a_row_that_somebody_holds_delays_and_refuses_only_who_needs_it(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without statement_timeout: the server would be taken for unreachable, and every request
-    refused.
-    """
+    """Fails without statement_timeout: the server would count as unreachable, and all requests be refused."""
     async with running(make_settings(database_timeout=1.5), clock) as service:
         ada, bob = await service.sign_up("ada"), await service.sign_up("bob")
         somebody = await asyncpg.connect(service.parts.settings.effective_database_url)

@@ -64,9 +64,7 @@ def test_sign_in_says_next_to_the_field_what_is_wrong(chromium: Browser, server:
 
 
 def test_before_the_script_has_come_nothing_is_sent(chromium: Browser, server: Server):
-    """Fails without `disabled` at the button: Enter would submit the form itself, and show the JSON
-    response.
-    """
+    """Fails without `disabled` at the button: Enter would submit the form itself, and show JSON."""
     with visitor(chromium, server) as page:
         page.route("**/sign-in.js", lambda route: route.abort())
         page.goto("/sign-in")
@@ -80,8 +78,8 @@ def test_before_the_script_has_come_nothing_is_sent(chromium: Browser, server: S
 
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-up"])
 def test_a_script_that_comes_late_leaves_the_cursor_where_it_is(chromium: Browser, server: Server, path):
-    """Fails without the `if` in `begin`: the rest of a password is typed into the name, readable by everyone
-    nearby.
+    """Fails without the `if` in `begin`: the rest of a password is typed into the name, where all can read
+    it.
     """
     with visitor(chromium, server) as page:
         held = []
@@ -271,9 +269,7 @@ def test_without_javascript_a_sentence_says_so(chromium: Browser, server: Server
 
 
 def test_fields_cut_nothing_and_count_as_the_server_does(chromium: Browser, server: Server):
-    """Fails with `maxlength` in fields.html: it counts UTF-16 units, and a paste was cut without a
-    message.
-    """
+    """Fails with `maxlength` in fields.html: it counts UTF-16 units, and silently cut a pasted text."""
     emoji, decomposed = "🐎" * 256, unicodedata.normalize("NFD", "ż" * 256)
     with visitor(chromium, server) as page:
         page.goto("/sign-up")

@@ -17,9 +17,7 @@ from tests.postgres import Cluster
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
 SIZE = 3
-"""Connections of PgBouncer to the server: fewer than those to PgBouncer, so that clients share each
-of them.
-"""
+"""Connections of PgBouncer to the server: fewer than those to PgBouncer, so that clients share them."""
 READS = 80
 """Enough reads at once that the two halves of a statement would sometimes use different connections."""
 pytestmark = [

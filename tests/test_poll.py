@@ -31,9 +31,7 @@ async def test_a_process_that_starts_a_moment_later_knows_it_before_its_first_re
 
 
 async def test_no_revoked_token_lives_after_a_restart_with_a_lowered_lifetime(make_settings, clock):
-    """Fails if the window of the poll follows ACCESS_TOKEN_TTL. It is that of the longest lifetime
-    allowed.
-    """
+    """Fails if the window of the poll follows ACCESS_TOKEN_TTL. It covers the longest lifetime allowed."""
     async with running(make_settings(access_token_ttl=300), clock) as service:
         tokens = await service.sign_up()
         await service.client.post("/logout", headers=bearer(tokens))

@@ -81,9 +81,7 @@ async def everywhere(processes: Processes, act: Callable[[str], object], times: 
 async def test_a_token_has_one_successor_and_an_ending_wins_wherever_they_meet(
     processes: Processes, client: httpx.AsyncClient
 ):
-    """Fails without the generation, or the condition that a session is active, in the statements of a
-    refresh.
-    """
+    """Fails without the generation, or the condition on active sessions, in the statements of a refresh."""
     dice, rotations, endings = random.Random(7), 0, 0
     held = {}
     for number in range(USERS):

@@ -1,6 +1,4 @@
-"""`/protected`, and with it every Bearer route: the tokens that it accepts, and the error for each
-other one.
-"""
+"""`/protected`, and with it every Bearer route: the tokens that it accepts, and the error for any other."""
 
 import json
 from base64 import urlsafe_b64encode

@@ -1,6 +1,4 @@
-"""The documents match the code: the README's commands run, its table is complete, and every error is
-listed.
-"""
+"""The documents match the code: the README's commands run, its table is current, every error is listed."""
 
 import json
 import os

@@ -1,6 +1,4 @@
-"""Refreshing over HTTP: renewal, rotation, repeat and reuse, and the rows that each leaves behind (design
-4.3).
-"""
+"""Refreshing over HTTP: renewal, rotation, repeat, reuse, and the rows after each of them (design 4.3)."""
 
 import asyncio
 import shutil
@@ -261,9 +259,7 @@ async def test_a_database_that_was_rolled_back_keeps_its_users_logged_in(make_se
 @pytest.mark.parametrize("active", [True, False])
 @pytest.mark.parametrize("key", [None, "key-1"])
 async def test_a_rotation_knows_what_its_row_has_become(service: Running, active: bool, key: str | None):
-    """The statement returns only the rotated sessions, so `policy.rotated` must compute what the row
-    contains.
-    """
+    """The statement returns only the rotated sessions, so `policy.rotated` must predict the row."""
     tokens = await service.sign_up()
     service.clock.move(DUE)
     presented = RefreshRequest(tokens["refresh_token"], "body", Client("192.0.2.7", "any"), key, active)
@@ -274,9 +270,7 @@ async def test_a_rotation_knows_what_its_row_has_become(service: Running, active
 
 
 async def test_a_rotation_returns_the_auth_time_that_its_row_has(service: Running):
-    """Fails without `auth_time` among the values that the statement returns: the read before it had the older
-    one.
-    """
+    """Fails unless the statement returns `auth_time`: the read before it had the older one."""
     tokens = await service.sign_up()
     shown = service.parts.refreshes._issuer.read(tokens["refresh_token"])
     service.clock.move(DUE)

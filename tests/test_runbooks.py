@@ -60,9 +60,7 @@ def run(script: str, folder: Path, **settings: Any) -> str:
 
 
 def live_before_and_after(folder: Path, backup: str, **settings: Any) -> tuple[dict, dict]:
-    """Make a backup between the sign-ups and a logout; return the tokens of the user who stayed and of the
-    one who left.
-    """
+    """Make a backup between the sign-ups and a logout; return the tokens of who stayed and of who left."""
     with serving(folder / "var", **settings) as server:
         ada, bob = server.sign_up("ada"), server.sign_up("bob")
         run(backup, folder, **settings)

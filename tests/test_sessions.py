@@ -165,9 +165,7 @@ async def test_a_login_over_a_cookie_starts_a_new_session_and_ends_the_old(servi
 
 
 async def test_a_sign_up_over_a_cookie_ends_the_session_whose_cookie_it_overwrites(service: Running):
-    """Fails if only /login passes on the replaced session: a session that no client can log out of would stay
-    active.
-    """
+    """Fails if only /login passes on the replaced session: no client could log out of that one."""
     body = {"username": "ada", "password": "correct horse battery", "transport": "cookie"}
     old = (await service.client.post("/signup", json=body)).cookies["__Host-session"]
     headers = {"Cookie": f"__Host-session={old}"}

@@ -50,9 +50,7 @@ def refusal(data: Path, *arguments: str, cwd: Path | None = None, **settings: An
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """Mount a small file system in memory at `folder` until the block ends; skips where that isn't
-    allowed.
-    """
+    """Mount a small file system in memory at `folder` for the block; skips where that isn't allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     try:
@@ -231,9 +229,7 @@ def test_a_wrong_setting_is_told_by_name_and_range(tmp_path: Path, settings: dic
 
 
 def test_only_what_is_told_to_everybody_may_name_no_user():
-    """An @ after the host is not part of a user name; a mirror of the breached passwords may need a
-    password.
-    """
+    """An @ after the host names no user; a mirror of the breached passwords may need a password."""
     given = {
         "issuer": "https://login.example.com/@shop",
         "breached_passwords_url": "https://ada:hidden9@copy.example.com/range",
@@ -437,9 +433,7 @@ def test_a_database_on_a_read_only_disk_is_refused(tmp_path: Path):
 def test_a_full_disk_is_told_wherever_it_is_met_and_room_repairs_it(
     tmp_path: Path, space: str, fails: str, kept: list[str]
 ):
-    """Each size fails another step. Without the `finally` in `server_secret._write_once` half a
-    secret stays.
-    """
+    """Each size fails another step. Without `finally` in `server_secret._write_once` half a secret stays."""
     with mounted(tmp_path / "disk", space) as disk:
         assert re.fullmatch(fails, refusal(disk / "var", cwd=tmp_path))
         left = [path.name for path in sorted((disk / "var").glob("*")) if "sessionapi.db" not in path.name]

@@ -54,9 +54,7 @@ async def throttled(make_settings: Callable[..., Settings], clock: FakeClock) ->
 
 @pytest.fixture
 async def patient(make_settings: Callable[..., Settings], clock: FakeClock) -> AsyncIterator[Running]:
-    """The app with its defaults except for the limits in memory, so that only the accounts' counters
-    refuse.
-    """
+    """The app with its defaults except for the limits in memory: only the accounts' counters refuse."""
     settings = make_settings(
         throttle=True,
         login_per_address=10_000,
@@ -374,8 +372,8 @@ async def test_a_restart_changes_nothing(make_settings: Callable[..., Settings],
 
 
 async def test_the_counts_hold_neither_names_nor_addresses_and_do_not_stay(patient: Running):
-    """Fails without `purge_tries`. An account's consecutive failures stay, those of an unknown name for 30
-    days.
+    """Fails without `purge_tries`. Consecutive failures of an account stay, those of no account for
+    30 days.
     """
     await patient.sign_up()
     await fail(at(patient, "203.0.113.77"), 3)
@@ -444,8 +442,7 @@ def guess(url: str, address: str, username: str, password: str = WRONG, **more: 
 
 
 def attack(data: Path, processes: int, bursts: int) -> dict[str, Counter[int]]:
-    """Guess at a known and an unknown user from fifty IP addresses, in parallel bursts, over several
-    processes.
+    """Guess at a known and an unknown user from fifty IP addresses, in parallel, over several processes.
 
     In the middle all are killed and started again. The first burst comes from one address alone, and reaches
     the limit of that address.
@@ -557,9 +554,7 @@ async def post(server: Server, address: str, body: dict[str, Any]) -> tuple[int,
 
 
 async def flood(server: Server, logins: int) -> tuple[Counter[int], list[float]]:
-    """Log in many times at once from as many IP addresses. Return the statuses, and the times of
-    /protected.
-    """
+    """Log in many times at once, from as many IP addresses; return the statuses and the /protected times."""
     tokens = httpx.post(f"{server.url}/signup", json={"username": "ada", "password": PASSWORD}).json()
     seconds: list[float] = []
 
@@ -583,9 +578,7 @@ async def flood(server: Server, logins: int) -> tuple[Counter[int], list[float]]
 
 
 def assert_a_flood_is_shed(data: Path, logins: int, **settings: Any) -> None:
-    """Check that each refusal has a Retry-After, that /protected goes on, and that honest logins succeed
-    after it.
-    """
+    """Check that refusals have a Retry-After, /protected goes on, and honest logins succeed after it."""
     with serving(data, throttle="on", trusted_proxies="127.0.0.1", hash_threads=1, **settings) as server:
         outcomes, seconds = asyncio.run(flood(server, logins))
         peak = memory(server)

@@ -1,6 +1,4 @@
-"""The cache of verified tokens: bounded, fast, and never valid longer than the token, its key or its
-session.
-"""
+"""The cache of verified tokens: bounded, fast, and never longer than the token, its key or its session."""
 
 import os
 import time

@@ -1,6 +1,4 @@
-"""The verifier in real programs: forks, several event loops, WebSockets, and endless responses of an
-issuer.
-"""
+"""The verifier in real programs: forks, several event loops, WebSockets, and responses without an end."""
 
 import asyncio
 import contextlib
@@ -207,9 +205,7 @@ def test_two_event_loops_at_once_both_follow(issuer: Issuer):
 
 @pytest.mark.server
 def test_a_loop_that_is_run_now_and_then_waits_for_a_new_list(issuer: Issuer):
-    """Fails without Rounds.halted: the first token after the pause is verified with the list from
-    before it.
-    """
+    """Fails without Rounds.halted: the first token after the pause is verified with the old list."""
     verifier = AsyncVerifier(ISSUER, **issuer.options)
     good = issuer.server.log_in()
     loop = asyncio.new_event_loop()
@@ -258,9 +254,7 @@ def test_a_verifier_that_was_closed_begins_again(issuer: Issuer):
 def test_a_thread_that_can_not_be_started_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, clock: FakeClock
 ):
-    """As at the end of the interpreter: the token is verified, and a warning is logged about missing
-    updates.
-    """
+    """As at the end of the interpreter: the token is verified, and the missing updates are logged."""
     verifier = Verifier(ISSUER, jwks={"keys": [usable("key_1")]}, service_token="st_x", clock=clock)
 
     def refuse(_thread: threading.Thread) -> None:

@@ -62,9 +62,7 @@ def gone(pids: list[int]) -> bool:
 
 
 def test_workers_start_on_an_empty_database_all_answer_and_all_stop(tmp_path: Path, database_url: str):
-    """Each accepts the others' tokens. Fails without `ensure_active` in `container.bootstrap`, before they
-    start.
-    """
+    """Each accepts the others' tokens. Fails if `container.bootstrap` doesn't call `ensure_active` first."""
     own = {"database_url": database_url, "secret": SERVER_SECRET} if database_url else {}
     number = 2 if database_url else 4
     with serving(tmp_path / "var", "--workers", str(number), **own) as server:
@@ -89,9 +87,7 @@ def test_workers_start_on_an_empty_database_all_answer_and_all_stop(tmp_path: Pa
 
 @pytest.mark.skipif(not LOCKS.exists(), reason="there is no /proc/locks, which tells who waits")
 def test_two_servers_started_at_once_make_one_secret_and_one_key(tmp_path: Path):
-    """Both wait at one line until they are released. Fails without `fcntl.flock` in
-    `container._data_folder`.
-    """
+    """Both wait at one line until released. Fails without `fcntl.flock` in `container._data_folder`."""
     data = tmp_path / "var"
     data.mkdir()
     lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)

@@ -12,9 +12,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 Loss = Literal["request", "answer", "body"]
-"""A loss of the request, of the response, or of its body only: the browser then has a cookie of which no
-script knows.
-"""
+"""A loss of the request, of the response, or of its body only: then no script knows of the new cookie."""
 HOP = frozenset({"connection", "transfer-encoding", "content-length"})
 
 
@@ -53,9 +51,7 @@ class Wire:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """A handler with HTTP/1.0, which uses a connection for each request, so that Chromium never resends one
-    itself.
-    """
+    """A handler with HTTP/1.0: a connection for each request, so that Chromium never resends one itself."""
 
     wire: Wire
 

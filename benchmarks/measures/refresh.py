@@ -17,9 +17,7 @@ from sessionapi.settings import Settings
 
 TARGETS = {"renewal": 0.60, "rotation": 0.50}
 MARGIN = 1.2
-"""More sessions than the bare app could refresh in a run. Each is refreshed at most once, so each one
-rotates.
-"""
+"""More sessions than the bare app could refresh in a run: each is refreshed at most once, so it rotates."""
 
 
 def measure(plan: Plan, results: Results) -> None:

@@ -53,9 +53,7 @@ def measure(plan: Plan, results: Results) -> None:
 
 
 def _decode(public_key: Any) -> Callable[[str], Any]:
-    """Return the check that a service would write without us: it requires the same claims, issuer and
-    audience.
-    """
+    """Return the check that a service would write itself. It requires the same claims, issuer, audience."""
     required = {"require": ["exp", "iat", "sub", "sid", "jti"]}
 
     def decode(token: str) -> Any:

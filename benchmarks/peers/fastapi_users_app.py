@@ -1,5 +1,4 @@
-"""fastapi-users as the full example of its documentation sets it up: SQLite, the JWT strategy, a Bearer
-transport.
+"""fastapi-users as in its documentation's full example: SQLite, the JWT strategy, a Bearer transport.
 
 `python fastapi_users_app.py PORT DATABASE`, in a separate environment.
 """

@@ -44,9 +44,7 @@ def decode(text: str) -> bytes:
 
 @dataclass
 class Forger:
-    """The most that a forger can have: a valid token, another one, and, in the worst case, our
-    private key.
-    """
+    """The most that a forger can have: a valid token, another one, and, at worst, our private key."""
 
     good: str
     another: str
@@ -199,9 +197,7 @@ class Forger:
         return encode(spelled[how])
 
     def _with_plain_letter(self, raw: bytes, signed: bytes) -> str:
-        """Return a valid signature in the other base64 alphabet, with a character that differs between the
-        two.
-        """
+        """Return a valid signature in the other base64 alphabet, with a character that shows it."""
         while not set(b64encode(raw).decode()) & {"+", "/"}:
             raw = self._sign("ours", signed)
         return b64encode(raw).rstrip(b"=").decode()

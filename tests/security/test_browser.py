@@ -78,9 +78,7 @@ class TestInChromium:
 
     @pytest.mark.parametrize("remember", [True, False])
     def test_rfc_6265bis_the_cookies_are_host_secure_httponly_lax(self, browser: Browser, tmp_path, remember):
-        """Fails without an attribute in cookies._set; browsers reject a `__Host-` cookie with a Domain
-        entirely.
-        """
+        """Fails without an attribute in cookies._set. A `__Host-` cookie with a Domain is rejected."""
         with serving(tmp_path / "var") as server:
             page = logged_in(browser, server, remember=remember)
             found = {cookie["name"]: cookie for cookie in page.context.cookies()}

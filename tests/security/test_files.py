@@ -78,9 +78,7 @@ def test_files_that_commands_make_are_private(tmp_path: Path):
 
 @NEEDS_STRACE
 def test_files_are_never_created_with_more(tmp_path: Path):
-    """Fails if a file is created open and closed to others afterwards, because its first bytes could
-    be read.
-    """
+    """Fails if a file is created open and then closed to others: its first bytes could be read."""
     trace = tmp_path / "trace"
     strace = ("strace", "-f", "-qq", "-e", "trace=open,openat,creat", "-o", str(trace))
     with serving(tmp_path / "var", prefix=strace) as server:

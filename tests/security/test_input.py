@@ -76,9 +76,7 @@ async def test_input_a_signed_in_users_hostile_bodies_are_too(service: Running):
 
 @pytest.mark.parametrize("value", [b"[" * 201 + b"]" * 201, b"[" * 900 + b"]" * 900, b"9" * 4200])
 async def test_input_what_is_kept_can_be_read_again(service: Running, value: bytes):
-    """Fails without `from_json` in json_data.bounded: reads of such a row failed, and refreshes of others did
-    too.
-    """
+    """Fails without `from_json` in json_data.bounded: reads of such a row failed, and other refreshes too."""
     tokens = await service.sign_up()
     headers = {**bearer(tokens), "Content-Type": "application/json"}
     for path, member in (("/me", b"preferences"), ("/sessions/current", b"data")):
@@ -99,7 +97,7 @@ async def test_input_what_is_kept_can_be_read_again(service: Running, value: byt
     ],
 )
 def test_input_a_head_and_trailers_are_bounded(listening: Server, begin: bytes, part: bytes):
-    """Fails without `_overhead` in HttpProtocol: everything was buffered, and one client could fill the
+    """Fails without `_overhead` in HttpProtocol: everything was kept, and one client could fill the
     memory.
     """
     host, port = listening.url.removeprefix("http://").split(":")

@@ -48,9 +48,7 @@ Send = Callable[[Running, httpx.AsyncClient, dict[str, Any]], Any]
 async def test_load_each_route_that_hashes_is_limited_with_the_right_password(
     make_settings: Callable[..., Settings], clock: FakeClock, send: Send, elsewhere: bool
 ):
-    """Fails without the limit of the user: the right password would be hashed without limit, from any
-    address.
-    """
+    """Fails without the limit of the user: the right password would be hashed without limit, anywhere."""
     async with running(make_settings(throttle=True, **FEW), clock) as service:
         tokens = await service.sign_up()
         before = hashes(service)
@@ -81,9 +79,7 @@ async def test_load_sign_ups_are_limited_also_when_they_fail(
 async def test_load_one_user_delays_no_other_users_login(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails if hashes are computed in the order of arrival. There is one thread, and the other limits are
-    off.
-    """
+    """Fails if hashes are computed in the order of arrival. There is one thread, and no other limit is on."""
     slow = {"hash_memory_kib": 8192, "hash_time": 8, "hash_threads": 1}
     async with running(make_settings(**slow), clock) as service:
         ada = await service.sign_up()

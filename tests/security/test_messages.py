@@ -176,9 +176,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED)
 def test_asvs_4_2_1_what_can_be_read_in_two_ways_is_refused(server: Server, sent: bytes):
-    """Fails without the rules of `_check_head`. The cases also show the rules that the parser enforces
-    itself.
-    """
+    """Fails without the rules of `_check_head`. Some cases show the rules that the parser itself enforces."""
     for upgrade in (b"", b"\r\nConnection: upgrade\r\nUpgrade: h2c"):
         message = sent.replace(b"\r\nHost: localhost", b"\r\nHost: localhost" + upgrade, 1)
         found = exchange(server.url, OK + message + OK)

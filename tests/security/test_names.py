@@ -124,7 +124,7 @@ async def test_names_with_an_invisible_character_are_refused(service: Running, s
 async def test_names_of_devices_and_e_mail_addresses_with_an_invisible_character_are_refused(
     service: Running, sign: str
 ):
-    """Fails without `visible_text` in the schemas of `web/schemas.py`."""
+    """Fails without `_visible` in the schemas of `web/schemas.py`."""
     tokens = await service.sign_up()
     bodies = {"username": "bob", "password": PASSWORD}
     device, email = f"my{sign}laptop", f"a{sign}da@example.com"
@@ -152,9 +152,7 @@ async def test_names_that_are_not_identifiers_are_refused(service: Running, name
 
 
 async def test_names_of_devices_taken_from_a_user_agent_hold_no_invisible_character(service: Running):
-    """Fails without the filter in `user_agents.name`: the family of an app is the text that the
-    client sent.
-    """
+    """Fails without the filter in `user_agents.name`: a client sends any text as the family of an app."""
     await service.sign_up()
     sent = "My\u00adAp\u0085p/1.0 CFNetwork/1474 Darwin/23.0.0".encode("latin-1")
     answer = await service.client.post(

@@ -106,9 +106,7 @@ async def test_asvs_6_2_5_nul_is_refused_or_kept_and_never_cuts(service: Running
 
 
 async def test_asvs_6_2_5_an_imported_bcrypt_hash_knows_80_letters_from_79(service: Running):
-    """bcrypt cut passwords at 72 bytes, so the first login accepts what the origin accepted, and hashes it
-    whole.
-    """
+    """bcrypt cut passwords at 72 bytes, so the first login does the same, and hashes the whole password."""
     await service.parts.accounts.add("old", None, password=None, hashed=bcrypt.using(rounds=4).hash("x" * 72))
     assert (await guess(service.client, "x" * 80, "old")).status_code == 200
     assert (await guess(service.client, "x" * 79, "old")).status_code == 401
@@ -138,9 +136,7 @@ async def test_asvs_6_2_5_a_password_is_verified_as_received_then_in_nfc_then_in
 
 
 async def test_asvs_6_2_1_a_letter_with_a_mark_counts_once(service: Running):
-    """Fails without `identifiers.length`: four characters in NFD passed, 256 characters in NFD were
-    refused.
-    """
+    """Fails without `identifiers.length`: four characters in NFD passed, and 256 in NFD were refused."""
     four, long = unicodedata.normalize("NFD", "żóćę"), "ż" * 256
     assert rules(await sign_up(service, four)) == {"too_short"}
     assert (await sign_up(service, long)).status_code == 201
@@ -192,9 +188,7 @@ EACH = 20 if "SESSIONAPI_PROVE" in os.environ else 5
 
 @pytest.mark.prove
 async def test_asvs_6_3_1_of_2000_parallel_guesses_none_is_one_too_many(make_settings, clock):
-    """Fails if an attempt is counted after its hash, or read and then written, for a known or unknown
-    name.
-    """
+    """Fails if an attempt is counted after its hash, or read and then written, for any name."""
     async with under_attack(make_settings, clock) as (service, strangers):
         await service.sign_up()
         for name in ("ada", "nobody"):
@@ -207,7 +201,7 @@ async def test_asvs_6_3_1_of_2000_parallel_guesses_none_is_one_too_many(make_set
 
 @pytest.mark.parametrize("path", ["/me/password", "/sessions/current/reauthenticate"])
 async def test_asvs_6_3_1_every_route_that_takes_a_password_is_throttled(make_settings, clock, path: str):
-    """Fails without `reserve_session` on that route."""
+    """Fails without `reserve_in_session` on that route."""
     async with under_attack(make_settings, clock) as (service, _):
         tokens = await service.sign_up()
         body = {"password": WRONG} if path.endswith("reauthenticate") else {}
@@ -218,9 +212,7 @@ async def test_asvs_6_3_1_every_route_that_takes_a_password_is_throttled(make_se
 
 
 async def test_owasp_device_cookies_a_stranger_locks_nobody_out_of_a_known_device(make_settings, clock):
-    """Fails without the device's separate counter in Throttle.reserve_login. The cookie alone opens
-    nothing.
-    """
+    """Fails without the device's counter in Throttle.reserve_login. The cookie alone opens nothing."""
     async with under_attack(make_settings, clock) as (service, strangers):
         device = {"device_token": (await service.sign_up())["device_token"]}
         for client in strangers * 3:

@@ -88,9 +88,7 @@ BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" +
 
 @pytest.mark.prove
 async def test_asvs_9_1_1_no_mutation_of_an_access_token_is_taken(service: Running):
-    """Fails without the check of the signature, or without the refusal of a second spelling in
-    access_token._decode.
-    """
+    """Fails without the check of the signature, or if access_token._decode accepts a second spelling."""
     tokens = await service.sign_up()
     good, other = tokens["access_token"], (await service.refresh(tokens)).json()["access_token"]
     dice, seen = random.Random(9), Counter()
@@ -121,9 +119,7 @@ async def test_asvs_7_2_3_no_mutation_of_a_refresh_token_is_taken(service: Runni
 
 
 async def test_asvs_9_2_1_rfc_9068_a_token_dies_at_exp_and_is_of_one_kind(service: Running):
-    """Fails without the checks of exp, iat, typ, aud or iss in access_token.verify; the leeway on exp
-    is 0.
-    """
+    """Fails without the checks of exp, iat, typ, aud or iss in access_token.verify. exp has no leeway."""
     tokens = await service.sign_up()
     forging = forger(service, tokens, (await service.refresh(tokens)).json())
     wrong = [{"iat": forging.now + 6}, {"aud": "another"}, {"iss": "https://evil.example"}]

@@ -1,6 +1,4 @@
-"""Logs, audit rows, metrics and error responses contain no secret: here, and through conftest.py in every
-test.
-"""
+"""Logs, audit rows, metrics and error responses contain no secret, here and, by conftest.py, in any test."""
 
 import pytest
 import structlog
