@@ -16,7 +16,7 @@ class Panel:
 
 
 def svg(title: str, notes: Sequence[str], panels: Sequence[Panel]) -> str:
-    """Return a picture of panels below each other, over the same time."""
+    """Return a picture of panels, one below the other, over the same time."""
     top = 44 + 16 * len(notes)
     tall = top + len(panels) * (HEIGHT + GAP)
     parts = [

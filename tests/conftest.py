@@ -387,7 +387,7 @@ def environment(data_dir: Path | str, **settings: Any) -> dict[str, str]:
         "hash_memory_kib": 8,
         "hash_time": 1,
         "throttle": "off",
-        "cookie_secure": "on",  # as in production; Chromium keeps such cookies on loopback names too
+        "cookie_secure": "on",  # as in production; Chromium keeps such cookies even on loopback names
         **UNHURRIED,
         **settings,
     }

@@ -31,7 +31,7 @@ CONNECTIONS = 16
 SAMPLE = 5.0
 """Seconds between two samples of the processes."""
 GROWTH = 0.05
-"""How much more memory the last quarter may have than the second one; the first is for warming up."""
+"""How much more memory the last quarter may use than the second one. The first quarter is the warm-up."""
 CHART = Path(__file__).parents[1] / "docs" / "soak.svg"
 
 

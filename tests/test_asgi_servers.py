@@ -103,7 +103,7 @@ class _Received(io.BytesIO):
         return self
 
     def close(self) -> None:
-        """Stay open for the next response."""
+        """Keep the file open for the next response."""
 
 
 def exchange(server: Server, *parts: bytes, methods: tuple[str, ...] = ()) -> list[Response]:

@@ -49,7 +49,7 @@ def test_whoever_was_signed_in_before_a_kill_is_so_after_it(here: World, tmp_pat
         with chromium(profile) as browser:
             assert opened(here, at, browser).evaluate(NAME) == "ada"
             seconds = dice.uniform(2, 12) if PROVE else 1.1
-            time.sleep(seconds)  # the grace of 1 s is over; what Chromium has on the disk depends on it
+            time.sleep(seconds)  # the grace of 1 s is over; the data on Chromium's disk depends on it
             browser.kill()
         with chromium(profile) as browser:
             assert opened(here, at, browser).evaluate(NAME) == "ada", (number, kind, seconds)

@@ -66,7 +66,7 @@ def session_cookie(page: Page) -> dict:
 
 
 def test_a_visit_from_sign_up_to_sign_out_in_two_tabs(page: Page, spa):
-    """With the cookie that each way of signing in leaves in the browser."""
+    """It includes the cookie that each way of signing in leaves in the browser."""
     app, _ = spa
     said: list[str] = []
     page.on("pageerror", lambda error: said.append(str(error)))

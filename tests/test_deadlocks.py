@@ -62,4 +62,4 @@ async def test_no_batch_of_four_processes_ends_in_a_deadlock(service: Running, d
     postgres.execute(database_url, "select pg_stat_force_next_flush()")
     assert service.rows(count) == before
     assert service.rows("select max(generation) from sessions") == [(BATCHES,)]
-    print(f"{BATCHES} batches of {PROCESSES} processes, no deadlock")  # noqa: T201 - of make prove
+    print(f"{BATCHES} batches of {PROCESSES} processes, no deadlock")  # noqa: T201 - for make prove

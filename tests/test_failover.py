@@ -165,7 +165,7 @@ async def sign_everybody_up(wire: httpx.AsyncClient) -> list[Client]:
             while (made := await start(wire, "/signup", name)) is None:
                 assert time.monotonic() < deadline, "nobody can sign up"
                 await asyncio.sleep(0.3)
-                name += "x"  # it may have been done
+                name += "x"  # the first attempt may have succeeded
         return made
 
     return await asyncio.gather(*(sign_up(f"user{number}") for number in range(CLIENTS)))

@@ -84,7 +84,7 @@ PROXIES = {
 
 @contextmanager
 def proxied(name: str, server: Server, folder: Path) -> Iterator[str]:
-    """Run a proxy in front of the server until the block ends, and yield its address."""
+    """Run a proxy in front of the server until the block ends, and yield its URL."""
     program = shutil.which(name) or shutil.which(f"/usr/sbin/{name}")
     if program is None:
         pytest.skip(f"{name} is not installed: tests/system-packages installs it")

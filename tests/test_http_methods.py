@@ -84,7 +84,7 @@ async def test_options_and_405_name_the_methods_that_an_address_takes(service_wi
         assert ("GET" in allowed) == ("HEAD" in allowed)
         for method in sorted(ALL - {"OPTIONS"}):
             answer = await service.client.request(method, path)
-            if (method, path) == ("DELETE", "/sessions/current"):  # /sessions/{session_id} takes it
+            if (method, path) == ("DELETE", "/sessions/current"):  # it matches /sessions/{session_id}
                 continue
             assert (answer.status_code == 405) == (method not in allowed), f"{method} {path}"
             if answer.status_code == 405:

@@ -179,7 +179,7 @@ async def test_an_access_token_under_a_key_that_is_new_logs_out(
 
 
 async def test_a_logout_of_an_ended_session_waits_for_no_writer(service: Running):
-    """Fails without the read in `Sessions.log_out`: ended tokens took the writer from others' logins."""
+    """Fails without the read in `Sessions.log_out`: tokens of ended sessions kept the writer busy."""
     tokens = await service.sign_up()
     body = {"refresh_token": tokens["refresh_token"]}
     assert (await service.client.post("/logout", json=body)).status_code == 204

@@ -89,7 +89,7 @@ def failing(log_format: str):
 
 cli.main()
 """
-"""A command that fails in each way that Python itself reports on standard error."""
+"""A command that fails in every way that Python itself reports on standard error."""
 SOURCES = ("a destructor", "a task", "a thread", "a command")
 
 

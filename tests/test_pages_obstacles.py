@@ -158,7 +158,7 @@ def thief(upstream: str) -> Iterator[str]:
             raise AttributeError(name)
 
         def log_message(self, *_: object) -> None:
-            """Write nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

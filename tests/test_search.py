@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_no_honest_client_is_logged_out(name):
-    """Fails without any one rule of TAKEN_AWAY, as the next test shows."""
+    """Fails if any rule of TAKEN_AWAY is missing, as the next test shows."""
     states, path = search.search(CLAIMS[name])
     assert path is None, "\n".join(search.in_words(path))
     assert states > 1_000

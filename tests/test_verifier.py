@@ -354,7 +354,7 @@ def test_the_age_of_keys_is_the_issuers_word_within_bounds(header, seconds):
 
 @contextmanager
 def answering(status: int, content: bytes, etag: str = "") -> Iterator[str]:
-    """A small HTTP server that always answers the same, in a thread."""
+    """A small HTTP server in a thread that sends the same response every time."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -127,7 +127,7 @@ async def test_an_administrators_change_to_what_it_is_writes_nothing(service: Ru
 
 
 async def test_the_sixty_first_write_of_a_session_in_a_minute_is_refused(limited: Running):
-    """Fails without `count_write` in AccessToken. Reads go on, and other sessions and users do."""
+    """Fails without `count_write` in AccessToken. Reads go on, and so do other sessions and users."""
     mine, other, bob = await limited.sign_up(), await limited.log_in(), await limited.sign_up("bob")
     answers = await asyncio.gather(
         *(limited.send("PATCH", "/me", mine, {"preferences": {"n": n}}) for n in range(100))

@@ -44,7 +44,7 @@ class Written:
             self.add(f"the answer of {answer.request.url.path}", f"{answer.headers} {answer.text}")
 
     def leaks(self) -> list[str]:
-        """Return where which secret was written."""
+        """Return a line for each secret that was written, with the place."""
         found = [
             f"{what} in {where}: {text[max(0, match.start() - 60) : match.end()][:200]!r}"
             for what, shape in SHAPES.items()

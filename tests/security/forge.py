@@ -116,7 +116,7 @@ class Forger:
         return json.dumps(kept, separators=(",", ":")).encode()
 
     def _value(self, value: Any) -> Any:
-        """Return a value of the corpus: `@+60` is in 60 s, `@s` as a text, `@f` a fraction."""
+        """Return a value of the corpus. `@+60` is the time in 60 s, `@s` makes it a text, `@f` a fraction."""
         if not isinstance(value, str):
             return value
         for prefix, convert in {

@@ -1,4 +1,4 @@
-"""One request is one message: what a connection may carry, byte for byte (RFC 9112, RFC 9110)."""
+"""One request is one message: the bytes that a connection may carry (RFC 9112, RFC 9110)."""
 
 import json
 import subprocess
@@ -61,7 +61,7 @@ def test_asvs_4_2_1_an_upgrade_that_is_not_taken_leaves_the_body_a_body(server: 
 
 @pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
 def test_asvs_4_2_1_a_request_in_a_body_is_never_answered(server: Server, upgrade: tuple):
-    """Fails without `_ignore_upgrade`: behind a proxy that response went to the next user."""
+    """Fails without `_ignore_upgrade`: behind a proxy, that response went to the next user."""
     for hidden in (HIDDEN, HIDDEN * 3, b"0\r\n\r\n" + HIDDEN):
         for attack in (request, chunked):
             message = attack("POST", "/login", hidden, *upgrade)

@@ -42,7 +42,7 @@ async def guess(client: httpx.AsyncClient, password: str = WRONG, name: str = "a
 async def under_attack(
     make_settings: Callable[..., Settings], clock: FakeClock
 ) -> AsyncIterator[tuple[Running, list[httpx.AsyncClient]]]:
-    """The app with its counters on, and clients at fifty addresses."""
+    """The app with its counters on, and clients at fifty IP addresses."""
     settings = make_settings(
         throttle=True,
         login_per_address=100_000,

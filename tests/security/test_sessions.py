@@ -89,7 +89,7 @@ async def test_asvs_7_4_5_an_administrator_ends_all_sessions_with_one_mark(make_
     async with running(make_settings(), clock) as here, running(make_settings(), clock) as there:
         old = [await here.sign_up("ada"), await there.log_in("ada"), await there.sign_up("bob")]
         assert await here.parts.all_sessions.revoke("revoked_by_admin") == 3
-        for each in old:  # no refresh, at once and in every process; no access token after the poll
+        for each in old:  # no refresh, at once and in every process; no access token after the next poll
             assert refusal(await there.refresh(each)) == (401, "session_revoked", "revoked_by_admin")
         new = await there.log_in("ada")
         await there.parts.state_sync.sync()

@@ -156,7 +156,7 @@ def test_cwe_400_as_many_files_may_be_open_as_the_system_allows(tmp_path: Path):
 
 
 def test_cwe_400_connections_never_need_more_files_than_there_are(tmp_path: Path):
-    """Fails without the open files in `Connections`: accepting would fail, and work with the database too."""
+    """Fails without the open files in `Connections`: accepting would fail, and so would the database."""
     start = "import os, resource as r, sys; r.setrlimit(r.RLIMIT_NOFILE, (256, 256))"
     prefix = (sys.executable, "-c", f"{start}; os.execv(sys.argv[1], sys.argv[1:])")
     with serving(tmp_path / "var", prefix=prefix) as server, contextlib.ExitStack() as open_ones:
