@@ -232,7 +232,7 @@ class Running:
         return await self.client.post("/refresh", json={"refresh_token": text, **body}, headers=headers)
 
     def rows(self, query: str) -> list[tuple]:
-        """Read access to the database, independent of the app."""
+        """Return the rows of a query that the test runs itself, independently of the app."""
         return rows(self.parts.settings.effective_database_url, query)
 
 

@@ -76,9 +76,7 @@ class Kept(NamedTuple):
 
 
 class State(NamedTuple):
-    """The whole state at one time. Generations are relative to the stored one; ages are in steps, at most
-    APART.
-    """
+    """The whole state at one time. Generations are relative to the stored one; ages are steps up to APART."""
 
     rotated: int
     repeated: int | None

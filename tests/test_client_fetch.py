@@ -1,6 +1,4 @@
-"""The requests of the client: which it sends, with which token, where to, and in browsers without
-some APIs.
-"""
+"""The client's requests: which it sends, with which token, to which API, and without some browser APIs."""
 
 import threading
 

@@ -31,9 +31,7 @@ async def change(client: httpx.AsyncClient, tokens: dict[str, Any]) -> httpx.Res
 async def test_right_passwords_in_sessions_are_limited_for_each_user(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without the window of the user in Throttle, which counts all sessions and IP addresses
-    together.
-    """
+    """Fails without the window of the user in Throttle, which covers all sessions and IP addresses."""
     async with running(make_settings(throttle=True), clock) as service:
         sessions = [await service.sign_up(), await service.log_in()]
         bob = await service.sign_up("bob")
@@ -92,9 +90,7 @@ async def test_a_check_in_a_session_that_memory_refuses_asks_no_query(
 async def test_logins_of_one_name_are_limited_from_however_many_addresses(
     make_settings: Callable[..., Settings], clock: FakeClock, name: str
 ):
-    """Fails without the window of the name in Throttle, for known and unknown names, in any case and
-    width.
-    """
+    """Fails without the window of the name in Throttle, known or unknown, in any case and width."""
     spellings = (name, name.upper(), name.title(), "".join(chr(ord(c) + 0xFEE0) for c in name))
     async with running(make_settings(throttle=True), clock) as service:
         known = await service.sign_up()

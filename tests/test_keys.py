@@ -135,8 +135,9 @@ async def test_a_private_key_can_not_be_read_from_the_database(service: Running)
 
 
 async def test_a_server_secret_changes_on_two_hosts_one_after_the_other(make_settings, clock):
-    """The new secret is accepted everywhere, then present everywhere. Then keys are resealed, and the old one
-    goes.
+    """The new secret is first accepted everywhere, then the present one everywhere.
+
+    After that the keys are resealed, and the old secret is removed.
     """
     old, new = "an old server secret of more than 32 bytes", "a new server secret of more than 32 bytes"
     coming = make_settings(secret=old, secret_accepted=(new,))

@@ -136,9 +136,7 @@ async def test_of_several_migrations_at_once_one_makes_the_schema_and_all_succee
 
 @pytest.mark.engines("postgresql")
 async def test_a_migration_waits_for_a_table_only_shortly_and_so_does_nobody_behind_it(url: str):
-    """Fails without lock_timeout: the writer at the end would wait for as long as the first one stays
-    open.
-    """
+    """Fails without lock_timeout: the writer at the end would wait as long as the first one stays open."""
     await migrations._run(url, lambda connection: upgrade_to(connection, "0001"))
     holder, writer = await beside(url), await beside(url)
     await holder.execute(sa.text("update users set email = ''"))

@@ -78,9 +78,7 @@ def test_before_the_script_has_come_nothing_is_sent(chromium: Browser, server: S
 
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-up"])
 def test_a_script_that_comes_late_leaves_the_cursor_where_it_is(chromium: Browser, server: Server, path):
-    """Fails without the `if` in `begin`: the rest of a password is typed into the name, where all can read
-    it.
-    """
+    """Fails without the `if` in `begin`: the rest of a password is typed into the name, for all to read."""
     with visitor(chromium, server) as page:
         held = []
         page.route(f"**{path}.js", lambda route: held.append(route))

@@ -372,8 +372,9 @@ async def test_a_restart_changes_nothing(make_settings: Callable[..., Settings],
 
 
 async def test_the_counts_hold_neither_names_nor_addresses_and_do_not_stay(patient: Running):
-    """Fails without `purge_tries`. Consecutive failures of an account stay, those of no account for
-    30 days.
+    """Fails without `purge_tries`.
+
+    An account's consecutive failures stay, those of an unknown name for 30 days.
     """
     await patient.sign_up()
     await fail(at(patient, "203.0.113.77"), 3)

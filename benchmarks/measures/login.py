@@ -64,9 +64,7 @@ def _rate(plan: Plan, load: workloads.Workload, settings: Settings) -> Row:
 
 
 def verification_seconds(settings: Settings, threads: int = 1) -> float:
-    """Return the median time of a verification with the service's parameters, in this many threads at
-    once.
-    """
+    """Return the median time of a verification with the service's parameters, in some threads at once."""
     hasher = PasswordHasher(settings.hash_time, settings.hash_memory_kib, parallelism=1)
     hashed = hasher.hash(workloads.PASSWORD)
 

@@ -97,9 +97,7 @@ async def test_input_what_is_kept_can_be_read_again(service: Running, value: byt
     ],
 )
 def test_input_a_head_and_trailers_are_bounded(listening: Server, begin: bytes, part: bytes):
-    """Fails without `_overhead` in HttpProtocol: everything was kept, and one client could fill the
-    memory.
-    """
+    """Fails without `_overhead` in HttpProtocol: it kept everything, and one client could fill the memory."""
     host, port = listening.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 30) as client:
         client.sendall(begin)

@@ -288,9 +288,7 @@ FORGED = (
 
 
 def test_asvs_4_1_3_rfc_9110_6_5_1_fields_after_the_body_change_nothing(server: Server):
-    """Fails without the new list in `on_headers_complete`: each was read as a header, and named the
-    client.
-    """
+    """Fails without the new list in `on_headers_complete`: each was a header, and named the client."""
     for upgrade in ((), UPGRADES["h2c"]):
         message = chunked("POST", "/login", LOGIN, *upgrade, trailers=FORGED)
         head, end, rest = message.partition(b"\r\n\r\n")
