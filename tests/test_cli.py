@@ -308,6 +308,6 @@ def test_a_refusal_of_the_database_says_what_the_driver_said(capsys):
     problem.cause = "database is locked\x1b[2J"
     prompts.complain(problem)
     assert capsys.readouterr().err == (
-        "sessionapi: The database can't be reached at this moment. Nothing was changed."
+        "sessionapi: The database can't be reached. Nothing was changed. Try again shortly."
         " (database is locked\\x1b[2J)\n"
     )

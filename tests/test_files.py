@@ -234,7 +234,8 @@ def test_a_readable_secret_is_named_at_the_start_with_what_to_do(tmp_path: Path)
         told = [line["event"] for line in map(json.loads, server.log.read_text().splitlines())]
     path = data / "secret"
     assert (
-        f"Others on this host can read {path}, which holds the server secret. Run: chmod 600 {path}" in told
+        f"Other users on this host can read {path}, which contains the server secret. Run: chmod 600 {path}"
+        in told
     )
     assert mode(path) == 0o640
     path.chmod(0o600)
@@ -248,7 +249,7 @@ def test_an_env_file_with_a_secret_that_others_can_read_is_named_at_the_start(tm
     (tmp_path / ".env").chmod(0o644)
     with serving(tmp_path / "var") as server:
         assert (
-            "Others on this host can read .env, which holds a secret. Run: chmod 600 .env"
+            "Other users on this host can read .env, which contains a secret. Run: chmod 600 .env"
             in server.log.read_text()
         )
     (tmp_path / ".env").write_text("SESSIONAPI_BRAND_NAME=Orchard\n")

@@ -188,24 +188,24 @@ def test_a_secret_file_of_raw_bytes_is_taken(tmp_path: Path):
         (
             {"access_token_ttl": 5, "refresh_grace": "10s", "metrics": "yess"},
             "SESSIONAPI_ACCESS_TOKEN_TTL=5: must be 10 to 300; "
-            "SESSIONAPI_REFRESH_GRACE=10s: must be 1 to 30: a number, spans in seconds; "
+            "SESSIONAPI_REFRESH_GRACE=10s: must be a number, 1 to 30 (durations are in seconds); "
             "SESSIONAPI_METRICS=yess: must be on or off",
         ),
         ({"access_token_ttl": 301}, "SESSIONAPI_ACCESS_TOKEN_TTL=301: must be 10 to 300"),
         (
             {"public_url": "http://localhost:abc"},
-            "SESSIONAPI_PUBLIC_URL=http://localhost:abc: must be an address as in "
+            "SESSIONAPI_PUBLIC_URL=http://localhost:abc: must be a URL such as "
             "https://login.example.com; its port is not a number from 1 to 65535",
         ),
         (
             {"public_url": "https://ada:hidden9@login.example.com"},
-            "SESSIONAPI_PUBLIC_URL: must be an address as in https://login.example.com; "
-            "it must not name a user",
+            "SESSIONAPI_PUBLIC_URL: must be a URL such as https://login.example.com; "
+            "it must not contain a user",
         ),
         ({"rotate_after": 29}, "SESSIONAPI_ROTATE_AFTER=29 must be at least 3 x REFRESH_GRACE (30 s)"),
         (
             {"cookie_secure": "off", "public_url": "https://login.example.com"},
-            "SESSIONAPI_COOKIE_SECURE=off needs a PUBLIC_URL that is http on a loopback name, "
+            "SESSIONAPI_COOKIE_SECURE=off requires a PUBLIC_URL that is http on a loopback name, "
             "not https://login.example.com",
         ),
         (
@@ -218,7 +218,8 @@ def test_a_secret_file_of_raw_bytes_is_taken(tmp_path: Path):
         ),
         (
             {"database_url": "sqlite:///:memory:"},
-            "SESSIONAPI_DATABASE_URL must name a file: each connection would have a memory of its own",
+            "SESSIONAPI_DATABASE_URL must name a file, because each connection would open a separate "
+            "in-memory database",
         ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -250,11 +251,11 @@ def test_what_is_hardly_meant_is_told_and_stops_nothing(tmp_path: Path):
         pass
     told = [line["event"] for line in map(json.loads, server.log.read_text().splitlines())]
     assert told[:4] == [
-        "SESSIONAPI_ACCES_TTL is no setting; did you mean SESSIONAPI_ACCESS_TOKEN_TTL?",
-        "SESSIONAPI_ALLOWED_ORIGIN is no setting; did you mean SESSIONAPI_ALLOWED_ORIGINS?",
-        "A name that begins with SESSIONAPI_ is no setting; did you mean SESSIONAPI_SECRET?",
-        "SESSIONAPI_PUBLIC_URL=http://auth.example.com: browsers keep our cookies only over https, or on "
-        "localhost",
+        "SESSIONAPI_ACCES_TTL is not a setting; did you mean SESSIONAPI_ACCESS_TOKEN_TTL?",
+        "SESSIONAPI_ALLOWED_ORIGIN is not a setting; did you mean SESSIONAPI_ALLOWED_ORIGINS?",
+        "A name that begins with SESSIONAPI_ is not a setting; did you mean SESSIONAPI_SECRET?",
+        "SESSIONAPI_PUBLIC_URL=http://auth.example.com: browsers keep the cookies only over https or on "
+        "localhost; serve it over https",
     ]
 
 
@@ -369,7 +370,7 @@ def test_a_folder_of_a_database_url_that_can_not_be_made_is_named(tmp_path: Path
     url = f"sqlite:///{tmp_path}/file/sessionapi.db"
     said = refusal(tmp_path / "var", database_url=url)
     assert said == (
-        f"the folder of SESSIONAPI_DATABASE_URL={url} can't be made: File exists; "
+        f"the folder of SESSIONAPI_DATABASE_URL={url} can't be created: File exists; "
         "name a file in a folder that this user can write"
     )
 
@@ -415,7 +416,12 @@ def test_a_database_on_a_read_only_disk_is_refused(tmp_path: Path):
     ("space", "fails", "kept"),
     [
         ("nr_inodes=2", rf"the data folder \S+ can't be written: No space left on device; {WRITABLE}", []),
-        ("nr_inodes=4", r"the server secret \S+ can't be read or made: No space left on device", ["lock"]),
+        (
+            "nr_inodes=4",
+            r"the server secret \S+ can't be read or created: No space left on device; "
+            r"check its permissions and the free space on its disk",
+            ["lock"],
+        ),
         (
             "size=4k",
             rf"the database at \S+ can't be used: database or disk is full; {CHECK}",

@@ -335,17 +335,17 @@ HOSTILE = {
     "body without end": (endless, head(), "larger than|within 0.5 s"),
     "large": (at_once, head(f"Content-Length: {len(PLAIN)}") + PLAIN, "larger than"),
     "bomb": (at_once, head("Content-Encoding: gzip", f"Content-Length: {len(BOMB)}") + BOMB, "larger than"),
-    "zstd": (at_once, head("Content-Encoding: zstd", "Content-Length: 1") + b"x", "not asked for"),
+    "zstd": (at_once, head("Content-Encoding: zstd", "Content-Length: 1") + b"x", "not requested"),
     "more behind gzip": (
         at_once,
         head("Content-Encoding: gzip", f"Content-Length: {MUCH}") + gzip.compress(b"{}").ljust(MUCH, b"x"),
-        "goes on after the end",
+        "continues after the end",
     ),
     "no gzip": (at_once, head("Content-Encoding: gzip", "Content-Length: 2") + b"{}", "not gzip"),
     "cut gzip": (
         at_once,
         head("Content-Encoding: gzip", "Content-Length: 20") + gzip.compress(b"{}" * 99)[:20],
-        "cut off",
+        "incomplete",
     ),
 }
 

@@ -1,7 +1,7 @@
-"""Session management that a team hosts itself.
+"""A self-hosted session-management service.
 
-`create_app` and `Settings` import what they need when they are first used: `sessionapi.verifier`, in other
-services, needs neither the web framework nor the database.
+`create_app` and `Settings` are imported when they are first used, because `sessionapi.verifier`, which other
+services import, needs neither the web framework nor the database.
 """
 
 from importlib.metadata import version
@@ -19,9 +19,9 @@ __version__ = version("sessionapi")
 def create_app(settings: "Settings | None" = None) -> "FastAPI":
     """Return the ASGI app for any server: `granian --interface asgi --factory sessionapi:create_app`.
 
-    Without settings they are read from the environment. What `sessionapi serve` prepares is prepared here:
-    the data folder, the server secret, the signing key and, on the embedded database, the schema. Several
-    processes may do so at once. Raise StartupError if the service can't start.
+    If no settings are given, they are read from the environment. Like `sessionapi serve`, this creates the
+    data folder, the server secret, the signing key and, on the embedded database, the schema. Several
+    processes may do so at once. Raises StartupError if the service can't start.
     """
     from sessionapi.web import app  # noqa: PLC0415 - see above
 

@@ -1,4 +1,4 @@
-"""`python -m sessionapi` is the console script."""
+"""Run the command line with `python -m sessionapi`."""
 
 from sessionapi.cli import main
 

@@ -1,4 +1,4 @@
-"""The kinds of events in the audit log, which is written in the transaction of what it tells of."""
+"""The kinds of audit events. Each event is written in the transaction of the change that it records."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -41,6 +41,6 @@ def event(
     client: Client | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Event:
-    """Return an event to be stored; `details` has reasons and member names, never what somebody typed."""
+    """Return an event to store. `details` holds reasons and field names, never what a user typed."""
     ip = client.ip if client else None
     return Event(new_id(), now, kind, user_id, session_id, ip, details or {})

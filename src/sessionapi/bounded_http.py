@@ -1,10 +1,10 @@
-"""GET with a deadline for the whole response and a bound on its unpacked size.
+"""GET requests with a deadline for the whole response and a limit on its decompressed size.
 
-httpx bounds each read of a socket alone, so it waits without end for a server that sends one byte a second,
-and it unpacks gzip without a limit. Here `Bounds` covers connecting, the head, the body, and what the body
-unpacks to. Only gzip is asked for and accepted, because zlib stops at a size; brotli and zstd
-of a few KiB become gigabytes. Looking up a name is the one step that a thread cannot interrupt. The resolver
-has its own deadline.
+The timeouts of httpx apply to each read of a socket, so it waits without end for a server that sends one byte
+a second, and it decompresses gzip without a limit. Here `Bounds` covers the connection, the headers, the body
+and the size of the decompressed body. Only gzip is requested and accepted, because zlib can stop at a given
+size, while a few KiB of brotli or zstd become gigabytes. Name resolution is the one step that a thread cannot
+interrupt. The resolver has its own deadline.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ import httpx
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """`seconds` for the whole of a fetch, `size` in bytes of the unpacked body."""
+    """The limits of one fetch: `seconds` in total, and `size` in bytes of the decompressed body."""
 
     seconds: float
     size: int
@@ -29,7 +29,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole response, unpacked."""
+    """A complete response, decompressed."""
 
     status_code: int
     headers: httpx.Headers
@@ -37,13 +37,13 @@ class Answer:
 
 
 class OutOfBounds(httpx.HTTPError):
-    """A response that takes too long, is too large, or is packed in another way than asked for."""
+    """The response took too long, was too large, or had a content coding that was not requested."""
 
 
 async def get(
     client: httpx.AsyncClient, url: httpx.URL | str, headers: Mapping[str, str], bounds: Bounds
 ) -> Answer:
-    """Return the response to a GET; raises httpx.HTTPError and its kinds, OutOfBounds among them."""
+    """Return the response to a GET. Raises httpx.HTTPError and its subclasses, including OutOfBounds."""
     try:
         async with (
             asyncio.timeout(bounds.seconds),
@@ -58,9 +58,9 @@ async def get(
 
 
 class Connection:
-    """One connection of a thread, kept between two requests; for one thread at a time.
+    """A connection that is kept open between requests, for use by one thread at a time.
 
-    A timer ends a request at its deadline: it shuts the socket down, which wakes the thread that reads it.
+    A timer ends a request at its deadline. It shuts down the socket, which wakes the reading thread.
     """
 
     def __init__(self, client: httpx.Client) -> None:
@@ -71,7 +71,7 @@ class Connection:
         self._busy = False
 
     def get(self, url: httpx.URL | str, headers: Mapping[str, str], bounds: Bounds) -> Answer:
-        """Return the response to a GET; raises what the function `get` does."""
+        """Return the response to a GET. Raises the same errors as the function `get`."""
         try:
             with (
                 self._deadline(bounds),
@@ -93,7 +93,7 @@ class Connection:
         return Answer(response.status_code, response.headers, body.whole())
 
     def cut(self) -> None:
-        """Let a request that is under way fail, from another thread."""
+        """Abort the current request from another thread."""
         with self._lock:
             if not self._busy:
                 return
@@ -101,7 +101,7 @@ class Connection:
             sock = self._stream.get_extra_info("socket") if self._stream else None
             if sock is not None:
                 with contextlib.suppress(OSError):
-                    # Not SSLSocket.shutdown, which takes the TLS object away from the thread that reads.
+                    # Not SSLSocket.shutdown, which removes the TLS object that the reading thread uses.
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -122,44 +122,44 @@ class Connection:
             timer.cancel()
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Take the stream of a new connection (httpcore's trace extension)."""
+        """Store the stream of a new connection (httpcore's trace extension)."""
         if event.endswith(("connect_tcp.complete", "start_tls.complete")):
             with self._lock:
                 self._stream = info["return_value"]
         if self._overdue:
-            raise httpx.ReadTimeout("the deadline is over")
+            raise httpx.ReadTimeout("the deadline has passed")
 
 
 class _Body:
-    """Collects a body, and stops it when it is too large."""
+    """Collects and decompresses a body, and raises OutOfBounds when it is too large."""
 
     def __init__(self, headers: httpx.Headers, largest: int) -> None:
         packed = headers.get("content-encoding", "identity").strip().lower()
         if packed not in ("", "identity", "gzip"):
-            raise OutOfBounds("the response has a content coding that was not asked for")
+            raise OutOfBounds("the response has a content coding that was not requested")
         self._gzip = zlib.decompressobj(wbits=31) if packed == "gzip" else None
         self._largest = largest
         self._content = bytearray()
         self._is_begun = False
 
     def add(self, piece: bytes) -> None:
-        """Take the next piece as it came from the network."""
+        """Add the next piece as received from the network."""
         self._is_begun = True
         if self._gzip:
             try:
                 piece = self._gzip.decompress(piece, self._largest + 1 - len(self._content))
             except zlib.error:
-                raise OutOfBounds("the response is not gzip, although its header says so") from None
-            if self._gzip.unused_data:  # zlib keeps all of it, without a bound
-                raise OutOfBounds("the response goes on after the end of its gzip data")
+                raise OutOfBounds("the response is not gzip, although its header declares gzip") from None
+            if self._gzip.unused_data:  # zlib keeps all of it, without a limit
+                raise OutOfBounds("the response continues after the end of its gzip data")
         self._content += piece
         if len(self._content) > self._largest:
             raise OutOfBounds(f"the response is larger than {self._largest} bytes")
 
     def whole(self) -> bytes:
-        """Return the body, which has come to its end."""
+        """Return the body after its last piece. Raises OutOfBounds if the gzip data is incomplete."""
         if self._gzip and self._is_begun and not self._gzip.eof:
-            raise OutOfBounds("the response is cut off")
+            raise OutOfBounds("the response is incomplete")
         return bytes(self._content)
 
 
@@ -168,4 +168,4 @@ def _packed(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _too_slow(bounds: Bounds) -> OutOfBounds:
-    return OutOfBounds(f"it did not answer within {bounds.seconds:g} s")
+    return OutOfBounds(f"no complete response within {bounds.seconds:g} s")

@@ -1,12 +1,12 @@
-"""The only reader of the time. Everything else is handed a `Clock`."""
+"""The only place that reads the time. All other code receives a `Clock`."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 Clock = Callable[[], datetime]
-"""Returns the present moment, aware, in UTC."""
+"""A function that returns the current time as an aware datetime in UTC."""
 
 
 def system_clock() -> datetime:
-    """Return the host's time; the poll compares it with the database's (design 4.4)."""
+    """Return the host's time. The poll compares it with the database's time (design 4.4)."""
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""The one composition root: settings in, an `App` out."""
+"""The composition root: `build` turns settings into a `Container`."""
 
 import fcntl
 import os
@@ -44,7 +44,7 @@ from sessionapi.users.passwords import Passwords
 
 @dataclass(frozen=True)
 class Container:
-    """All parts of one process, connected."""
+    """All services of one process, with their dependencies."""
 
     settings: Settings
     clock: Clock
@@ -70,12 +70,12 @@ class Container:
     """Set when this process is about to stop."""
 
     async def start(self) -> None:
-        """Learn what must be in memory before the first request: the key ring, and what was revoked."""
+        """Load what must be in memory before the first request: the key ring and recent revocations."""
         await self.keys.load()
         await self.state_sync.sync()
 
     async def check_ready(self) -> None:
-        """Raise Unavailable, saying why, unless everything can be served, and will be for a while."""
+        """Raise Unavailable, with the reason, unless this process can serve requests and is not stopping."""
         if self.shutting_down.is_set():
             raise Unavailable("This process is stopping.")
         self.state_sync.check()
@@ -83,7 +83,7 @@ class Container:
             await tx.now()
 
     async def stop(self) -> None:
-        """Let go of threads and connections."""
+        """Stop the threads and close the connections."""
         await self.state_sync.settle()
         await self.refreshes.settle()
         self.passwords.close()
@@ -91,7 +91,7 @@ class Container:
 
 
 def build(settings: Settings, clock: Clock = system_clock) -> Container:
-    """Connect the parts. Nothing is opened or read yet but the server secret."""
+    """Connect the services. This opens and reads nothing except the server secret."""
     server_secret = _server_secret(settings)
     metrics, store, ring = Metrics(), store_of(settings), KeyRing()
     passwords = _passwords(settings, metrics)
@@ -104,7 +104,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> Container:
         server_secret.derive("key ring"),
         clock,
         algorithm=settings.algorithm,
-        # Two polls more, for every process of ours has to learn of the key before it can show it.
+        # Two more polls, because every process has to load the key before it can publish it.
         published_for=timedelta(seconds=settings.jwks_max_age + 2 * settings.revocation_poll),
         max_age=timedelta(seconds=settings.key_max_age),
     )
@@ -148,11 +148,11 @@ def build(settings: Settings, clock: Clock = system_clock) -> Container:
 
 
 async def bootstrap(settings: Settings, clock: Clock = system_clock, *, abandon_keys: bool = False) -> None:
-    """Make what the first start must make: folder, server secret, schema, signing key.
+    """Create what the first start needs: the data folder, the server secret, the schema and a signing key.
 
-    Several processes may do so at once on one data folder: a file lock lets them through one by one, and
-    those after the first find everything done. On PostgreSQL the schema is only checked. A secret that
-    doesn't open the key ring is refused, unless the keys that it doesn't open are to be abandoned.
+    Several processes may do so at once on one data folder. A file lock lets them through one by one, and
+    all but the first find everything in place. On PostgreSQL the schema is only checked. A secret that does
+    not decrypt the key ring is refused, unless `abandon_keys` drops the keys that it does not decrypt.
     """
     with _data_folder(settings):
         app = build(settings, clock)
@@ -177,13 +177,13 @@ async def bootstrap(settings: Settings, clock: Clock = system_clock, *, abandon_
 
 
 def store_of(settings: Settings) -> Store:
-    """Return the store that the settings name."""
+    """Return the store for the configured database."""
     options = Options(settings.database_pool, settings.database_timeout, settings.pgbouncer)
     return Store(settings.effective_database_url, options)
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the numbers behind the rules of a session."""
+    """Return the configured lifetimes and limits of sessions."""
     spans = (
         "access_token_ttl",
         "idle_timeout",
@@ -201,7 +201,7 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def limits_of(settings: Settings) -> RateLimits:
-    """Return the numbers behind the limits."""
+    """Return the configured rate limits."""
     return RateLimits(**{field.name: getattr(settings, field.name) for field in fields(RateLimits)})
 
 
@@ -210,7 +210,7 @@ def password_rules_of(settings: Settings, metrics: Metrics) -> PasswordRules:
     names = (settings.brand_name, "sessionapi")
     if not settings.breached_passwords:
         return PasswordRules(names)
-    from sessionapi.users.breached_passwords import BreachedPasswords  # noqa: PLC0415 - 3 MB, of which most have no need
+    from sessionapi.users.breached_passwords import BreachedPasswords  # noqa: PLC0415 - 3 MB that few services need
 
     return PasswordRules(names, BreachedPasswords(settings.breached_passwords_url, metrics).contains)
 
@@ -223,7 +223,7 @@ def _passwords(settings: Settings, metrics: Metrics) -> Passwords:
 
 
 def _cores() -> int:
-    """Return how many cores this process may use: one that is pinned would only switch between threads."""
+    """Return the number of cores that this process may use: more threads would only compete for them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -233,13 +233,17 @@ def _server_secret(settings: Settings) -> ServerSecret:
         return ServerSecret(os.fsencode(settings.secret.get_secret_value()), accepted)
     if not settings.embedded:
         raise StartupError(
-            "SESSIONAPI_SECRET is required with PostgreSQL: the same at least 32 random bytes on every host"
+            "SESSIONAPI_SECRET is required with PostgreSQL: set it to at least 32 random bytes, "
+            "the same on every host"
         )
     path = settings.secret_path
     try:
         current = server_secret.read_or_make(path, fresh=ids.new_secret(48).hex())
     except OSError as problem:
-        raise StartupError(f"the server secret {path} can't be read or made: {problem.strerror}") from problem
+        raise StartupError(
+            f"the server secret {path} can't be read or created: {problem.strerror}; "
+            "check its permissions and the free space on its disk"
+        ) from problem
     return ServerSecret(current, accepted, source=f"the server secret {path}")
 
 
@@ -270,6 +274,6 @@ def _make_database_folder(url: str) -> None:
         database_url.make_folder(url)
     except OSError as problem:
         raise StartupError(
-            f"the folder of SESSIONAPI_DATABASE_URL={url} can't be made: {problem.strerror}; "
+            f"the folder of SESSIONAPI_DATABASE_URL={url} can't be created: {problem.strerror}; "
             "name a file in a folder that this user can write"
         ) from problem

@@ -1,21 +1,21 @@
-"""All that can go wrong, in one tree. None of it knows HTTP; `web/problems.py` maps each code to a status.
+"""The tree of errors. None of them depends on HTTP, because `web/problems.py` maps each code to a status.
 
 SessionApiError
 ├── AuthenticationError
-│   ├── MissingToken              no credential of the kind that the operation takes
-│   ├── MalformedAuthorization    a Bearer header that can't be one token
-│   ├── InvalidToken              an access token that we did not issue, or not for this
-│   │   └── UnknownKey            it names a key that isn't in the ring: a look at the newest ring may help
-│   ├── ExpiredToken              ours, but past `exp`
-│   ├── SessionRevoked            the session was ended by somebody; `reason` says how
-│   ├── SessionExpired            the session was ended by time; `reason` is idle or absolute
-│   ├── InvalidRefreshToken       not a refresh token of a session that we know
-│   ├── RefreshTokenReused        a refresh token whose time is over: the session has been ended
-│   └── InvalidCredentials        wrong user or password, or disabled: one answer
+│   ├── MissingToken              the request lacks the kind of credential that the operation requires
+│   ├── MalformedAuthorization    an Authorization header that does not hold exactly one Bearer token
+│   ├── InvalidToken              an access token that we did not issue, or not for this service
+│   │   └── UnknownKey            its key is not in the key ring, so loading the newest ring may help
+│   ├── ExpiredToken              an access token of ours, past its `exp`
+│   ├── SessionRevoked            the session was revoked; `reason` is how
+│   ├── SessionExpired            the session has expired; `reason` is idle or absolute
+│   ├── InvalidRefreshToken       not the refresh token of any session
+│   ├── RefreshTokenReused        a refresh token that was replaced long ago; its session has been ended
+│   └── InvalidCredentials        unknown user, wrong password or disabled account, indistinguishably
 ├── NotAllowed
-│   ├── CsrfRejected              a browser's request from an origin that isn't listed
-│   ├── Forbidden                 the role is missing
-│   ├── ReauthenticationRequired  the last login is too long ago for this
+│   ├── CsrfRejected              a browser's request from an origin that isn't allowed
+│   ├── Forbidden                 the account lacks the required role
+│   ├── ReauthenticationRequired  the last login is too long ago for this operation
 │   └── SignupClosed
 ├── BadInput
 │   ├── MalformedBody, ValidationFailed, WeakPassword, PayloadTooLarge, UnsupportedMediaType
@@ -23,10 +23,10 @@ SessionApiError
 │   ├── NotFound, MethodNotAllowed
 │   └── UsernameTaken, Conflict
 ├── TryLater                      carries `retry_after` in seconds
-│   ├── RateLimited               too many tries; carries which limit it is
+│   ├── RateLimited               too many attempts; carries the limit that was exceeded
 │   ├── Overloaded, Unavailable
 ├── InternalError
-└── StartupError                  the process can't start; one line for the operator
+└── StartupError                  the process can't start; its text is one line for the operator
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one member of the input: `field` is its JSON path, `code` is stable."""
+    """An error in one field of the input. `field` is its JSON path, and `code` is stable."""
 
     field: str
     code: str
@@ -44,7 +44,7 @@ class FieldError:
 
 
 class SessionApiError(Exception):
-    """Base of the tree. `code` is an interface; `detail` is for people and says what to do."""
+    """Base class. `code` is part of the API; `detail` explains to people what is wrong and what to do."""
 
     code: ClassVar[str] = "internal_error"
     default_detail: ClassVar[str] = "Something went wrong on our side."
@@ -58,26 +58,26 @@ class SessionApiError(Exception):
 
 
 class AuthenticationError(SessionApiError):
-    """The credential does not prove a living session or a user."""
+    """The credential does not prove an active session or a user."""
 
 
 class MissingToken(AuthenticationError):
     code = "missing_token"
-    default_detail = "Send an access token: Authorization: Bearer TOKEN."
+    default_detail = 'Send an access token in an Authorization header of the form "Bearer TOKEN".'
 
 
 class MalformedAuthorization(AuthenticationError):
     code = "malformed_authorization"
-    default_detail = "The Authorization header must be exactly one: Bearer TOKEN."
+    default_detail = 'Send exactly one Authorization header of the form "Bearer TOKEN".'
 
 
 class InvalidToken(AuthenticationError):
     code = "invalid_token"
-    default_detail = "This is not an access token that is valid here."
+    default_detail = "The access token is not valid here. Get a new one with POST /refresh, or log in again."
 
 
 class UnknownKey(InvalidToken):
-    default_detail = "The token names a key that does not verify here."
+    default_detail = "The token was signed with an unknown key. Get a new one with POST /refresh."
 
     def __init__(self, kid: str) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class UnknownKey(InvalidToken):
 
 class ExpiredToken(AuthenticationError):
     code = "expired_token"
-    default_detail = "The access token has expired. Renew it with POST /refresh."
+    default_detail = "The access token has expired. Get a new one with POST /refresh."
 
 
 class _SessionEnded(AuthenticationError):
@@ -105,7 +105,7 @@ class SessionExpired(_SessionEnded):
 
 class InvalidRefreshToken(AuthenticationError):
     code = "invalid_refresh_token"
-    default_detail = "This is not the refresh token of a session. Log in again."
+    default_detail = "The refresh token does not belong to any session. Log in again."
 
 
 class RefreshTokenReused(AuthenticationError):
@@ -119,36 +119,38 @@ class InvalidCredentials(AuthenticationError):
 
 
 class NotAllowed(SessionApiError):
-    """Known, but not allowed."""
+    """The request is understood, but the caller is not allowed to make it."""
 
 
 class CsrfRejected(NotAllowed):
     code = "csrf_rejected"
-    default_detail = "Browsers may send this only from the origin of PUBLIC_URL or of ALLOWED_ORIGINS."
+    default_detail = (
+        "Browsers may send this request only from the origin of PUBLIC_URL or one of ALLOWED_ORIGINS."
+    )
 
 
 class Forbidden(NotAllowed):
     code = "forbidden"
-    default_detail = "Your account may not do this."
+    default_detail = "Your account does not have the role that this requires. Ask an administrator for it."
 
 
 class ReauthenticationRequired(NotAllowed):
     code = "reauthentication_required"
-    default_detail = "Confirm your password first: POST /sessions/current/reauthenticate."
+    default_detail = "Confirm your password first, with POST /sessions/current/reauthenticate."
 
 
 class SignupClosed(NotAllowed):
     code = "signup_closed"
-    default_detail = "Sign-up is closed here. Ask an administrator for an account."
+    default_detail = "Sign-up is closed. Ask an administrator for an account."
 
 
 class BadInput(SessionApiError):
-    """The request can't be carried out as it was sent."""
+    """The request is not valid, and repeating it unchanged does not help."""
 
 
 class MalformedBody(BadInput):
     code = "malformed_body"
-    default_detail = "The body is not valid JSON in UTF-8."
+    default_detail = "The body is not valid JSON. Send JSON encoded as UTF-8."
 
 
 class MalformedRequest(BadInput):
@@ -172,12 +174,12 @@ class ValidationFailed(BadInput):
 
 class WeakPassword(ValidationFailed):
     code = "weak_password"
-    default_detail = "The password is too easy to guess."
+    default_detail = "The password is too easy to guess. Choose another."
 
 
 class PayloadTooLarge(BadInput):
     code = "payload_too_large"
-    default_detail = "A body may have at most 64 KiB."
+    default_detail = "The body is too large. Send at most 64 KiB."
 
 
 class UnsupportedMediaType(BadInput):
@@ -187,12 +189,12 @@ class UnsupportedMediaType(BadInput):
 
 class NotFound(BadInput):
     code = "not_found"
-    default_detail = "There is nothing here by this name."
+    default_detail = "There is no such resource. Check the URL."
 
 
 class MethodNotAllowed(BadInput):
     code = "method_not_allowed"
-    default_detail = "This address takes other methods; see the Allow header."
+    default_detail = "This URL does not support the method. Use one of those in the Allow header."
 
 
 class UsernameTaken(BadInput):
@@ -202,11 +204,11 @@ class UsernameTaken(BadInput):
 
 class Conflict(BadInput):
     code = "conflict"
-    default_detail = "Somebody else changed this at the same moment. Read it again and retry."
+    default_detail = "Another request changed this at the same time. Read it again and retry."
 
 
 class TryLater(SessionApiError):
-    """Nothing is wrong with the request; `retry_after` says in how many seconds to repeat it."""
+    """The request is valid and can be repeated after `retry_after` seconds."""
 
     default_retry_after: ClassVar[int] = 1
 
@@ -216,10 +218,10 @@ class TryLater(SessionApiError):
 
 
 class RateLimited(TryLater):
-    """A limit is used up: `quota` tries in `window` seconds, `remaining` of them left."""
+    """A limit of `quota` attempts in `window` seconds is used up; `remaining` attempts are left."""
 
     code = "rate_limited"
-    default_detail = "Too many tries. Wait, then try again."
+    default_detail = "Too many attempts. Wait, then try again."
     remaining: ClassVar[int] = 0
 
     def __init__(self, detail: str, policy: str, quota: int, window: int, retry_after: int) -> None:
@@ -231,21 +233,21 @@ class RateLimited(TryLater):
 
 class Overloaded(TryLater):
     code = "overloaded"
-    default_detail = "Too many logins at this moment. Try again shortly."
+    default_detail = "Too many logins at the same time. Try again shortly."
 
 
 class Unavailable(TryLater):
     code = "unavailable"
-    default_detail = "The database can't be reached at this moment. Nothing was changed."
+    default_detail = "The database can't be reached. Nothing was changed. Try again shortly."
     cause: str = ""
-    """What the driver said: for the log and the operator, never for the client."""
+    """The driver's message, for the log and the operator, never for the client."""
     contended: bool = False
-    """Whether a deadlock undid everything, so that the same may be tried again."""
+    """True if a deadlock rolled the transaction back, so that it can be retried."""
 
 
 class InternalError(SessionApiError):
-    """A defect of ours; the log has it under the request id."""
+    """A bug in the service; the log has the traceback under the request id."""
 
 
 class StartupError(SessionApiError):
-    """The process can't start or go on; the text is one line for the operator."""
+    """The process can't start or continue; the text is one line for the operator."""

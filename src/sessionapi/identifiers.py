@@ -1,10 +1,11 @@
 """Usernames as Unicode identifiers, and text without invisible characters.
 
-A username follows UAX 31: `XID_Continue` characters, as in Python's own identifiers, plus `@ . + - _`,
-without `Default_Ignorable_Code_Point`. Combining marks are parts of the letters before them. Names are stored
-in NFKC and compared after case folding, so that letter case, width and composition do not make a second name.
+A username follows UAX 31. It consists of `XID_Continue` characters, as Python's identifiers do, plus
+`@ . + - _`, without `Default_Ignorable_Code_Point`. A combining mark counts as part of the preceding letter.
+Names are stored in NFKC and compared after case folding, so that names which differ only in letter case,
+width or composition are the same.
 
-Names of devices, e-mail addresses and all else that is shown to people may hold any visible characters.
+Device names, e-mail addresses and other text that is shown to people may contain any visible characters.
 """
 
 import re
@@ -13,7 +14,7 @@ import unicodedata
 from sessionapi.errors import FieldError, ValidationFailed
 
 MAX_NAME = 150
-"""Characters of a username, in NFKC."""
+"""The maximum length of a username, in NFKC characters."""
 IGNORABLE = (
     (0x00AD, 0x00AD),
     (0x034F, 0x034F),
@@ -35,7 +36,7 @@ IGNORABLE = (
 )
 """First and last code points with `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt, Unicode 17.0).
 
-Unassigned code points that later versions may use so are in it already. `unicodedata` lacks this property.
+The property already covers unassigned code points that later versions may use. `unicodedata` lacks it.
 """
 WHITE_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -48,13 +49,13 @@ _SIGNS = "@.+-_"
 _AS_LETTERS = str.maketrans(_SIGNS, "a" * len(_SIGNS))
 _ASCII_NAME = re.compile(rf"[A-Za-z0-9@.+_-]{{1,{MAX_NAME}}}")
 _EARLIER_NAME = re.compile(rf"[\w@.+-]{{1,{MAX_NAME}}}")
-"""Names that earlier versions accepted: some have numbers and fillers that are not parts of identifiers."""
+"""Names that earlier versions accepted. Some contain numbers and fillers that identifiers cannot contain."""
 
 
 def parse_name(text: str) -> tuple[str, str]:
-    """Return (name as stored, unique key) of a new username, without the white space around it.
+    """Return (name to store, unique key) of a new username, after removing the white space around it.
 
-    Raises ValidationFailed.
+    Raises ValidationFailed if the name is not valid.
     """
     if _ASCII_NAME.fullmatch(text):  # most names; unicodedata and isidentifier would take six times as long
         return text, text.lower()
@@ -68,7 +69,8 @@ def parse_name(text: str) -> tuple[str, str]:
 def lookup_key(text: str) -> str | None:
     """Return the unique key of a typed username, or None if no account can have it.
 
-    Names that only earlier versions accepted have a key: their owners sign in, administrators find them.
+    Names that only earlier versions accepted still have a key, so that their owners can sign in and
+    administrators can find them.
     """
     if _ASCII_NAME.fullmatch(text):
         return text.lower()
@@ -78,12 +80,15 @@ def lookup_key(text: str) -> str | None:
 
 
 def strip(text: str) -> str:
-    """Return text without the white space around it, as Unicode defines white space."""
+    """Remove leading and trailing white space, as Unicode defines it."""
     return text.strip(WHITE_SPACE)
 
 
 def spellings(text: str) -> tuple[str, ...]:
-    """Return text as received, in NFC and in NFD, each once: systems type one accented letter in two ways."""
+    """Return the distinct forms of a text: as received, in NFC and in NFD.
+
+    Systems encode one accented letter in two ways.
+    """
     if text.isascii():
         return (text,)
     return tuple(
@@ -92,17 +97,17 @@ def spellings(text: str) -> tuple[str, ...]:
 
 
 def length(text: str) -> int:
-    """Return the number of characters, counting a letter with a mark once, however it was typed."""
+    """Return the number of characters. A letter with a mark counts once, however it is encoded."""
     return len(text) if text.isascii() else min(len(text), len(unicodedata.normalize("NFC", text)))
 
 
 def without_invisible(text: str) -> str:
-    """Return text without the characters that `invisible` finds."""
+    """Remove the characters that `invisible` finds."""
     return text if invisible(text) is None else "".join(each for each in text if invisible(each) is None)
 
 
 def invisible(text: str) -> str | None:
-    """Return the first character that nothing is drawn for or that steers what is drawn, or None.
+    """Return the first character that is not drawn or that changes how other text is drawn, or None.
 
     These are controls, format characters, lone surrogates, line and paragraph separators, and characters with
     `Default_Ignorable_Code_Point`. Spaces are visible.
@@ -128,7 +133,7 @@ def _reason_to_refuse(name: str) -> str | None:
     sign = invisible(name)
     if sign is not None:
         return f"Remove the invisible character U+{ord(sign):04X}."
-    # The first letter is ours: a name may begin with a digit, which an identifier may not.
+    # Put a letter in front, because a name may begin with a digit and an identifier may not.
     if not f"a{name.translate(_AS_LETTERS)}".isidentifier():
         return f"Use 1 to {MAX_NAME} letters, digits and @ . + - _"
     if any(before in _SIGNS and _is_mark(each) for before, each in zip("." + name, name, strict=False)):

@@ -1,6 +1,6 @@
-"""Names and randomness: UUIDv7 inside, TypeID text (`user_...`) outside, and the only use of `secrets`.
+"""Ids and random secrets. Ids are UUIDv7 inside the service and TypeIDs (`user_...`) in its API.
 
-Ids are names, never secrets: whoever knows one has learnt nothing that opens anything.
+Ids are public names, not secrets: an id alone gives access to nothing. No other module uses `secrets`.
 """
 
 import secrets
@@ -18,28 +18,28 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def new_id() -> UUID:
-    """Return a UUIDv7 (RFC 9562): unique, and roughly ordered by time, so that indexes grow at one end."""
+    """Return a UUIDv7 (RFC 9562). It is unique and roughly ordered by time, so indexes grow at one end."""
     return uuid_utils.compat.uuid7()
 
 
 def new_request_id() -> str:
-    """Return the 32 hexadecimal digits of a new UUIDv7; the library's own type takes a third of the time."""
+    """Return the 32 hexadecimal digits of a new UUIDv7. The library's type takes a third of the time."""
     return uuid_utils.uuid7().hex
 
 
 def new_id_after(last: UUID) -> UUID:
-    """Return a UUIDv7 of the millisecond after that of `last`, so that it sorts after it."""
+    """Return a UUIDv7 of the millisecond after that of `last`, so that it sorts after `last`."""
     random = secrets.randbits(74)
     return _version_7(_milliseconds(last) + 1, random)
 
 
 def last_id_at(time: datetime) -> UUID:
-    """Return the greatest UUIDv7 of a time's millisecond."""
+    """Return the greatest UUIDv7 of the millisecond of `time`."""
     return _version_7((time - _EPOCH) // timedelta(milliseconds=1), 2**74 - 1)
 
 
 def last_id_before(time: datetime) -> UUID:
-    """Return the greatest UUIDv7 of the millisecond before that of a time."""
+    """Return the greatest UUIDv7 of the millisecond before that of `time`."""
     return last_id_at(time - timedelta(milliseconds=1))
 
 
@@ -60,19 +60,19 @@ def _version_7(milliseconds: int, rest: int) -> UUID:
 
 
 def new_secret(size: int = 16) -> bytes:
-    """Return `size` random bytes. 16 are the 128 bits that ASVS 7.2.3 asks for."""
+    """Return `size` random bytes. The default of 16 is the 128 bits that ASVS 7.2.3 requires."""
     return secrets.token_bytes(size)
 
 
 def public(kind: Kind, value: UUID) -> str:
-    """Return the outside form of an id, as in `sess_01h45ytscbebyvny4gc8cr8ma2`."""
+    """Return the public form of an id, for example `sess_01h45ytscbebyvny4gc8cr8ma2`."""
     return f"{kind}_{base32.encode(value.bytes)}"
 
 
 def parse(kind: Kind, text: str) -> UUID | None:
-    """Return the id behind its outside form, or None if the text is no id of this kind.
+    """Return the id of a public form, or None if the text is not a valid id of this kind.
 
-    Only the canonical text is taken, so that one id has one spelling in logs, caches and lists.
+    Only the canonical text is accepted, so that an id has one spelling in logs, caches and lists.
     """
     try:
         typeid = TypeID.from_string(text)

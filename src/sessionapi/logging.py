@@ -1,7 +1,7 @@
-"""Structured logs: for people on a terminal, JSON elsewhere; one line a request, no secret in any.
+"""Structured logs, as text on a terminal and as JSON elsewhere, with one line per request and no secrets.
 
-Nothing here scrubs: a secret is kept out by never being handed to a log call. Traces are plain ones, for the
-library's own show the values of local variables, a password among them.
+Nothing is redacted. Secrets stay out of the logs because they are never passed to a log call. Tracebacks are
+plain, because those of structlog show the values of local variables, including passwords.
 """
 
 import asyncio
@@ -25,13 +25,14 @@ from sessionapi.clock import system_clock
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that is being answered; every line that it leads to bears it."""
+"""The id of the current request, which every log line of that request contains."""
 
 
 def configure(*, log_format: str, level: str, cached: bool = True) -> None:
-    """Set up logging for the process; `log_format` is `text`, `json`, or `auto` (by the terminal).
+    """Set up logging for the process.
 
-    `cached` loggers are faster, and keep what was configured when they were first used.
+    `log_format` is `text`, `json`, or `auto`, which means text on a terminal and JSON elsewhere. `cached`
+    loggers are faster, but keep the configuration from their first use.
     """
     human = sys.stderr.isatty() if log_format == "auto" else log_format == "text"
     renderer: list[Processor] = (
@@ -52,7 +53,7 @@ def configure(*, log_format: str, level: str, cached: bool = True) -> None:
 
 
 class Lines:
-    """The writer of all lines: what is logged in one turn of the event loop is one write to the system."""
+    """The writer of all log lines. Lines logged in one turn of the event loop share one system call."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -60,11 +61,11 @@ class Lines:
         atexit.register(self.flush)
 
     def __call__(self, *_names: str) -> "Lines":
-        """Return the logger that structlog asks for: there is only this one."""
+        """Return this object as the logger, because all of structlog's loggers share one writer."""
         return self
 
     def msg(self, line: str) -> None:
-        """Write a line at the end of this turn; at once where there is no event loop."""
+        """Write a line at the end of this turn of the event loop, or at once without an event loop."""
         self._waiting.append(line)
         if len(self._waiting) > 1:
             return
@@ -76,7 +77,7 @@ class Lines:
     debug = info = warning = error = critical = msg
 
     def flush(self) -> None:
-        """Write all that waits."""
+        """Write all waiting lines."""
         lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
         if lines and not self._file.closed:
             self._file.write("".join(f"{line}\n" for line in lines))
@@ -84,12 +85,12 @@ class Lines:
 
 
 def escape_unprintable(text: str) -> str:
-    """Return text with all that could steer a terminal (controls, directions of writing) made visible."""
+    """Escape the characters that could control a terminal, such as controls and writing directions."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _add_context(_logger: object, method: str, event: EventDict) -> EventDict:
-    """Say of which request a line is, how grave and when: one step, for each line passes through it."""
+    """Add the request id, the level and the time. It is one step, because every line passes through it."""
     of = request_id.get()
     if of is not None:
         event["request_id"] = of
@@ -99,23 +100,23 @@ def _add_context(_logger: object, method: str, event: EventDict) -> EventDict:
 
 
 def _escape_values(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Show each text; the path of a request is a stranger's."""
+    """Escape all strings, because a client chooses some of them, such as the path of a request."""
     return {
         name: escape_unprintable(value) if isinstance(value, str) else value for name, value in event.items()
     }
 
 
 def _plain_traceback(file: TextIO, exc_info: ExcInfo) -> None:
-    """Write a traceback whose lines are escaped: an exception may repeat what a client sent."""
+    """Write a traceback with escaped lines, because an exception may repeat what a client sent."""
     plain = io.StringIO()
     structlog.dev.plain_traceback(plain, exc_info)
     file.write("\n".join(escape_unprintable(line) for line in plain.getvalue().split("\n")))
 
 
 def _json(event: dict[str, Any], **_options: Any) -> str:
-    """Return one line of JSON, with escapes for all characters that could steer a terminal or end a line.
+    """Return one line of JSON, with escapes for all characters that could control a terminal or end a line.
 
-    Such characters occur only inside strings, so an escape in their place is the same JSON.
+    Such characters occur only inside strings, so the escaped text is the same JSON.
     """
     try:
         text = to_json(event, fallback=str).decode()
@@ -130,7 +131,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _route_standard_logging(renderer: list[Processor], level: int) -> None:
-    """Give the lines of libraries (uvicorn, alembic) the same form as ours."""
+    """Format the log lines of libraries (uvicorn, alembic) like ours."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -144,7 +145,7 @@ def _route_standard_logging(renderer: list[Processor], level: int) -> None:
 
 
 def _route_python_reports() -> None:
-    """Log what Python itself writes to standard error: its warnings and uncaught exceptions."""
+    """Log what Python would write to standard error: warnings and uncaught exceptions."""
     logging.captureWarnings(True)  # noqa: FBT003 - its only argument
     sys.excepthook = lambda *error: _log_uncaught("uncaught exception", error)
     sys.unraisablehook = lambda report: _log_uncaught(
@@ -156,5 +157,5 @@ def _route_python_reports() -> None:
 
 
 def _log_uncaught(event: str, error: Any) -> None:
-    if error[0] is not SystemExit:  # a thread may end with it
+    if error[0] is not SystemExit:  # a thread may exit with it
         logging.getLogger(__name__).critical(event, exc_info=error)

@@ -1,4 +1,4 @@
-"""What is counted, for Prometheus. Labels are few and closed: never a name, an id or an address."""
+"""Prometheus metrics. Labels have a few fixed values, never a name, an id or an IP address."""
 
 from functools import lru_cache
 
@@ -7,7 +7,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 
 class Metrics:
-    """All counters of one process, in a registry of its own, so that two apps in one process don't mix."""
+    """All metrics of one app, in a separate registry, so that two apps in one process don't mix."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -19,7 +19,7 @@ class Metrics:
         )
         self.request_seconds = Histogram(
             "sessionapi_request_seconds",
-            "Time to answer, in seconds.",
+            "Time to answer a request, in seconds.",
             ["route"],
             registry=self.registry,
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
@@ -29,7 +29,7 @@ class Metrics:
         )
         self.hash_queue = Gauge(
             "sessionapi_password_hash_queue",
-            "Password hashes waiting or under way.",
+            "Password hashes waiting or being computed.",
             registry=self.registry,
             multiprocess_mode="livesum",
         )
@@ -41,13 +41,13 @@ class Metrics:
         )
         self.throttled = Counter(
             "sessionapi_throttled",
-            "Requests refused by a limit, by its name in RateLimit-Policy.",
+            "Requests refused by a limit, by the name of the limit in RateLimit-Policy.",
             ["policy"],
             registry=self.registry,
         )
         self.breach_checks = Counter(
             "sessionapi_breach_checks",
-            "New passwords looked up among the leaked ones: clean, found or failed.",
+            "New passwords looked up in the list of leaked passwords, by outcome: clean, found or failed.",
             ["outcome"],
             registry=self.registry,
         )
@@ -56,22 +56,22 @@ class Metrics:
         self._request_series = lru_cache(maxsize=1_000)(self._find_request_series)
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request that took so long."""
+        """Count a request that took `seconds`."""
         counter, histogram = self._request_series(method, route, status)
         counter.inc()
         histogram.observe(seconds)
 
     def count_refresh(self, outcome: str) -> None:
-        """Count a refresh that came to this."""
+        """Count a refresh with this outcome."""
         self._refresh_series(outcome).inc()
 
     def _find_request_series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
         return self.requests.labels(method, route, status), self.request_seconds.labels(route)
 
     def render(self) -> bytes:
-        """Return the text format that Prometheus scrapes: of several workers the sum, whichever is asked."""
+        """Return the text format that Prometheus scrapes. Any worker returns the sum over all workers."""
         if values.ValueClass is values.MutexValue:
             return generate_latest(self.registry)
-        everybodys = CollectorRegistry()
-        MultiProcessCollector(everybodys)
-        return generate_latest(everybodys)
+        all_workers = CollectorRegistry()
+        MultiProcessCollector(all_workers)
+        return generate_latest(all_workers)

@@ -1,7 +1,8 @@
-"""The records that the product is about. Secret fields have no repr.
+"""The records of the product's domain. Secret fields are left out of the repr.
 
-Nothing changes a record: `dataclasses.replace` makes another one. `User` and `Session` are not declared as
-frozen, because each refresh makes one of each, and a frozen one takes four times as long (measured).
+Records are never modified. `dataclasses.replace` creates a changed copy. `User` and `Session` are not
+declared frozen, because each refresh creates one of each, and a frozen one takes four times as long
+(measured).
 """
 
 from collections.abc import Mapping
@@ -28,12 +29,15 @@ RevokeReason = Literal[
 ExpireReason = Literal["idle", "absolute"]
 
 REVOCATION_WINDOW = timedelta(seconds=315)
-"""The longest access token (300 s) and 15 s: after that no token of an ended session is valid."""
+"""The longest lifetime of an access token (300 s) plus 15 s.
+
+No token of an ended session is valid after that.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a request comes from, for the list of devices and the audit log; both parts may be unknown."""
+    """The origin of a request, for the list of devices and the audit log. Both fields may be unknown."""
 
     ip: str | None = None
     user_agent: str | None = None
@@ -41,7 +45,7 @@ class Client:
 
 @dataclass(slots=True)
 class User:
-    """An account. `credential_version` moves with every change that must end what was verified before it."""
+    """An account. Any change that must invalidate earlier verifications increments `credential_version`."""
 
     id: UUID
     username: str
@@ -83,26 +87,28 @@ class Session:
 
     @property
     def idle_expires_at(self) -> datetime:
-        """When the session ends if it is not used again."""
+        """The time at which the session ends if it is not used again."""
         return self.last_seen_at + timedelta(seconds=self.idle_timeout)
 
     @property
     def ends_at(self) -> datetime:
-        """The nearer of the two ends, as things stand."""
+        """The earlier of the idle and the absolute expiry, if the session is not used again."""
         return min(self.idle_expires_at, self.expires_at)
 
 
 DIGEST_SIZE = 32
-"""Letters of one digest of an `Idempotency-Key`: the first half of its SHA-256, in hex."""
+"""The length of the digest of an `Idempotency-Key`, which is the first half of its SHA-256 in hex."""
 MAX_IDEMPOTENCY_KEYS = 4
-"""How many keys a rotation remembers: the first ones, so that nobody pushes the rotating client's key out."""
+"""The number of keys that a rotation stores. The first ones win, so that no later client can displace the key
+of the client that rotated the token.
+"""
 
 Outcome = Literal["renewal", "rotation", "repeat", "reuse"]
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a refresh presents. `retry_digest` is that of its `Idempotency-Key`, if it has one."""
+    """The input of a refresh. `retry_digest` is the digest of its `Idempotency-Key`, if it has one."""
 
     generation: int
     retry_digest: str | None = None
@@ -111,10 +117,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a refresh leads to. `generation` is that of the token which the client then holds.
+    """The result of a refresh. `generation` is that of the refresh token that the client then holds.
 
-    The three flags say what is written beside a rotation: the idle clock moves, the key is kept, and a
-    repeat came so late that the next rotation has to wait.
+    The three flags are the writes other than a rotation. `moves_idle_clock` restarts the idle timeout,
+    `stores_key` stores the `Idempotency-Key`, and `records_late_repeat` marks a repeat that came so late
+    that the next rotation has to wait.
     """
 
     outcome: Outcome
@@ -125,16 +132,17 @@ class Decision:
 
     @property
     def writes(self) -> bool:
-        """Whether anything is to be written; a plain renewal and a plain repeat only read."""
-        beside = self.moves_idle_clock or self.stores_key or self.records_late_repeat
-        return beside or self.outcome in ("rotation", "reuse")
+        """True if the refresh writes to the database. A plain renewal and a plain repeat only read."""
+        flagged = self.moves_idle_clock or self.stores_key or self.records_late_repeat
+        return flagged or self.outcome in ("rotation", "reuse")
 
 
 @dataclass(frozen=True, slots=True)
 class FailureCounter:
-    """One count of wrong passwords in the database: at most `quota` until `kept` after the first of them.
+    """A counter of wrong passwords in the database, which allows `quota` of them.
 
-    Without `kept` only a right password, a new one or an administrator clears it.
+    It expires `kept` after the first wrong password. Without `kept`, only a correct password, a new password
+    or an administrator clears it.
     """
 
     key: bytes
@@ -144,9 +152,9 @@ class FailureCounter:
 
 @dataclass(frozen=True, slots=True)
 class FailureCounters:
-    """The two counts that a try falls under: those of the last minutes, and those in a row.
+    """The two counters of a login attempt: failures in the last minutes, and consecutive failures.
 
-    `on` says what is throttled, and what a lock would lock.
+    `on` is the object that is throttled and that a lock would lock.
     """
 
     on: Literal["account", "device", "session"]
@@ -155,14 +163,14 @@ class FailureCounters:
 
     @property
     def both(self) -> tuple[FailureCounter, FailureCounter]:
-        """The two in one order for everybody, so that no two transactions wait for each other's rows."""
+        """Both counters in a fixed order, so that no two transactions wait for each other's rows."""
         first, second = sorted((self.recent, self.in_a_row), key=lambda bucket: bucket.key)
         return first, second
 
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A signing key as the database has it: the private part is sealed (AES-256-GCM, bound to the `kid`)."""
+    """A signing key as stored. The private key is encrypted (AES-256-GCM, bound to the `kid`)."""
 
     id: UUID
     algorithm: Algorithm
@@ -175,7 +183,7 @@ class StoredKey:
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A public key with the only algorithm that it verifies."""
+    """A public key and the only algorithm that it may be used with."""
 
     kid: str
     algorithm: str
@@ -184,7 +192,7 @@ class VerificationKey:
 
 @dataclass(frozen=True, slots=True)
 class RevokedSession:
-    """A session that was ended lately, as every process and verifier has to know it."""
+    """A recently ended session, which every process and verifier has to refuse."""
 
     id: UUID
     reason: RevokeReason
@@ -193,10 +201,10 @@ class RevokedSession:
 
 @dataclass(frozen=True, slots=True)
 class RevocationMark:
-    """One record that ends many sessions: all whose id is `up_to` or sorts before it.
+    """One record that ends every session whose id is `up_to` or sorts before it.
 
-    Session ids are UUIDv7, so they sort by the time at which the sessions began. `finished_at` is None until
-    the rows of these sessions say so too.
+    Session ids are UUIDv7, so they sort by the time at which the sessions began. `finished_at` is set when
+    the rows of these sessions are marked as ended too.
     """
 
     up_to: UUID
@@ -207,7 +215,7 @@ class RevocationMark:
 
 @dataclass(frozen=True, slots=True)
 class ServiceToken:
-    """A credential of another service, by the name that it was given; of its text only a digest is kept."""
+    """A named credential of another service. Only a digest of the token is stored."""
 
     id: UUID
     name: str
@@ -218,7 +226,7 @@ class ServiceToken:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One row of the audit log. `details` is closed by `audit.py` and never holds a secret."""
+    """One row of the audit log. `audit.py` defines its kinds; `details` never contains a secret."""
 
     id: UUID
     at: datetime

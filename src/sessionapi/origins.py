@@ -1,7 +1,7 @@
-"""Web origins (RFC 6454) and base URLs in the one form in which browsers write them.
+"""Web origins (RFC 6454) and base URLs, normalized as browsers do it.
 
-A browser compares and sends origins in a normal form: lower case, punycode, no default port. A setting that
-is written in another form is the same address for people, but would never be equal to an `Origin` header.
+A browser compares and sends origins in a normal form: lower case, punycode, no default port. A setting in
+another form means the same URL to people, but would never be equal to an `Origin` header.
 """
 
 import re
@@ -20,13 +20,13 @@ _APP_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?")
 _WITHOUT_ORIGIN = frozenset(
     {"about", "blob", "data", "file", "ftp", "javascript", "view-source", "ws", "wss"}
 )
-"""Schemes whose pages have no origin of their own, or `null`, so that none of them ever sends it."""
+"""Schemes whose pages have no origin or the origin `null`, so no `Origin` header contains such a scheme."""
 
 
 def base_url(text: str) -> str:
-    """Return an http or https URL in its normal form, with its path but without a slash at the end.
+    """Normalize an http or https URL. The path is kept, without a slash at its end.
 
-    Raise ValueError, whose text names the part that is wrong, for what can't be a base for other URLs.
+    Raises ValueError, with a text that names the invalid part, if the URL can't be a base for other URLs.
     """
     parts = _split(text)
     if parts.scheme not in _DEFAULT_PORTS:
@@ -35,38 +35,38 @@ def base_url(text: str) -> str:
 
 
 def origin(text: str) -> str:
-    """Return an origin that a browser or an app's web view sends, in its normal form.
+    """Normalize an origin as a browser or an app's web view sends it.
 
-    The schemes of apps and extensions (`capacitor`, `tauri`, `chrome-extension`) keep the case of their host,
-    because web views do. Raise ValueError for what no `Origin` header can be, and for `null`, which every
-    sandboxed page sends.
+    With the schemes of apps and extensions (`capacitor`, `tauri`, `chrome-extension`) the host keeps its
+    case, because web views keep it. Raises ValueError for a text that no `Origin` header can contain, and for
+    `null`, which every sandboxed page sends.
     """
     parts = _split(text)
     if parts.path not in ("", "/"):
-        raise ValueError("an origin has no path")
+        raise ValueError("an origin must not have a path")
     if parts.scheme in _DEFAULT_PORTS:
         return f"{parts.scheme}://{_authority(parts)}"
     if not _SCHEME.fullmatch(parts.scheme) or parts.scheme in _WITHOUT_ORIGIN:
-        raise ValueError("it has no scheme that an origin can have")
+        raise ValueError("its scheme is not one that an origin can have")
     if not _APP_HOST.fullmatch(parts.netloc):
         raise ValueError("its host is not valid")
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def origin_of(url: str) -> str:
-    """Return the origin of a URL that is in its normal form."""
+    """Return the origin of a normalized URL."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def is_plain_loopback(url: str) -> bool:
-    """Return whether a URL is plain http on a name that always means the computer itself."""
+    """Return whether a URL is plain http on a loopback name."""
     parts = urlsplit(url)
     return parts.scheme == "http" and parts.hostname in LOOPBACK_NAMES
 
 
 def loopback_origin(host: str) -> str | None:
-    """Return the origin of a page on a loopback name, from a Host header; None for every other name.
+    """Return the http origin of a Host header that is a loopback name, or None for any other name.
 
     The names are fixed, so a name that an attacker's DNS points at the loopback address is not one of them.
     """
@@ -75,9 +75,9 @@ def loopback_origin(host: str) -> str | None:
 
 def _split(text: str) -> SplitResult:
     if any(character.isspace() or not character.isprintable() or character == "\\" for character in text):
-        raise ValueError("it has a space, a control character or a backslash in it")
+        raise ValueError("it must not contain a space, a control character or a backslash")
     if "*" in text:
-        raise ValueError("wildcards are not supported, each origin has to be named")
+        raise ValueError("wildcards are not supported, so list each origin")
     try:
         parts = urlsplit(text)
     except ValueError:
@@ -85,9 +85,9 @@ def _split(text: str) -> SplitResult:
     if not parts.netloc:
         raise ValueError("it has no host")
     if "@" in parts.netloc:
-        raise ValueError("it must not name a user")
+        raise ValueError("it must not contain a user")
     if "?" in text or "#" in text:
-        raise ValueError("it must not have a query or a fragment")
+        raise ValueError("it must not contain a query or a fragment")
     return parts
 
 
@@ -115,7 +115,7 @@ def _host(parts: SplitResult) -> str:
         labels = name.removesuffix(".").split(".")
         if _NUMBER.fullmatch(labels[-1]):
             return str(IPv4Address(".".join(labels)))
-    except ValueError:  # also what `idna` raises
+    except ValueError:  # `idna` raises subclasses of it
         raise ValueError("its host is not valid") from None
     if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise ValueError("its host is not valid")
@@ -124,5 +124,5 @@ def _host(parts: SplitResult) -> str:
 
 def _ipv6(text: str) -> str:
     if "%" in text:
-        raise ValueError("a browser's URL has no zone")
+        raise ValueError("an IPv6 address in a URL must not have a zone")
     return IPv6Address(text).compressed

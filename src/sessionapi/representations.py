@@ -1,6 +1,6 @@
-"""What is told of an account, a session, an event: by HTTP and by the command line, in one spelling.
+"""JSON representations of accounts, sessions and events, shared by the HTTP API and the command line.
 
-What is not named here, a hash or a digest, is told by neither.
+Only the fields listed here are exposed. Password hashes and digests never are.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ Members = Mapping[str, Any]
 
 
 def naming(user: User) -> Members:
-    """Return what a login is told of its user."""
+    """Represent a user as in the response to a login."""
     return {"id": ids.public("user", user.id), "username": user.username, "email": user.email}
 
 
 def account(user: User) -> Members:
-    """Return what its owner is told of an account, besides."""
+    """Represent the other fields of an account that its owner may see."""
     return {
         "roles": list(user.roles),
         "preferences": dict(user.preferences),
@@ -28,7 +28,7 @@ def account(user: User) -> Members:
 
 
 def administered(user: User, *, locked: bool) -> Members:
-    """Return what an administrator is told of an account; `locked` is by too many wrong passwords."""
+    """Represent an account for administrators. `locked` means locked by too many wrong passwords."""
     return {
         **naming(user),
         **account(user),
@@ -39,7 +39,7 @@ def administered(user: User, *, locked: bool) -> Members:
 
 
 def session(session: Session) -> Members:
-    """Return what is told of a session: names and times, never a token."""
+    """Represent a session by names and times, without its tokens."""
     return {
         "id": ids.public("sess", session.id),
         "device_name": session.device_name,
@@ -52,7 +52,7 @@ def session(session: Session) -> Members:
 
 
 def event(event: Event) -> Members:
-    """Return a row of the audit log."""
+    """Represent a row of the audit log."""
     return {
         "id": ids.public("event", event.id),
         "at": moment(event.at),
@@ -65,7 +65,7 @@ def event(event: Event) -> Members:
 
 
 def signing_key(key: StoredKey) -> Members:
-    """Return what is told of a signing key: which it is and since when, never its private part."""
+    """Represent a signing key by its id, state and times, without the private key."""
     return {
         "kid": ids.public("key", key.id),
         "algorithm": key.algorithm,
@@ -76,7 +76,7 @@ def signing_key(key: StoredKey) -> Members:
 
 
 def service_token(token: ServiceToken) -> Members:
-    """Return what is told of a service token: its name and times, never the token."""
+    """Represent a service token by its name and times, without the token."""
     return {
         "name": token.name,
         "created_at": moment(token.created_at),
@@ -85,5 +85,5 @@ def service_token(token: ServiceToken) -> Members:
 
 
 def moment(value: datetime) -> str:
-    """Return a moment as RFC 3339 text, in UTC, to the second."""
+    """Format a time as RFC 3339 text in UTC, to the second."""
     return value.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,6 +1,6 @@
-"""All settings, from the environment (prefix `SESSIONAPI_`) or a `.env` file, in one frozen class.
+"""All settings, read from the environment (prefix `SESSIONAPI_`) or a `.env` file into one frozen class.
 
-Durations are in seconds. The table in docs/settings.md is made from this class (settings_table.py).
+Durations are in seconds. The table in docs/settings.md is generated from this class (settings_table.py).
 """
 
 import os
@@ -31,7 +31,7 @@ from sessionapi.errors import StartupError
 PREFIX = "SESSIONAPI_"
 ENV_FILE = ".env"
 PORT = "PORT"
-"""The one setting without the prefix: platforms choose the port and pass it by this name."""
+"""The one setting without the prefix, because hosting platforms pass the port in this variable."""
 DAY = 86_400
 _BOOL = TypeAdapter(bool)
 
@@ -39,7 +39,10 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
-    """The settings of one process; processes on one database must agree on all but the last group."""
+    """The settings of one process.
+
+    All processes on one database must have the same settings, except for the last group.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -55,125 +58,146 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(
         "",
-        description="Where the data is: sqlite:///path or postgresql://user:password@host,host/name?options.",
+        description="Database: sqlite:///path or postgresql://user:password@host,host/name?options.",
         json_schema_extra={"shown_default": "sqlite:///{DATA_DIR}/sessionapi.db"},
     )
     database_pool: int = Field(
-        10, ge=1, le=500, description="Connections of a process to PostgreSQL, at most."
+        10, ge=1, le=500, description="Maximum number of PostgreSQL connections per process."
     )
     database_timeout: float = Field(
-        1.5, ge=0.1, le=60, description="How long a request waits for PostgreSQL before its 503."
+        1.5, ge=0.1, le=60, description="How long a request waits for PostgreSQL before it fails with 503."
     )
-    pgbouncer: bool = Field(False, description="`on` behind a PgBouncer that pools transactions.")
+    pgbouncer: bool = Field(False, description="Set to `on` behind a PgBouncer that pools transactions.")
     secret: SecretStr | None = Field(
         None,
-        description="Server secret, at least 32 bytes; made at first start on the embedded default.",
-        json_schema_extra={"shown_default": "made, or required"},
+        description="Server secret, at least 32 bytes; created at the first start on the embedded database, "
+        "required with PostgreSQL.",
+        json_schema_extra={"shown_default": "created, or required"},
     )
     secret_accepted: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="Earlier or coming server secrets that are still good, by comma."
+        (), description="Comma-separated list of previous or upcoming server secrets that are also accepted."
     )
     port: int = Field(
         8000,
         validation_alias=PORT,
         ge=0,
         le=65_535,
-        description="Port that `serve` listens on, unless `--port` is given; 0 takes a free one.",
+        description="Port that `serve` listens on, unless `--port` is given; 0 picks a free one.",
     )
     public_url: str = Field(
         "http://localhost:8000",
-        description="The URL that clients use; pages of its origin may use the cookies.",
+        description="The URL that clients use; pages on its origin may use the cookies.",
     )
     issuer: str = Field(
         "",
-        description="The `iss` of the tokens, letter by letter.",
+        description="The `iss` of the tokens, exactly as verifiers expect it.",
         json_schema_extra={"shown_default": "PUBLIC_URL"},
     )
     audience: str = Field("sessionapi", min_length=1, description="The `aud` of the tokens.")
     access_token_ttl: int = Field(
-        60, ge=10, le=300, description="Lifetime of an access token: the exposure of a leaked one."
+        60, ge=10, le=300, description="Lifetime of an access token, and so of one that has leaked."
     )
     algorithm: Literal["ES256", "RS256"] = Field(
-        "ES256", description="How new keys sign; RS256 for old verifiers."
+        "ES256", description="Signature algorithm of new keys; RS256 is for old verifiers."
     )
-    jwks_max_age: int = Field(300, ge=1, le=DAY, description="How long others may cache the public keys.")
+    jwks_max_age: int = Field(300, ge=1, le=DAY, description="How long verifiers may cache the public keys.")
     key_max_age: int = Field(90 * DAY, ge=3600, description="Age at which a signing key is replaced.")
     idle_timeout: int = Field(
-        7 * DAY, ge=20, le=365 * DAY, description="A remembered session ends after this long unused."
+        7 * DAY, ge=20, le=365 * DAY, description="Inactivity after which a remembered session ends."
     )
     session_ttl: int = Field(
-        30 * DAY, ge=20, le=3650 * DAY, description="A remembered session ends this long after the login."
+        30 * DAY, ge=20, le=3650 * DAY, description="Time after the login at which a remembered session ends."
     )
     short_idle_timeout: int = Field(
-        12 * 3600, ge=20, le=365 * DAY, description="The same without remember me: shared computers."
+        12 * 3600,
+        ge=20,
+        le=365 * DAY,
+        description="IDLE_TIMEOUT of sessions without `remember`, for example on shared computers.",
     )
     short_session_ttl: int = Field(
-        24 * 3600, ge=20, le=3650 * DAY, description="The same without remember me."
+        24 * 3600, ge=20, le=3650 * DAY, description="SESSION_TTL of sessions without `remember`."
     )
-    rotate_after: int = Field(
-        600, ge=3, le=DAY, description="A refresh token is replaced when it is this old."
-    )
+    rotate_after: int = Field(600, ge=3, le=DAY, description="Age at which a refresh token is replaced.")
     refresh_grace: int = Field(
-        10, ge=1, le=30, description="How long the replaced token still leads to its successor."
+        10, ge=1, le=30, description="How long a replaced refresh token still returns its successor."
     )
     sessions_per_user: int = Field(
-        100, ge=1, le=100_000, description="Living sessions of a user; one more ends the least recently seen."
+        100,
+        ge=1,
+        le=100_000,
+        description="Active sessions per user; one more ends the least recently used.",
     )
     revocation_poll: float = Field(
-        0.5, ge=0.05, le=10, description="How often a process learns what others revoked."
+        0.5, ge=0.05, le=10, description="Interval at which a process loads revocations by other processes."
     )
     keep_ended: int = Field(
         7 * DAY,
         ge=315,
         description="How long ended sessions stay in the database before they are purged.",
     )
-    recent_login: int = Field(300, ge=10, le=DAY, description="How recent a login a sensitive change needs.")
-    signup: Literal["open", "closed"] = Field("open", description="Whether strangers may create accounts.")
-    throttle: bool = Field(True, description="Limits on guessing; `off` is for load tests only.")
+    recent_login: int = Field(
+        300, ge=10, le=DAY, description="Maximum age of the login, in seconds, for sensitive changes."
+    )
+    signup: Literal["open", "closed"] = Field("open", description="Whether anyone may create an account.")
+    throttle: bool = Field(
+        True, description="Rate limits and limits on guessing; `off` is for load tests only."
+    )
     login_per_address: int = Field(
-        30, ge=1, le=100_000, description="Logins a minute of one address (IPv6: /64)."
+        30, ge=1, le=100_000, description="Logins per minute from one IP address (IPv6: /64)."
     )
     signup_per_address: int = Field(
-        10, ge=1, le=100_000, description="Sign-ups and new usernames an hour of one address."
+        10, ge=1, le=100_000, description="Sign-ups and new usernames per hour from one IP address."
     )
-    refresh_per_session: int = Field(120, ge=5, le=100_000, description="Renewals a minute of one session.")
+    refresh_per_session: int = Field(120, ge=5, le=100_000, description="Refreshes per minute and session.")
     password_checks_per_user: int = Field(
         20,
         ge=3,
         le=100_000,
-        description="Password checks a minute of one user, right or wrong; of one address 5 times as many.",
+        description="Password checks per minute and user, right or wrong; 5 times as many per IP address.",
     )
     writes_per_session: int = Field(
         60,
         ge=1,
         le=100_000,
-        description="Changing requests a minute of one session; of one user 5 times as many.",
+        description="Requests that change data, per minute and session; 5 times as many per user.",
     )
     login_failures: int = Field(
-        10, ge=3, le=100, description="Wrong passwords for an account from one address, or on a known device."
+        10,
+        ge=3,
+        le=100,
+        description="Wrong passwords for an account from one IP address, or on a known device.",
     )
-    login_failures_window: int = Field(600, ge=10, le=DAY, description="Seconds that they count.")
+    login_failures_window: int = Field(
+        600, ge=10, le=DAY, description="Seconds for which wrong passwords count towards LOGIN_FAILURES."
+    )
     account_failures: int = Field(
-        100, ge=10, le=100, description="Wrong passwords in a row that lock an account (NIST SP 800-63B-4)."
+        100,
+        ge=10,
+        le=100,
+        description="Consecutive wrong passwords that lock an account (NIST SP 800-63B-4).",
     )
-    breached_passwords: bool = Field(False, description="Look new passwords up among leaked ones.")
+    breached_passwords: bool = Field(False, description="Reject new passwords that are known to have leaked.")
     breached_passwords_url: str = Field(
-        "https://api.pwnedpasswords.com/range", description="Where; a copy of your own works too."
+        "https://api.pwnedpasswords.com/range",
+        description="Base URL of the leaked-password look-up; point it at your own mirror if you run one.",
     )
     trusted_proxies: CommaList = Field(
-        (), description="Addresses or networks whose X-Forwarded-For is believed, by comma."
+        (),
+        description="Comma-separated IP addresses or networks whose X-Forwarded-For header is trusted.",
     )
     cookie_name: str = Field(
         "session",
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
-        description="Cookie name after its prefix; one for each environment on a domain or on localhost.",
+        description="Cookie name after its prefix; choose a different one for each environment on one domain "
+        "or on localhost.",
     )
     cookie_secure: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="`__Host-` and Secure; `auto`: not where PUBLIC_URL is http on localhost.",
+        description="`__Host-` prefix and Secure attribute; `auto` means `off` if PUBLIC_URL is http on "
+        "localhost, else `on`.",
     )
     allowed_origins: CommaList = Field(
-        (), description="Other origins whose pages may call with credentials, by comma."
+        (), description="Comma-separated other origins whose pages may send requests with credentials."
     )
     pages: bool = Field(True, description="Serve the sign-in and account pages.")
     brand_name: str = Field("sessionapi", min_length=1, max_length=60, description="Name shown on the pages.")
@@ -181,52 +205,59 @@ class Settings(BaseSettings):
         "#2456d6", pattern=r"^#[0-9a-fA-F]{6}$", description="Accent colour of the pages."
     )
     metrics: bool = Field(False, description="Serve Prometheus metrics at /metrics.")
-    after_sign_in_url: str = Field("/", description="Where the pages lead after signing in.")
-    after_sign_up_url: str = Field("/", description="Where the pages lead after signing up.")
-    after_sign_out_url: str = Field("/sign-in", description="Where the pages lead after signing out.")
+    after_sign_in_url: str = Field("/", description="Where the pages redirect to after sign-in.")
+    after_sign_up_url: str = Field("/", description="Where the pages redirect to after sign-up.")
+    after_sign_out_url: str = Field("/sign-in", description="Where the pages redirect to after sign-out.")
     head_timeout: float = Field(
         10, ge=1, le=3600, description="How long a client may take to send the headers of a request."
     )
     body_timeout: float = Field(
-        30, ge=1, le=3600, description="How long it may take to send the body, or to read its response."
+        30,
+        ge=1,
+        le=3600,
+        description="How long a client may take to send the body of a request, or to read the response.",
     )
     keep_alive_timeout: float = Field(
         75,
         ge=1,
         le=3600,
-        description="How long an idle connection is kept: longer than the balancer in front keeps its own.",
+        description="How long an idle connection stays open; must be longer than on the load balancer in "
+        "front.",
     )
     connections: int = Field(
         4000,
         ge=1,
         le=1_000_000,
-        description="Open connections of a process; at the limit, slow and idle ones give way to new ones.",
+        description="Open connections per process; at the limit, slow and idle ones are closed to make room.",
     )
     connections_per_address: int = Field(
         1000,
         ge=1,
         le=1_000_000,
-        description="Those of one address (IPv6: /64); TRUSTED_PROXIES have no such limit.",
+        description="Open connections per IP address (IPv6: /64); TRUSTED_PROXIES are exempt.",
     )
     stop_delay: float = Field(
-        3, ge=0, le=300, description="From SIGTERM, `/readyz` is 503 for so long before the server stops."
+        3,
+        ge=0,
+        le=300,
+        description="Seconds between SIGTERM, when `/readyz` turns 503, and shutdown.",
     )
     hash_memory_kib: int = Field(
-        19_456, ge=8, le=4 * 1024 * 1024, description="Argon2id memory, KiB (OWASP: at least 19456)."
+        19_456, ge=8, le=4 * 1024 * 1024, description="Argon2id memory in KiB (OWASP: at least 19456)."
     )
-    hash_time: int = Field(2, ge=1, le=100, description="Argon2id passes (OWASP: at least 2).")
+    hash_time: int = Field(2, ge=1, le=100, description="Argon2id iterations (OWASP: at least 2).")
     hash_threads: int = Field(
         0,
         ge=0,
         le=256,
-        description="Threads that hash passwords.",
-        json_schema_extra={"shown_default": "the cores"},
+        description="Number of threads that hash passwords; 0 means one per core.",
+        json_schema_extra={"shown_default": "one per core"},
     )
     log_format: Literal["auto", "text", "json"] = Field(
-        "auto", description="`auto`: text on a terminal, else JSON."
+        "auto", description="Format of the log; `auto` means text on a terminal, else JSON."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The least severe line that is written."
+        "info", description="Lowest severity that is logged."
     )
 
     _public_url_as_written: str = PrivateAttr("")
@@ -234,12 +265,12 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _drop_line_ends_and_empty_values(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Ignore line ends, as of a mounted file, and treat an empty value as unset, in every source."""
+        """Strip trailing line ends, as in mounted files, and treat empty values as unset, in every source."""
         stripped = {
             name: value.rstrip("\r\n") if isinstance(value, str) else value for name, value in values.items()
         }
         kept = {name: value for name, value in stripped.items() if value != ""}
-        # ServerSecret strips this one: it also needs the form that earlier versions used.
+        # ServerSecret strips this one, because it also needs the form that earlier versions used.
         return {**kept, "secret": values["secret"]} if "secret" in kept else kept
 
     @field_validator("secret_accepted", "trusted_proxies", "allowed_origins", mode="before")
@@ -270,7 +301,7 @@ class Settings(BaseSettings):
         try:
             return origins.base_url(value.strip())
         except ValueError as problem:
-            raise _refusal(f"must be an address as in https://login.example.com; {problem}") from None
+            raise _refusal(f"must be a URL such as https://login.example.com; {problem}") from None
 
     @field_validator("issuer", "breached_passwords_url")
     @classmethod
@@ -278,7 +309,7 @@ class Settings(BaseSettings):
         is_issuer = info.field_name == "issuer"
         if value and not _names_a_host(value, user=not is_issuer):
             unwanted = "a user or spaces" if is_issuer else "spaces"
-            raise _refusal(f"must be an address as in https://login.example.com, without {unwanted}")
+            raise _refusal(f"must be a URL such as https://login.example.com, without {unwanted}")
         return value if is_issuer else value.rstrip("/")
 
     @field_validator("cookie_secure", mode="before")
@@ -298,7 +329,7 @@ class Settings(BaseSettings):
             try:
                 ip_network(network)
             except ValueError:
-                text = f"must list addresses or networks as in 10.0.0.0/8, not {network!r}"
+                text = f"must list IP addresses or networks such as 10.0.0.0/8, not {network!r}"
                 raise _refusal(text) from None
         return value
 
@@ -324,17 +355,17 @@ class Settings(BaseSettings):
 
     @property
     def effective_database_url(self) -> str:
-        """The database address with the embedded default filled in."""
+        """The database URL, or that of the embedded database if none is set."""
         return self.database_url or f"sqlite:///{quote(os.fsencode(self.data_dir / 'sessionapi.db'))}"
 
     @property
     def secret_path(self) -> Path:
-        """The file of the server secret, where the environment holds none."""
+        """The file of the server secret, which is used if the environment does not contain one."""
         return self.data_dir / "secret"
 
     @property
     def shown_database_url(self) -> str:
-        """The database address without its user, password and options."""
+        """The database URL without its user, password and options."""
         if self.embedded:
             return self.effective_database_url
         parts = urlsplit(self.effective_database_url)
@@ -342,35 +373,38 @@ class Settings(BaseSettings):
 
     @property
     def embedded(self) -> bool:
-        """Whether the data is in an SQLite file, which the server itself creates and migrates."""
+        """True if the data is in an SQLite file, which the server itself creates and migrates."""
         return self.effective_database_url.startswith("sqlite:")
 
     @property
     def effective_issuer(self) -> str:
-        """The `iss` of the tokens, as written in the settings: verifiers compare it letter by letter."""
+        """The `iss` of the tokens, as written in the settings, because verifiers compare it exactly."""
         return self.issuer or self._public_url_as_written
 
     @cached_property
     def own_origins(self) -> frozenset[str]:
-        """The origins whose pages may use our cookies."""
+        """The origins whose pages may use the cookies."""
         return frozenset({origins.origin_of(self.public_url), *self.allowed_origins})
 
     @cached_property
     def on_loopback(self) -> bool:
-        """True if browsers use the service on the computer where it runs, over plain http, on any port."""
+        """True if PUBLIC_URL is plain http on a loopback name, that is, on the user's own computer."""
         return origins.is_plain_loopback(self.public_url)
 
     @cached_property
     def secure_cookies(self) -> bool:
         """True if the cookies have the prefix `__Host-` and the attribute Secure.
 
-        Decided by the settings alone. WebKit drops Secure cookies on http://localhost.
+        Only the settings decide this. WebKit drops Secure cookies on http://localhost.
         """
         return self.cookie_secure == "on" or (self.cookie_secure == "auto" and not self.on_loopback)
 
 
 def load(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read the settings from the environment; a wrong one ends in one line that names it and its range."""
+    """Read the settings from the environment.
+
+    Raises StartupError with one line that names each invalid setting and its range.
+    """
     try:
         return Settings(**(overrides or {}))
     except ValidationError as problem:
@@ -393,7 +427,7 @@ def _contradictions(s: Settings) -> list[tuple[bool, str]]:
         ),
         (
             s.cookie_secure == "off" and not s.on_loopback,
-            f"COOKIE_SECURE=off needs a PUBLIC_URL that is http on a loopback name, not {s.public_url}",
+            f"COOKIE_SECURE=off requires a PUBLIC_URL that is http on a loopback name, not {s.public_url}",
         ),
         (
             not s.effective_database_url.startswith(("sqlite:///", "postgresql://")),
@@ -401,7 +435,7 @@ def _contradictions(s: Settings) -> list[tuple[bool, str]]:
         ),
         (
             s.database_url in ("sqlite:///", "sqlite:///:memory:"),
-            "DATABASE_URL must name a file: each connection would have a memory of its own",
+            "DATABASE_URL must name a file, because each connection would open a separate in-memory database",
         ),
     ]
 
@@ -411,7 +445,7 @@ def _origin(text: str) -> str:
         return origins.origin(text)
     except ValueError as problem:
         shown = "" if "@" in text else f", not {text!r}"
-        raise _refusal(f"must list origins as in https://app.example.com{shown}; {problem}") from None
+        raise _refusal(f"must list origins such as https://app.example.com{shown}; {problem}") from None
 
 
 def _names_a_host(address: str, *, user: bool) -> bool:
@@ -421,7 +455,7 @@ def _names_a_host(address: str, *, user: bool) -> bool:
         parts = urlsplit(address)
         host = parts.hostname if user or "@" not in parts.netloc else None
         return parts.scheme in ("http", "https") and bool(host) and parts.port != 0
-    except ValueError:  # a port that is none
+    except ValueError:  # an invalid port
         return False
 
 
@@ -434,11 +468,12 @@ def _explain(error: ErrorDetails) -> str:
         return f"{PREFIX}{error['msg']}"
     name = str(error["loc"][0]).lower()
     limits = range_of(name)
-    said = f"must be {limits}" if limits and error["type"] != "refused" else error["msg"]
+    reason = f"must be {limits}" if limits and error["type"] != "refused" else error["msg"]
     if error["type"].endswith("_parsing"):
-        said = "must be on or off" if "bool" in error["type"] else f"{said}: a number, spans in seconds"
+        number = f"must be a number, {limits} (durations are in seconds)"
+        reason = "must be on or off" if "bool" in error["type"] else number
     shown = "" if "secret" in name or "@" in str(error["input"]) else f"={error['input']!s}"
-    return f"{variable(name)}{shown}: {said}"
+    return f"{variable(name)}{shown}: {reason}"
 
 
 def variable(name: str) -> str:
@@ -447,7 +482,7 @@ def variable(name: str) -> str:
 
 
 def range_of(name: str) -> str:
-    """Return the bounds of a setting as text, if it has some."""
+    """Return the bounds of a setting as text, or an empty text if it has none."""
     field = Settings.model_fields.get(name)
     if field is None:
         return ""

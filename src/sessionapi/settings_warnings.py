@@ -1,4 +1,7 @@
-"""Settings that are allowed and hardly meant. They are told, not refused: a host may have its own names."""
+"""Warn about settings that are valid but probably mistakes.
+
+They are warnings, not errors, because the host may use our prefix for its own variables.
+"""
 
 import difflib
 import os
@@ -11,13 +14,13 @@ from dotenv import dotenv_values
 from sessionapi.settings import ENV_FILE, PREFIX, Settings
 
 _SHOWN = re.compile(r"[A-Z_]+|[a-z_]+")
-"""A name without its equals sign may go on with a secret: what looks like one isn't shown."""
+"""Names that are safe to log. If the equals sign is missing, the rest of a name may be a secret."""
 _OF_KUBERNETES = re.compile(r"service_(host|port).*|port(_.*)?")
-"""What it sets for a service of the name `sessionapi`."""
+"""The variables that Kubernetes sets for a service named `sessionapi`."""
 
 
 def suspicious(settings: Settings) -> Iterator[str]:
-    """Yield each as a sentence: a name of no setting, http where browsers want https."""
+    """Yield a sentence for each likely mistake, such as an unknown name or a public URL without https."""
     known = list(Settings.model_fields)
     for name in sorted({*os.environ, *dotenv_values(ENV_FILE)}):  # noqa: TID251 - names only
         asked = name[len(PREFIX) :].lower()
@@ -27,17 +30,17 @@ def suspicious(settings: Settings) -> Iterator[str]:
         near = difflib.get_close_matches(asked, known, 1)
         meant = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
         shown = name if _SHOWN.fullmatch(name) else f"A name that begins with {PREFIX}"
-        yield f"{shown} is no setting{meant}"
+        yield f"{shown} is not a setting{meant}"
     yield from _readable_secrets(settings)
     if settings.pages and settings.public_url.startswith("http:") and not settings.on_loopback:
         yield (
-            f"{PREFIX}PUBLIC_URL={settings.public_url}: browsers keep our cookies only over https, or on "
-            "localhost"
+            f"{PREFIX}PUBLIC_URL={settings.public_url}: browsers keep the cookies only over https or on "
+            "localhost; serve it over https"
         )
     if not settings.issuer and settings.effective_issuer != settings.public_url:
         yield (
-            f"{PREFIX}PUBLIC_URL is read as {settings.public_url}, but the `iss` of the tokens is "
-            f"{settings.effective_issuer}, as written; set {PREFIX}ISSUER to what verifiers expect"
+            f"{PREFIX}PUBLIC_URL was normalized to {settings.public_url}, but the `iss` of the tokens stays "
+            f"{settings.effective_issuer}; set {PREFIX}ISSUER to the value that verifiers expect"
         )
 
 
@@ -55,7 +58,7 @@ def _is_secret(entry: tuple[str, str | None]) -> bool:
 
 
 def _readable(path: Path, held: str) -> str:
-    return f"Others on this host can read {path}, which holds {held}. Run: chmod 600 {path}"
+    return f"Other users on this host can read {path}, which contains {held}. Run: chmod 600 {path}"
 
 
 def _others_may_read(path: Path) -> bool:
