@@ -449,7 +449,7 @@ class Commands:
         assert (done.exit_code, done.stdout) == (1, ""), done.output
         *before, said = done.stderr.splitlines()
         assert said.startswith("sessionapi: "), done.stderr
-        assert all(line.startswith("There was no database ") for line in before), done.stderr
+        assert all(line.startswith("Created a new database at ") for line in before), done.stderr
         return said.removeprefix("sessionapi: ").strip()
 
 

@@ -44,7 +44,7 @@ def test_the_first_command_on_an_empty_folder_prepares_it(commands: Commands):
     done = commands("users", "list", "--json")
     database = commands.data / "sessionapi.db"
     assert (done.exit_code, done.stdout) == (0, "")
-    assert done.stderr.startswith(f"There was no database {database}: it is new")
+    assert done.stderr.startswith(f"Created a new database at {database}. If you expected existing data, ")
     assert database.exists()
     assert commands("users", "list", "--json").stderr == ""
     assert commands("migrate", "--check").exit_code == 0
@@ -86,7 +86,7 @@ async def test_a_hash_of_another_system_opens_the_account_with_its_password(
         (("ada",), "seven77\n", "password: Use at least 8 characters."),
         (("ada",), "x" * 257 + "\n", "password: Use at most 256 characters."),
         (("ada",), "", "Password: send it as one line on standard input."),
-        (("ada",), b"\xff\xfe long enough\n", "Standard input is not UTF-8."),
+        (("ada",), b"\xff\xfe long enough\n", "Standard input is not UTF-8. Send UTF-8 text."),
         (("two words",), TYPED, r"username: Use 1 to 150 letters, digits and @ \. \+ - _"),
         (("Taken",), TYPED, "This username is taken. Choose another."),
         (("ada", "--email", "nowhere"), TYPED, "email: Use an address as in ada@example.com."),
@@ -172,7 +172,7 @@ async def test_nothing_that_a_client_sent_steers_the_terminal(commands: Commands
     assert done.stdout.isascii()
     assert lines(done)[0]["device_name"] == "\x9b31m\u202e[red]:bomb:"
     done = await commands.beside("sessions", "revoke", "sess\x1b[2J", "--user", "ada")
-    assert done.stderr == "sessionapi: ada has no living session sess\\x1b[2J.\n"
+    assert done.stderr == "sessionapi: ada has no active session sess\\x1b[2J.\n"
 
 
 async def test_claims_come_from_the_argument_or_standard_input_into_the_next_token(
@@ -182,7 +182,7 @@ async def test_claims_come_from_the_argument_or_standard_input_into_the_next_tok
     await commands.beside("users", "set-claims", "ada", '{"plan": "team", "sub": "root"}')
     assert claims_of(await beside.log_in())["plan"] == "team"
     done = await commands.beside("users", "set-claims", "ada", "-", given='{"tier": "λ"}\n')
-    assert done.stderr == 'ada has the claims: {"tier": "\\u03bb"}\n'
+    assert done.stderr == 'Claims of ada: {"tier": "\\u03bb"}\n'
     claims = claims_of(await beside.log_in())
     assert (claims["tier"], "plan" in claims) == ("λ", False)
 
@@ -194,9 +194,9 @@ def claims_of(answer: dict) -> dict:
 @pytest.mark.parametrize(
     ("claims", "given", "said"),
     [
-        ("{", "", "The claims are not valid JSON."),
-        ("-", b"\xff", "Standard input is not UTF-8."),
-        ("-", "[" * 100_000, "The claims are not valid JSON."),
+        ("{", "", "The claims are not valid JSON. .*"),
+        ("-", b"\xff", "Standard input is not UTF-8. Send UTF-8 text."),
+        ("-", "[" * 100_000, "The claims are not valid JSON. .*"),
         ("[1]", "", "The claims must be one JSON object.*"),
         ('{"a": NaN}', "", "data: A number or a text in it is not valid JSON, .*"),
         ('{"a": "' + "x" * 5000 + '"}', "", "data: The whole object would have 5008 bytes; .*"),
@@ -211,11 +211,11 @@ def test_claims_that_can_not_be_kept_are_refused(commands: Commands, claims, giv
 def test_roles_are_replaced_and_none_takes_them_all(commands: Commands):
     commands("users", "add", "ada", given=TYPED)
     assert commands("users", "set-roles", "ada", "admin", "editor").stderr == (
-        "ada has the roles: admin, editor.\n"
+        "Roles of ada: admin, editor\n"
     )
     assert commands.refused("users", "set-roles", "ada", "not a role").startswith("roles: Use at most 32")
     assert commands.refused("users", "set-roles", "ada", *map(str, range(33))).startswith("roles: ")
-    assert commands("users", "set-roles", "ada").stderr == "ada has the roles: none.\n"
+    assert commands("users", "set-roles", "ada").stderr == "Roles of ada: none\n"
     assert lines(commands("users", "show", "ada", "--json"))[0]["roles"] == []
 
 
@@ -238,7 +238,7 @@ async def test_a_deleted_user_is_gone_and_the_name_is_free(commands: Commands, b
     assert (await beside.refresh(tokens)).json()["reason"] == "user_deleted"
     assert (
         await commands.beside("users", "show", user_id)
-    ).stderr == f"sessionapi: There is no user {user_id}.\n"
+    ).stderr == f"sessionapi: The user {user_id} does not exist. See: sessionapi users list\n"
     told = lines(await commands.beside("audit", "--user", user_id, "--json"))
     assert [each["kind"] for each in told][:2] == ["session.ended", "user.deleted"]
     assert (await commands.beside("users", "add", "ada", given=TYPED)).exit_code == 0
@@ -247,7 +247,7 @@ async def test_a_deleted_user_is_gone_and_the_name_is_free(commands: Commands, b
 def test_without_a_terminal_a_delete_needs_its_yes(commands: Commands):
     commands("users", "add", "ada", given=TYPED)
     said = commands.refused("users", "delete", "ada", given="y\n")
-    assert said == "Delete ada for ever? There is no terminal to ask on; say --yes."
+    assert said == "Delete ada permanently? Without a terminal, confirm with --yes."
     assert commands("users", "show", "ada").exit_code == 0
 
 
@@ -259,7 +259,7 @@ def test_a_reset_prints_a_link_whose_token_no_server_sees(commands: Commands, mo
     link = f"https://login.example.com/reset-password#token={token}"
     assert done.stdout == f"Token  {token}\nLink   {link}\n"
     assert httpx.URL(link).raw_path == b"/reset-password"
-    assert done.stderr == "Good once, for 30 minutes; an earlier one is void.\n"
+    assert done.stderr == "Valid once, for 30 minutes. Earlier tokens are no longer valid.\n"
 
 
 @pytest.mark.parametrize(
@@ -277,11 +277,11 @@ def test_a_reset_prints_a_link_whose_token_no_server_sees(commands: Commands, mo
     ],
 )
 def test_an_unknown_user_is_told_in_one_line(commands: Commands, command):
-    assert commands.refused(*command, "nobody") == "There is no user nobody."
+    assert commands.refused(*command, "nobody").startswith("The user nobody does not exist.")
     assert commands("users", "set-claims", "nobody", "{}").exit_code == 1
     if command != ("audit", "--user"):  # the log may be all that is left of a deleted user
         unknown = ids.public("user", ids.new_id())
-        assert commands.refused(*command, unknown) == f"There is no user {unknown}."
+        assert commands.refused(*command, unknown).startswith(f"The user {unknown} does not exist.")
 
 
 def test_nobody_takes_anothers_place_by_a_name_that_looks_like_an_id(commands: Commands):

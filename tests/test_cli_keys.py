@@ -48,7 +48,7 @@ async def test_a_rotation_is_published_first_and_waited_for(
     done = await commands.beside("keys", "rotate")
     assert (system_clock() - began).total_seconds() >= 1.1
     new = done.stdout.strip()
-    assert f"{new} is published; it signs in 2 s" in done.stderr
+    assert f"Published {new}. It starts signing in 2 s" in done.stderr
     assert await ring(commands) == {old: "retired", new: "active"}
 
 

@@ -73,7 +73,7 @@ async def test_an_id_of_nobody_of_another_or_of_an_ended_session_is_told_alike(
     await beside.client.post("/logout", json={"refresh_token": ended["refresh_token"]})
     for text in (bobs, ended["session_id"], ids.public("sess", ids.new_id()), "sess_nonsense", ""):
         done = await commands.beside("sessions", "revoke", text, "--user", "ada")
-        assert (done.exit_code, done.stderr) == (1, f"sessionapi: ada has no living session {text}.\n")
+        assert (done.exit_code, done.stderr) == (1, f"sessionapi: ada has no active session {text}.\n")
     assert await listed(commands) == [bobs]
 
 
@@ -146,12 +146,12 @@ async def test_all_goes_on_behind_a_batch(beside: Running, older_than):
 )
 def test_exactly_one_choice_is_taken(commands: Commands, arguments):
     said = commands.refused("sessions", "revoke", *arguments)
-    assert said == "Say which: one of ID with --user, --user, --all, --older-than."
+    assert said == "Give exactly one of ID with --user, --user, --all and --older-than."
 
 
 def test_an_id_alone_is_asked_for_its_user(commands: Commands):
     said = commands.refused("sessions", "revoke", "sess_1")
-    assert said == "Say whose session sess_1 is: --user NAME."
+    assert said == "Give the user of session sess_1 with --user NAME."
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,9 @@ def test_an_id_alone_is_asked_for_its_user(commands: Commands):
 )
 def test_a_span_that_is_none_is_refused(commands: Commands, span):
     said = commands.refused("sessions", "revoke", f"--older-than={span}")
-    assert said == "A span is a number of seconds, or as in 30d, 12h, 90m; at most 36500d."
+    assert (
+        said == "SPAN must be a number of seconds, or a number with a unit (30d, 12h, 90m), at most 36500d."
+    )
 
 
 @pytest.mark.engines("sqlite")

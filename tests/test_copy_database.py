@@ -148,7 +148,7 @@ def copied(data: Path, target: Target) -> dict[str, int]:
     copying = start_copy(data, target)
     out, said = copying.communicate(timeout=240)
     assert copying.returncode == 0, said
-    assert "All is the same on both sides" in said
+    assert "Both databases have the same content" in said
     assert "\n  SESSIONAPI_DATABASE_URL=" in said
     assert str(data / "secret") in said
     return {each["table"]: each["rows"] for each in map(json.loads, out.splitlines())}
@@ -323,14 +323,14 @@ async def test_a_newer_schema_is_not_copied_from_or_to(commands: Commands, targe
     await target.run("update alembic_version set version_num = '9000'")
     said = await commands.beside("copy-database", "--to", target.url)
     assert (said.exit_code, said.stdout) == (1, "")
-    assert "has schema 9000, of a newer sessionapi: copy with that one" in said.stderr
+    assert "has schema 9000, from a newer version of sessionapi: copy it with that version" in said.stderr
     assert await target.run("select count(*) from signing_keys") == [(0,)]
 
 
 @pytest.mark.engines("sqlite")
 def test_what_can_not_be_copied_says_why(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     to = ("copy-database", "--to", f"sqlite:///{tmp_path}/b.db")
-    assert "There is no database" in commands.refused(*to)
+    assert "No database found at" in commands.refused(*to)
     assert not commands.data.exists()
     commands("keys", "list")
     assert "must begin with sqlite:/// or postgresql://" in commands.refused(*to[:2], "mysql://x/y")

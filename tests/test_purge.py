@@ -190,7 +190,10 @@ def test_the_command_prints_what_it_deleted(commands: Commands, make_settings):
     asyncio.run(ended_long_ago())
     done = commands("purge")
     assert (done.exit_code, done.stderr) == (0, "")
-    assert done.stdout == "sessions             1\nemptied accounts     1\ndead password resets 1\n"
+    assert done.stdout == (
+        "sessions                1\ndeleted accounts        1\nexpired password resets 1\n"
+    )
     assert (
-        commands("purge").stdout == "sessions             0\nemptied accounts     0\ndead password resets 0\n"
+        commands("purge").stdout
+        == "sessions                0\ndeleted accounts        0\nexpired password resets 0\n"
     )

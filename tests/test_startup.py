@@ -294,7 +294,7 @@ def test_a_port_in_use_is_told_before_anything_is_made(tmp_path: Path):
         port = taken.getsockname()[1]
         said = refusal(tmp_path / "var", "--port", str(port))
     assert said == (
-        f"can't listen on 127.0.0.1 port {port}: Address already in use; try another port, as in "
+        f"can't listen on 127.0.0.1 port {port}: Address already in use; try another port, for example "
         "`sessionapi serve --port 8001`"
     )
     assert not (tmp_path / "var").exists()
@@ -321,7 +321,7 @@ def test_a_host_that_can_not_be_listened_on_is_refused_with_one_that_can(
     said = refusal(tmp_path / "var", "--host", host)
     assert said.startswith(f"can't listen on {escape_unprintable(host)} port 0: {reason}")
     assert said.endswith(
-        "; try another host, as in `sessionapi serve --host 127.0.0.1` or `sessionapi serve --host ::1`"
+        "; try another host, for example `sessionapi serve --host 127.0.0.1` or `sessionapi serve --host ::1`"
     )
     assert not (tmp_path / "var").exists()
 

@@ -1,6 +1,6 @@
-"""The command line: the same operations that HTTP has, for whoever may read the database and its secret.
+"""The command line: the operations of the HTTP API, for users who can read the database and its secret.
 
-Data goes to standard output, all else to standard error.
+Data goes to standard output, and everything else to standard error.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ AUDIT_COLUMNS = ("at", "kind", "user_id", "session_id", "ip", "details")
 
 
 class Commands(TyperGroup):
-    """Commands whose refusals are one line on standard error and exit status 1."""
+    """A command group that reports an error in one line on standard error and exits with status 1."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -48,7 +48,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Sessions that last, on one-minute JWTs.",
+    help="Session management with one-minute JWTs.",
 )
 app.command()(serve.serve)
 app.command()(copy_database.copy_database)
@@ -59,32 +59,34 @@ app.add_typer(service_tokens.app, name="service-tokens")
 
 
 def main() -> None:
-    """Run the command that the process was started with."""
+    """Run the command given on the command line."""
     app()
 
 
 @app.command()
 def migrate(
     check: Annotated[
-        bool, typer.Option("--check", help="Only say whether the schema is up to date.")
+        bool, typer.Option("--check", help="Only check whether the schema is up to date.")
     ] = False,
 ) -> None:
-    """Bring the database's schema up to date."""
+    """Bring the database schema up to date."""
     url = settings.load().effective_database_url
     version = asyncio.run(migrations.check(url) if check else migrations.migrate(url))
     own = version == migrations.newest()
     typer.echo(
-        "The schema is up to date." if own else f"The schema is {version}, of a newer sessionapi: it will do."
+        "The schema is up to date."
+        if own
+        else f"The schema is {version}, from a newer version of sessionapi. This version can use it."
     )
 
 
 @app.command()
 def purge() -> None:
-    """Delete what nobody needs any more, and print how much it was. A running server does so by itself."""
-    gone = context.run(_purge)
-    typer.echo(f"sessions             {gone.sessions}")
-    typer.echo(f"emptied accounts     {gone.users}")
-    typer.echo(f"dead password resets {gone.password_resets}")
+    """Delete data that is no longer needed, and print the counts. A running server does this by itself."""
+    purged = context.run(_purge)
+    typer.echo(f"sessions                {purged.sessions}")
+    typer.echo(f"deleted accounts        {purged.users}")
+    typer.echo(f"expired password resets {purged.password_resets}")
 
 
 async def _purge(app: Container) -> Purged:
@@ -95,12 +97,13 @@ async def _purge(app: Container) -> Purged:
 @app.command()
 def audit(
     user: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only events of this user; a deleted one by its id.")
+        str | None,
+        typer.Option(metavar="NAME", help="Only events of this user. For a deleted user, give the id."),
     ] = None,
     limit: output.Limit = 100,
     as_json: output.AsJson = False,
 ) -> None:
-    """List the audit log, the newest first."""
+    """List the audit log, newest first."""
     found, more = context.run(lambda it: _audit(it, user, limit))
     output.show([representations.event(each) for each in found], AUDIT_COLUMNS, as_json=as_json, more=more)
 

@@ -1,4 +1,4 @@
-"""How a command reaches the operations: over parts of its own, beside a running server or without one."""
+"""The services of one command, which works with or without a running server."""
 
 import asyncio
 import os
@@ -15,37 +15,40 @@ from sessionapi.models import User
 from sessionapi.storage import database_url
 
 PATIENCE = 60.0
-"""Seconds that a statement may take here: nobody waits for the answer of a request."""
+"""Seconds that a statement may take. It is longer than in the server, because no HTTP client is waiting."""
 
 T = TypeVar("T")
 
 
 def run(work: Callable[[Container], Awaitable[T]], *, abandon_keys: bool = False) -> T:
-    """Do some work over connected parts, on a database that is prepared as `serve` does it."""
+    """Run `work` with the services, on a database that is prepared as `serve` does it."""
     loaded = settings.load()
     loaded = loaded.model_copy(update={"database_timeout": PATIENCE})
     logging.configure(log_format=loaded.log_format, level="warning", cached=False)
-    with _a_new_database_told(loaded):
+    with _report_new_database(loaded):
         return asyncio.run(_connected(loaded, work, abandon_keys=abandon_keys))
 
 
 def missing_database(loaded: settings.Settings) -> Path | None:
-    """Return the file of an embedded database that isn't there."""
+    """Return the file of the embedded database if it does not exist."""
     if not loaded.embedded:
         return None
     path = database_url.sqlite_path(loaded.effective_database_url)
-    return None if os.path.exists(path) else path  # noqa: PTH110 - pathlib's raises where it may not look
+    return None if os.path.exists(path) else path  # noqa: PTH110 - pathlib's raises PermissionError
 
 
 @contextmanager
-def _a_new_database_told(loaded: settings.Settings) -> Iterator[None]:
-    """Say that a command has made its database: in another folder than the server's it finds nobody."""
+def _report_new_database(loaded: settings.Settings) -> Iterator[None]:
+    """Report that the command created the database: the operator may be in the wrong directory."""
     missing = missing_database(loaded)
     try:
         yield
     finally:
         if missing and not missing_database(loaded):
-            say(f"There was no database {missing}: it is new, and empty but for what this command did.")
+            say(
+                f"Created a new database at {missing}. If you expected existing data, "
+                "check SESSIONAPI_DATA_DIR."
+            )
 
 
 async def _connected(
@@ -60,12 +63,12 @@ async def _connected(
 
 
 async def find(parts: Container, name: str) -> User:
-    """Return the account of a username or of an id; NotFound says which was meant.
+    """Return the account with this username or id. Raises NotFound, which names it.
 
-    What looks like an id is one, so that nobody takes another's place by the choice of a name.
+    A text that looks like an id is always an id, so that a username cannot stand in for another account.
     """
     user_id = ids.parse("user", name)
     try:
         return await (parts.accounts.get(user_id) if user_id else parts.accounts.find(name))
     except NotFound:
-        raise NotFound(f"There is no user {name}.") from None
+        raise NotFound(f"The user {name} does not exist. See: sessionapi users list") from None

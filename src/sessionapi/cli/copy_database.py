@@ -1,4 +1,4 @@
-"""`sessionapi copy-database`: moving from SQLite to PostgreSQL, or from any database to any other."""
+"""`sessionapi copy-database`: move from SQLite to PostgreSQL, or from any database to any other."""
 
 import asyncio
 from typing import Annotated
@@ -22,9 +22,9 @@ def copy_database(
     to: Annotated[str, typer.Option("--to", metavar="URL", help="The new, empty database.")],
     as_json: output.AsJson = False,
 ) -> None:
-    """Copy all data into another database, and compare; nobody is logged out.
+    """Copy all data into another database and compare both. All users stay logged in.
 
-    Interrupted, it goes on when it is run again. The last run is one with the service stopped.
+    If it is interrupted, run it again to continue. Stop the service before the last run.
     """
     patient = {"database_timeout": PATIENCE}
     source, target = settings.load(patient), settings.load({**patient, "database_url": to})
@@ -32,15 +32,15 @@ def copy_database(
     sums = asyncio.run(_copy(source, target))
     rows = [{"table": each.table, "rows": each.rows, "sha256": each.digest} for each in sums]
     output.show(rows, COLUMNS, as_json=as_json)
-    say("All is the same on both sides. Serve the new place, and the old one never again, with")
-    say("  SESSIONAPI_DATABASE_URL=<the address that --to named>")
+    say("Both databases have the same content. From now on, serve only the new database, with")
+    say("  SESSIONAPI_DATABASE_URL=<the URL given as --to>")
     say(f"  SESSIONAPI_SECRET={_secret(source)}")
-    say("and all other settings as they are.")
+    say("and all other settings unchanged.")
 
 
 async def _copy(source: Settings, target: Settings) -> list[Sum]:
     _require_file(source)
-    await container.bootstrap(source)  # which refuses a server secret that doesn't open the key ring
+    await container.bootstrap(source)  # it refuses a server secret that doesn't decrypt the key ring
     database_url.make_folder(target.effective_database_url)
     for each, version_of in ((source, migrations.check), (target, migrations.migrate)):
         url = each.effective_database_url
@@ -65,21 +65,22 @@ def _progress() -> Progress:
 
 
 def _require_file(source: Settings) -> None:
-    """Refuse a path without a database, where a mistyped one would be made anew, and empty."""
+    """Refuse a path without a database, because a mistyped path would create an empty one."""
     if path := missing_database(source):
-        raise NotFound(f"There is no database {path}. Set SESSIONAPI_DATA_DIR as the service has it.")
+        raise NotFound(f"No database found at {path}. Set SESSIONAPI_DATA_DIR to that of the service.")
 
 
 def _require_own_schema(url: str, version: str) -> None:
-    """Refuse a schema of a newer version: what that one has added would be left behind."""
+    """Refuse the schema of a newer version, because data in its new columns and tables would be lost."""
     if version != migrations.newest():
         raise StartupError(
-            f"{database_url.shown(url)} has schema {version}, of a newer sessionapi: copy with that one"
+            f"{database_url.shown(url)} has schema {version}, from a newer version of sessionapi: "
+            "copy it with that version"
         )
 
 
 def _secret(source: Settings) -> str:
-    """Say which server secret the new place needs, without showing it."""
+    """Describe the server secret that the new database needs, without printing it."""
     if source.secret is None:
         return f'"$(cat {source.data_dir.resolve() / "secret"})"'
-    return "<the same as here>"
+    return "<unchanged>"

@@ -1,4 +1,4 @@
-"""Lists, as a table for people or as JSON lines for programs; what they tell is what HTTP tells."""
+"""Lists as a table for people or as JSON lines for programs, with the same fields as the HTTP API."""
 
 import json
 import sys
@@ -17,12 +17,12 @@ from sessionapi.representations import Members
 
 PAGE = 100
 WIDE = 1000
-"""Columns of a table that isn't shown on a terminal: no line of a file or a pipe is folded."""
+"""Width of a table that is not shown on a terminal, so that lines in a file or a pipe are not folded."""
 
 T = TypeVar("T")
 K = TypeVar("K")
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, with the members of HTTP.")]
-Limit = Annotated[int, typer.Option(min=1, help="How many at most.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line, as in the HTTP API.")]
+Limit = Annotated[int, typer.Option(min=1, help="Maximum number of lines.")]
 
 
 async def gather(
@@ -37,7 +37,7 @@ async def gather(
 
 
 def show(rows: Sequence[Members], columns: Sequence[str], *, as_json: bool, more: bool = False) -> None:
-    """Print a list; that it was cut is said beside it."""
+    """Print a list, and a notice on standard error if there is more."""
     if as_json:
         for row in rows:
             typer.echo(json.dumps(row))
@@ -54,7 +54,7 @@ def _console() -> Console:
 def _table(rows: Sequence[Members], columns: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        # An id is there to be copied, so a narrow terminal folds the other columns first.
+        # Users copy ids, so a narrow terminal folds the other columns first.
         table.add_column(column, overflow="fold", no_wrap=column.endswith("id"))
     for row in rows:
         table.add_row(*(Text(_cell(row[column])) for column in columns))

@@ -1,4 +1,4 @@
-"""What is said to a person and what is asked of one."""
+"""Messages and prompts on the terminal."""
 
 import sys
 
@@ -12,21 +12,21 @@ err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=
 
 
 def say(text: str) -> None:
-    """Tell what was done, beside the data."""
+    """Print a message to standard error, so that standard output holds only data."""
     err.print(escape_unprintable(text))
 
 
 def complain(problem: SessionApiError) -> None:
-    """Tell in one line why a command was refused."""
+    """Print in one line why a command failed."""
     wrong = "; ".join(f"{each.field}: {each.message}" for each in problem.field_errors)
     cause = f" ({problem.cause})" if isinstance(problem, Unavailable) else ""
     say(f"sessionapi: {wrong or problem.detail}{cause}")
 
 
 def secret_line(what: str, *, confirmed: bool) -> str:
-    """Return a secret: asked for on a terminal, else one line of standard input.
+    """Return a secret from a prompt on the terminal, or else from one line of standard input.
 
-    Never an argument: the list of processes shows those to everybody on the host.
+    A secret is never an argument, because all users of the host can see those in the list of processes.
     """
     if sys.stdin.isatty():
         answer: str = typer.prompt(what, hide_input=True, confirmation_prompt=confirmed, err=True)
@@ -43,11 +43,11 @@ def rest_of_input() -> str:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Go on only after a yes: an option, or an answer on a terminal."""
+    """Continue only if `yes` is set or the user agrees on the terminal."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ValidationFailed(f"{question} There is no terminal to ask on; say --yes.")
+        raise ValidationFailed(f"{question} Without a terminal, confirm with --yes.")
     typer.confirm(question, abort=True, err=True)
 
 
@@ -55,4 +55,4 @@ def _decoded(given: bytes) -> str:
     try:
         return given.decode()
     except UnicodeDecodeError:
-        raise ValidationFailed("Standard input is not UTF-8.") from None
+        raise ValidationFailed("Standard input is not UTF-8. Send UTF-8 text.") from None

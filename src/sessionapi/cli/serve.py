@@ -1,4 +1,4 @@
-"""`sessionapi serve`: one process, or several on one socket."""
+"""`sessionapi serve`: run the service in one process, or in several on one socket."""
 
 import asyncio
 import errno
@@ -23,11 +23,13 @@ log = structlog.get_logger()
 
 BACKLOG = 2048
 DRAIN_SECONDS = 10
-OTHER_PORT = "try another port, as in `sessionapi serve --port 8001`"
-OTHER_HOST = "try another host, as in `sessionapi serve --host 127.0.0.1` or `sessionapi serve --host ::1`"
+OTHER_PORT = "try another port, for example `sessionapi serve --port 8001`"
+OTHER_HOST = (
+    "try another host, for example `sessionapi serve --host 127.0.0.1` or `sessionapi serve --host ::1`"
+)
 WORKER_PATIENCE = 30
-"""Seconds without a sign of life after which a worker is replaced. uvicorn's 5 are also the time that a new
-worker has for its imports: on a busy machine all would be killed again and again."""
+"""Seconds without a heartbeat after which a worker is replaced. A new worker must also finish its imports in
+this time. With uvicorn's default of 5, a busy machine would kill all workers again and again."""
 
 
 def serve(
@@ -37,13 +39,13 @@ def serve(
         typer.Option(
             min=0,
             max=65535,
-            help="Port; 0 takes a free one and prints it.",
+            help="Port to listen on; 0 picks a free one and prints it.",
             show_default="PORT, or 8000",
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Number of processes.")] = 1,
 ) -> None:
-    """Start the service. The first start makes all that it needs."""
+    """Start the service. The first start creates the data folder, secret, schema and signing key."""
     settings = settings_module.load()
     logging.configure(log_format=settings.log_format, level=settings.log_level)
     for text in suspicious(settings):
@@ -64,7 +66,7 @@ def serve(
 def _listen(host: str, port: int) -> socket.socket:
     try:
         return _bound(host, port)
-    except (OSError, TypeError, ValueError) as problem:  # the last two: a name that can't be encoded (IDNA)
+    except (OSError, TypeError, ValueError) as problem:  # the last two if the name can't be encoded (IDNA)
         reason = problem.strerror if isinstance(problem, OSError) else "not a valid host name"
         taken = isinstance(problem, OSError) and problem.errno in (errno.EADDRINUSE, errno.EACCES)
         advice = OTHER_PORT if taken else OTHER_HOST
@@ -94,15 +96,15 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     sys.stdout.flush()
     clients_use = urlsplit(settings.public_url)
     if clients_use.scheme == "http" and (clients_use.port or 80) != port:
-        log.info("PUBLIC_URL has another port: right behind a proxy", public_url=settings.public_url)
+        log.info("PUBLIC_URL has another port; this is right behind a proxy", public_url=settings.public_url)
 
 
 def _raise_open_files_limit() -> None:
-    """Raise the limit of open files to the hard limit: many systems start a process with 1,024."""
+    """Raise the limit on open files to the hard limit, because many systems start processes with 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError) as problem:  # macOS has no hard limit, and takes none as a soft one
+    except (OSError, ValueError) as problem:  # macOS has no hard limit, and rejects "unlimited" as a soft one
         log.warning("the limit of open files could not be raised", limit=soft, error=str(problem))
 
 

@@ -1,4 +1,4 @@
-"""The table of all settings in docs/settings.md, which `sessionapi settings` prints."""
+"""The settings table of docs/settings.md, which `sessionapi settings` prints."""
 
 from pydantic.fields import FieldInfo
 

@@ -1,4 +1,4 @@
-"""`sessionapi users`: the accounts."""
+"""`sessionapi users`: manage accounts."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -22,18 +22,18 @@ COLUMNS = ("id", "username", "email", "roles", "disabled_at", "locked", "created
 app = typer.Typer(no_args_is_help=True, help="Accounts.")
 
 NewName = Annotated[str, typer.Argument(metavar="NAME", help="The username.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A username, or an id as user_...")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A username or an id (user_...).")]
 
 
 @app.command()
 def add(
     name: NewName,
-    email: Annotated[str | None, typer.Option(help="A contact; no login name.")] = None,
+    email: Annotated[str | None, typer.Option(help="Contact address; it can't be used to log in.")] = None,
     hashed: Annotated[
-        bool, typer.Option("--hash", help="What comes is a hash of another system, not a password.")
+        bool, typer.Option("--hash", help="The input is a password hash of another system, not a password.")
     ] = False,
 ) -> None:
-    """Create an account and print its id. The password is asked for, or one line of standard input."""
+    """Create an account and print its id. The password comes from a prompt or a line of standard input."""
     secret = prompts.secret_line("Hash" if hashed else "Password", confirmed=not hashed)
     password, given_hash = (None, secret) if hashed else (secret, None)
     user = run(lambda parts: parts.accounts.add(name, email, password=password, hashed=given_hash))
@@ -42,47 +42,47 @@ def add(
 
 @app.command("list")
 def list_users(limit: output.Limit = 100, as_json: output.AsJson = False) -> None:
-    """List the accounts, the oldest first."""
+    """List the accounts, oldest first."""
     found, more = run(lambda parts: _listed(parts, limit))
     output.show(found, COLUMNS, as_json=as_json, more=more)
 
 
 @app.command()
 def show(name: Name, as_json: output.AsJson = False) -> None:
-    """Show one account, its claims and preferences too."""
-    told = run(lambda parts: _shown(parts, name))
+    """Show one account, including its claims and preferences."""
+    account = run(lambda parts: _shown(parts, name))
     if as_json:
-        output.show([told], (), as_json=True)
+        output.show([account], (), as_json=True)
     else:
-        rows = [{"member": member, "value": value} for member, value in told.items()]
-        output.show(rows, ("member", "value"), as_json=False)
+        rows = [{"field": field, "value": value} for field, value in account.items()]
+        output.show(rows, ("field", "value"), as_json=False)
 
 
 @app.command()
 def disable(name: Name) -> None:
-    """Let an account log in no more, and end its sessions."""
+    """Disable logins to an account and end its sessions."""
     user = run(lambda parts: _do(parts, name, Accounts.disable))
     prompts.say(f"Disabled {user.username} and ended its sessions.")
 
 
 @app.command()
 def enable(name: Name) -> None:
-    """Let a disabled account log in again."""
+    """Allow logins to a disabled account again."""
     user = run(lambda parts: _do(parts, name, Accounts.enable))
     prompts.say(f"Enabled {user.username}.")
 
 
 @app.command()
 def unlock(name: Name) -> None:
-    """Forget the wrong passwords of an account, so that its own is taken everywhere again."""
+    """Reset the wrong-password counters of an account, so that it can log in everywhere again."""
     user = run(lambda parts: _do(parts, name, Accounts.unlock))
     prompts.say(f"Unlocked {user.username}.")
 
 
 @app.command()
 def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
-    """Empty an account and end its sessions. The name is free again; nothing brings the account back."""
-    prompts.confirm(f"Delete {logging.escape_unprintable(name)} for ever?", yes=yes)
+    """Erase an account and end its sessions. This can't be undone; the name can be taken again."""
+    prompts.confirm(f"Delete {logging.escape_unprintable(name)} permanently?", yes=yes)
     user = run(lambda parts: _do(parts, name, Accounts.delete))
     prompts.say(f"Deleted {user.username}.")
 
@@ -90,11 +90,11 @@ def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Don't as
 @app.command("set-roles")
 def set_roles(
     name: Name,
-    roles: Annotated[list[str] | None, typer.Argument(help="All roles that the account shall have.")] = None,
+    roles: Annotated[list[str] | None, typer.Argument(help="All roles of the account from now on.")] = None,
 ) -> None:
-    """Replace the roles of an account; with none given it has none. `admin` opens /admin."""
+    """Replace the roles of an account, or remove all if none are given. The role admin opens /admin."""
     user = run(lambda parts: _change(parts, name, roles=roles or []))
-    prompts.say(f"{user.username} has the roles: {', '.join(user.roles) or 'none'}.")
+    prompts.say(f"Roles of {user.username}: {', '.join(user.roles) or 'none'}")
 
 
 @app.command("set-claims")
@@ -102,19 +102,19 @@ def set_claims(
     name: Name,
     claims: Annotated[str, typer.Argument(help="A JSON object, or - to read it from standard input.")],
 ) -> None:
-    """Replace the claims that an account's access tokens carry besides ours, from the next refresh on."""
+    """Replace the additional claims in an account's access tokens, from the next refresh on."""
     given = _json_object(prompts.rest_of_input() if claims == "-" else claims)
     user = run(lambda parts: _change(parts, name, claims=given))
-    prompts.say(f"{user.username} has the claims: {json.dumps(user.claims)}")
+    prompts.say(f"Claims of {user.username}: {json.dumps(user.claims)}")
 
 
 @app.command("reset-password")
 def reset_password(name: Name) -> None:
-    """Print a one-time token that sets a new password, and a link to the page that takes it."""
+    """Print a one-time token that sets a new password, and a link to the page that accepts it."""
     token, link = run(lambda parts: _reset(parts, name))
     typer.echo(f"Token  {token}")
     typer.echo(f"Link   {link}")
-    prompts.say(f"Good once, for {RESET_TTL.seconds // 60} minutes; an earlier one is void.")
+    prompts.say(f"Valid once, for {RESET_TTL.seconds // 60} minutes. Earlier tokens are no longer valid.")
 
 
 async def _listed(parts: Container, limit: int) -> tuple[list[Members], bool]:
@@ -140,7 +140,7 @@ async def _change(parts: Container, name: str, **given: Any) -> User:
 
 async def _reset(parts: Container, name: str) -> tuple[str, str]:
     token = await parts.accounts.make_reset_token((await find(parts, name)).id)
-    # Behind a # it stays in the browser: no server and no log between here and the page sees it.
+    # After the # it stays in the browser, so no server, proxy or log receives it.
     return token, f"{parts.settings.public_url}/reset-password#token={token}"
 
 
@@ -148,7 +148,9 @@ def _json_object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        raise ValidationFailed("The claims are not valid JSON.") from None
+        raise ValidationFailed(
+            'The claims are not valid JSON. Give a JSON object, such as {"plan": "team"}.'
+        ) from None
     if not isinstance(found, dict):
-        raise ValidationFailed('The claims must be one JSON object, as in {"plan": "team"}.')
+        raise ValidationFailed('The claims must be one JSON object, such as {"plan": "team"}.')
     return found

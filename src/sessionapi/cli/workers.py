@@ -1,4 +1,4 @@
-"""Several worker processes on one socket, under a parent that replaces those that die."""
+"""Several worker processes on one socket, with a parent process that replaces those that exit."""
 
 import os
 import socket
@@ -13,14 +13,14 @@ from uvicorn.supervisors import Multiprocess
 from sessionapi.errors import StartupError
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Where the workers count, so that each can tell the sum; prometheus_client looks for it by this name."""
+"""The variable in which prometheus_client finds the directory that the workers share their metrics in."""
 
 
 @contextmanager
 def metrics_folder(*, needed: bool) -> Iterator[None]:
-    """Make the temporary directory in which the workers count, and remove it at the end.
+    """Create the temporary directory in which the workers share their metrics, and remove it at the end.
 
-    Raise StartupError if there is no directory that this user can write.
+    Raises StartupError if this user can't write to any temporary directory.
     """
     if not needed:
         yield
@@ -29,7 +29,7 @@ def metrics_folder(*, needed: bool) -> Iterator[None]:
         folder = tempfile.TemporaryDirectory(prefix="sessionapi-metrics-")
     except OSError as problem:
         raise StartupError(
-            "SESSIONAPI_METRICS=on with several workers needs a temporary directory, and none can be written "
+            "SESSIONAPI_METRICS=on with several workers needs a temporary directory, but none is writable "
             f"({problem.strerror}). Set TMPDIR to a directory that this user can write."
         ) from problem
     with folder as path:
@@ -44,15 +44,15 @@ def run(config: uvicorn.Config, listener: socket.socket) -> None:
 
 class _Parent(Multiprocess):
     def terminate_all(self) -> None:
-        """Let go of the socket with the workers: else it would take connections that nobody answers."""
+        """Close the socket too, because it would accept connections that no worker serves."""
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
 
     def keep_subprocess_alive(self) -> None:
-        """Replace workers that died; what a dead one had under way is under way no more."""
+        """Replace workers that have exited, and drop their gauges from the shared metrics."""
         for process in self.processes:
-            process.child_conn.close()  # the worker has its own: so a dead one's end is seen, not waited for
+            process.child_conn.close()  # the worker has a copy; without ours, its exit is noticed at once
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         for pid in before - {process.pid for process in self.processes}:
