@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that `sessionapi.storage.migrations` opened."""
+"""Run the migrations on the connection that `sessionapi.storage.migrations` has opened."""
 
 from alembic import context
 

@@ -210,9 +210,9 @@ async def test_a_list_that_cannot_be_had_is_told_once_and_so_is_its_return(
         clock.move(60)
         verifier._take_revocations(await verifier._send(verifier._revocations_request()))
     assert told_by_the_verifier(caplog) == [
-        f"GET {url}/revocations: it answered 401 (is the service token right?); meanwhile ended sessions are "
-        "refused only when their tokens die",
-        "ended sessions are refused at once again",
+        f"GET {url}/revocations: the response is 401 (is the service token right?); tokens of ended sessions "
+        "are now accepted until they expire",
+        "tokens of ended sessions are refused immediately again",
     ]
 
 
@@ -232,7 +232,7 @@ async def test_a_service_token_from_a_file_works_and_is_never_told(
         ) as verifier,
     ):
         await verifier.verify((await service.sign_up())["access_token"])
-    assert "it answered 401" in told_by_the_verifier(caplog)[0]
+    assert "the response is 401" in told_by_the_verifier(caplog)[0]
     assert not any(secret in caplog.text for secret in ("SECRET", "hunter"))
     with pytest.raises(StartupError) as refused:
         AsyncVerifier(ISSUER, service_token="st_SEC\nRET")
@@ -380,11 +380,11 @@ def answering(status: int, content: bytes, etag: str = "") -> Iterator[str]:
 @pytest.mark.parametrize(
     ("status", "content", "said"),
     [
-        (500, b"", "it answered 500"),
-        (200, b"<html>", "its answer is not JSON"),
-        (200, b"[]", "its answer is not an object"),
-        (200, b'{"keys": []}', "no key that can be used"),
-        (200, b'{"keys": 7}', "no key that can be used"),
+        (500, b"", "the response is 500"),
+        (200, b"<html>", "the response is not JSON"),
+        (200, b"[]", "the response is not a JSON object"),
+        (200, b'{"keys": []}', "no usable key"),
+        (200, b'{"keys": 7}', "no usable key"),
     ],
 )
 async def test_an_issuer_that_answers_nonsense_is_told(status, content, said):

@@ -1,4 +1,4 @@
-"""Users, sessions, signing keys and the audit log."""
+"""Create the tables of users, sessions, signing keys and the audit log."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""One-time tokens for setting a new password."""
+"""Add one-time tokens for setting a new password."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Credentials of other services; at most one key of the ring is the next one."""
+"""Add the credentials of other services, and allow at most one key in the state `next`."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Counts of wrong passwords."""
+"""Add the counters of wrong passwords."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,6 +1,6 @@
-"""Room beside each session for its next version, so that a rotation changes one page and no index (HOT).
+"""Leave room on each page for updated sessions, so that a rotation changes one page and no index (HOT).
 
-Only a note in the catalogue, and only for pages that are written from now on; SQLite changes rows in place.
+This only changes the catalogue and applies to pages written from now on. SQLite updates rows in place.
 """
 
 from alembic import op

@@ -1,4 +1,4 @@
-"""Marks that end many sessions with one row."""
+"""Add marks that end many sessions with one row."""
 
 import sqlalchemy as sa
 from alembic import op

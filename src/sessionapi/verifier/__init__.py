@@ -1,4 +1,4 @@
-"""For other services: verify our access tokens offline, in any Python program.
+"""Verify access tokens offline, in other services or any Python program.
 
 ```python
 from sessionapi.verifier import AsyncVerifier
@@ -7,10 +7,11 @@ verifier = AsyncVerifier("https://login.example.com")
 claims = await verifier.verify(token)
 ```
 
-`Verifier` is the same without `await`. Both fetch the public keys once, keep them, and renew them ahead of
-time; with a service token they also learn within a second which sessions have ended. `verifier.asgi` protects
-a whole app, `verifier.fastapi` a route. All errors are of the tree in `sessionapi.errors`: those for a token
-are `AuthenticationError`s (401), and `Unavailable` (503) says that the keys can't be had.
+`Verifier` is the same without `await`. Both fetch the public keys once, cache them, and refresh them before
+they expire. With a service token they also refuse the tokens of an ended session within a second.
+`verifier.asgi` protects a whole app, and `verifier.fastapi` protects a route. All errors come from
+`sessionapi.errors`. An invalid token raises an `AuthenticationError` (401), and `Unavailable` (503) is raised
+while the keys can't be fetched.
 """
 
 from sessionapi.errors import (

@@ -1,4 +1,4 @@
-"""ASGI middleware that lets nothing through without a good access token, in any framework."""
+"""ASGI middleware that refuses requests without a valid access token, for any framework."""
 
 import json
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
@@ -15,15 +15,15 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 POLICY_VIOLATION = 1008
-"""The close code of a WebSocket that is refused (RFC 6455, 7.4.1)."""
+"""The close code of a refused WebSocket (RFC 6455, 7.4.1)."""
 
 
 class Protect:
-    """Protects all paths of an app but those in `public`, which are compared letter by letter.
+    """Protects all paths of an app except those in `public`, which must match exactly.
 
-    The claims of the token are in `scope["state"]["claims"]`. A WebSocket without a good token is refused
-    before it is accepted: with the answer of HTTP where the server can send one (`websocket.http.response`),
-    else it is closed with 1008. Messages of any other kind, as `lifespan`, go through.
+    The claims of the token are in `scope["state"]["claims"]`. A WebSocket without a valid token is refused
+    before it is accepted, with an HTTP response if the server can send one (`websocket.http.response`), or
+    else with close code 1008. Other types of scope, such as `lifespan`, pass through.
     """
 
     def __init__(self, app: App, verifier: AsyncVerifier, public: Collection[str] = ()) -> None:
@@ -46,7 +46,7 @@ class Protect:
 
 
 def can_be_denied(scope: Scope) -> bool:
-    """Return whether the server sends an HTTP response in place of a WebSocket (an extension of ASGI)."""
+    """Return whether the server can reject a WebSocket with an HTTP response (an extension of ASGI)."""
     return "websocket.http.response" in (scope.get("extensions") or {})
 
 
@@ -67,7 +67,7 @@ async def _refuse(problem: SessionApiError, scope: Scope, send: Send) -> None:
 
 
 def status_and_headers(problem: SessionApiError) -> tuple[int, dict[str, str]]:
-    """Return how HTTP tells an error of a verifier: 401 with its challenge, or 503 with when to try again."""
+    """Return the HTTP status and headers of an error: 401 with a challenge, or 503 with `Retry-After`."""
     if isinstance(problem, AuthenticationError):
         return 401, {"WWW-Authenticate": bearer.challenge(problem)}
     return 503, {"Retry-After": str(problem.retry_after or 1)}

@@ -1,8 +1,8 @@
-"""The two verifiers, one for threads and one for asyncio: `core` decides, and they fetch what it needs.
+"""The two verifiers, one for threads and one for asyncio. `state.Core` decides, and they do the fetching.
 
-What works in the background belongs to one event loop or one process and ends with it. So with each token
-both verifiers check whether it still runs, and begin again where it doesn't: in the child of a fork, in the
-next event loop, after the process was suspended.
+A background task belongs to one event loop, and a background thread to one process, and ends with it. So with
+each token both verifiers check whether theirs still runs, and start a new one if it doesn't, as after a fork,
+in the next event loop, or after the process was suspended.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from sessionapi.bounded_http import Answer, Connection
 from sessionapi.tokens.access_token import Claims
 from sessionapi.verifier.common import Common, Rounds
 
-NO_ROUND = "it was not followed in time"
+NO_ROUND = "the list was not fetched in time"
 
 
 class _InLoop:
-    """The background work of an AsyncVerifier in one event loop."""
+    """The background tasks of an AsyncVerifier in one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, rounds: Rounds) -> None:
         self.loop = loop
@@ -44,9 +44,9 @@ class _InLoop:
 
 
 class AsyncVerifier(Common):
-    """Verifies in an event loop, or in several. One fetch serves all who wait for it.
+    """Verifies in one or more event loops. All waiting callers share one fetch.
 
-    Close it with `aclose()`; a token that is verified after that begins again.
+    Close it with `aclose()`. Verifying another token after that starts it again.
     """
 
     def __init__(self, issuer: str, **options: Any) -> None:
@@ -56,9 +56,9 @@ class AsyncVerifier(Common):
         self._state: _InLoop | None = None
 
     async def verify(self, token: str) -> Claims:
-        """Return the claims of a good token.
+        """Return the claims of a valid token.
 
-        Raises AuthenticationError with its kinds (401), and Unavailable (503) while no keys can be had.
+        Raises a subclass of AuthenticationError (401), or Unavailable (503) while the keys can't be fetched.
         """
         state = self._here()
         if self._service_token and state.rounds.halted:
@@ -71,7 +71,7 @@ class AsyncVerifier(Common):
         return self._core.verify(token, self._clock())
 
     async def aclose(self) -> None:
-        """Stop following and close the connections, in this event loop and in others that are running."""
+        """Stop following the list and close the connections, in this and all other running event loops."""
         states, self._states, self._state = self._states, [], None
         for state in states:
             for task in state.tasks:
@@ -88,7 +88,7 @@ class AsyncVerifier(Common):
         await self.aclose()
 
     def after_fork(self) -> None:
-        """Begin again in a child process: no task of its parent runs there."""
+        """Start again in a child process, because no task of the parent runs there."""
         super().after_fork()
         self._entering = threading.Lock()
         self._states, self._state = [], None
@@ -102,7 +102,7 @@ class AsyncVerifier(Common):
         return None if self._state is None else self._state.fetching
 
     def _here(self) -> _InLoop:
-        """Return what belongs to the running event loop."""
+        """Return the state of the running event loop."""
         loop = asyncio.get_running_loop()
         state = self._state
         if state is not None and state.loop is loop:
@@ -117,7 +117,7 @@ class AsyncVerifier(Common):
         return state
 
     async def _catch_up(self, state: _InLoop) -> None:
-        """Follow, if nothing does so in this loop, and wait for the round that is under way."""
+        """Follow the list, unless a task in this loop does, and wait for the current round to end."""
         if state.following is None or state.following.done():
             state.following = asyncio.create_task(self._follow(state))
         try:
@@ -128,7 +128,7 @@ class AsyncVerifier(Common):
             self._tell(NO_ROUND)
 
     def _fetch(self, state: _InLoop) -> asyncio.Task[None] | None:
-        """Return the fetch that is under way, begun if the cooldown allows, or None."""
+        """Return the current fetch, started if the cooldown allows it, or else None."""
         if state.fetching is None or state.fetching.done():
             may = self._core.may_try(self._clock())
             state.fetching = asyncio.create_task(self._fetch_keys()) if may else None
@@ -154,7 +154,7 @@ class AsyncVerifier(Common):
     async def _send(
         self, request: httpx.Request, client: httpx.AsyncClient | None = None
     ) -> Answer | Exception:
-        """Return the response, or why it failed; without a client, over a connection that ends with it."""
+        """Return the response, or the exception. Without a client, use a connection for this request only."""
         try:
             if client is not None:
                 return await bounded_http.get(client, request.url, request.headers, self._bounds(request))
@@ -170,7 +170,7 @@ class AsyncVerifier(Common):
 
 
 class _InProcess:
-    """The locks and the thread of a Verifier in one process, which a fork leaves behind."""
+    """The locks and the thread of a Verifier in one process, which a forked child can't use."""
 
     def __init__(self, rounds: Rounds) -> None:
         self.rounds = rounds
@@ -189,9 +189,9 @@ class _InProcess:
 
 
 class Verifier(Common):
-    """Verifies in any thread. One thread fetches, the others wait for it.
+    """Verifies in any thread. One thread fetches, and the others wait for it.
 
-    Close it with `close()`; a token that is verified after that begins again.
+    Close it with `close()`. Verifying another token after that starts it again.
     """
 
     def __init__(self, issuer: str, **options: Any) -> None:
@@ -199,13 +199,13 @@ class Verifier(Common):
         self._state = self._new_state()
 
     def verify(self, token: str) -> Claims:
-        """Return the claims of a good token; raises what `AsyncVerifier.verify` does."""
+        """Return the claims of a valid token. Raises the same errors as `AsyncVerifier.verify`."""
         state = self._state
         if self._service_token and state.rounds.halted:
             self._catch_up(state)
         want = self._core.wanted(token, self._clock())
         if want != "nothing" and state.fetching.acquire(blocking=want == "now"):
-            try:  # a thread that waited for another's fetch finds it done, and the cooldown begun
+            try:  # after another thread's fetch the cooldown has begun, so this thread does not fetch
                 if self._core.may_try(self._clock()):
                     self._fetch_keys()
             finally:
@@ -213,7 +213,7 @@ class Verifier(Common):
         return self._core.verify(token, self._clock())
 
     def close(self) -> None:
-        """Stop following and close the connections."""
+        """Stop following the list and close the connections."""
         state, self._state = self._state, self._new_state()
         state.closing.set()
         if state.connection is not None:
@@ -228,7 +228,7 @@ class Verifier(Common):
         self.close()
 
     def after_fork(self) -> None:
-        """Begin again in a child process, with new locks: one of the parent's may never be released."""
+        """Start again in a child process with new locks, because a parent's lock may never be released."""
         super().after_fork()
         self._state = self._new_state()
 
@@ -240,7 +240,7 @@ class Verifier(Common):
         return _InProcess(Rounds(self._state_sync, self._limits))
 
     def _catch_up(self, state: _InProcess) -> None:
-        """Follow, if no thread of this process does, and wait for the round that is under way."""
+        """Follow the list, unless a thread of this process does, and wait for the current round to end."""
         round_ended = state.round_ended
         try:
             self._start_following(state)
@@ -280,7 +280,7 @@ class Verifier(Common):
             state.connection.close()
 
     def _send(self, request: httpx.Request, connection: Connection | None = None) -> Answer | Exception:
-        """Return the response, or why it failed; without a connection, over one that ends with it."""
+        """Return the response, or the exception. Without a connection, open one for this request only."""
         try:
             if connection is not None:
                 return connection.get(request.url, request.headers, self._bounds(request))

@@ -24,25 +24,26 @@ from sessionapi.verifier.state import Core, Limits, max_age_of
 log = logging.getLogger("sessionapi.verifier")
 
 LEEWAY = 5
-"""Seconds that a token is accepted after `exp`, and before `iat`: the clocks of two hosts differ."""
+"""Seconds that a token is accepted after `exp` and before `iat`, because the clocks of two hosts differ."""
 QUIET = timedelta(minutes=1)
-"""Between two lines of the log about the list: it is asked for all the time."""
+"""The minimum time between two log lines about the list, which is fetched all the time."""
 UNCHANGED, UNAUTHORIZED = 304, 401
 POLL = 0.5
-"""Seconds between two looks at the list of ended sessions."""
+"""Seconds between two fetches of the list of ended sessions."""
 LARGEST_KEYS = 256 * 2**10
-"""Bytes of a JWK Set, unpacked: some 1,000 keys, where an issuer has a handful."""
+"""Maximum size of a JWK Set, decompressed: some 1,000 keys, while an issuer has a handful."""
 LARGEST_LIST = 16 * 2**20
-"""Bytes of the list of ended sessions, unpacked: some 200,000 sessions."""
+"""Maximum size of the list of ended sessions, decompressed: some 200,000 sessions."""
 SLACK = 1.0
-"""Seconds that a round of following may be late before it counts as halted: the machine is busy."""
+"""Seconds by which a round may be late, because the machine is busy, before following counts as halted."""
 
 
 class Rounds:
-    """The deadline of a follower's next sign.
+    """The deadline for the next heartbeat of the task or thread that follows the list.
 
-    A follower without one has been halted: its task was cancelled, its event loop isn't run, its process
-    was suspended. Without this, a verifier would go on with an old list, and log nothing.
+    If it is missed, following has halted, because the task was cancelled, its event loop isn't running, or
+    the process was suspended. Without this deadline a verifier would continue with an old list and log
+    nothing.
     """
 
     def __init__(self, poll: float, limits: Limits) -> None:
@@ -52,34 +53,35 @@ class Rounds:
 
     @property
     def longest(self) -> float:
-        """Seconds that a round takes at most."""
+        """The maximum duration of a round, in seconds."""
         return self._round + SLACK
 
     @property
     def halted(self) -> bool:
-        """True before the first round, or if the next sign is overdue."""
+        """True before the first round, or if the next heartbeat is overdue."""
         return time.monotonic() > self._due
 
     def begun(self) -> None:
-        """Note that a round begins. After a halt it has to end before the list counts as fresh."""
+        """Record that a round begins. After a halt it must end before the list counts as fresh."""
         if not self.halted:
             self._due = time.monotonic() + self.longest
 
     def ended(self) -> None:
-        """Note that a round has ended, and that the next one begins after the pause."""
+        """Record that a round has ended, and that the next one begins after the pause."""
         self._due = time.monotonic() + self._state_sync + SLACK
 
     def given_up(self) -> None:
-        """Note that no round has ended in time, so that not every token waits for the next one."""
+        """Record that no round ended in time, so that not every token waits for the next one."""
         self._due = time.monotonic() + self.longest
 
 
 class Common:
     """The state that does not depend on a thread or an event loop.
 
-    `issuer` is the `iss` of the tokens, and the address of the service unless `url` is another one. With
-    `jwks` the keys are fixed and nothing is ever fetched, for tests. With a `service_token` ended sessions
-    are followed; without one a token of an ended session is accepted until it expires (60 s).
+    `issuer` is the `iss` of the tokens, and the base URL of the service unless `url` is given. With `jwks`
+    the keys are fixed and nothing is ever fetched, which is useful in tests. With a `service_token` the
+    verifier follows the list of ended sessions. Without one, a token of an ended session is accepted until it
+    expires (60 s).
     """
 
     def __init__(
@@ -107,17 +109,17 @@ class Common:
         if jwks is not None:
             self._core.take_keys(jwks, clock())
             if not self._core.has_keys:
-                raise StartupError("the JWK Set holds no key that can be used")
+                raise StartupError("the JWK Set contains no usable key; pass one with an ES256 or RS256 key")
         _VERIFIERS.add(self)
 
     def after_fork(self) -> None:
-        """Begin again in a child process, where the threads and loops of its parent are not running."""
+        """Start again in a child process, where the threads and event loops of the parent do not run."""
         self._core.after_fork()
         self._etag = None
 
     @cached_property
     def _ssl(self) -> SSLContext:
-        """The SSL context of all clients: reading the list of authorities takes 20 ms."""
+        """The SSL context of all clients, created once because loading the CA certificates takes 20 ms."""
         return httpx.create_ssl_context()
 
     def _bounds(self, request: httpx.Request) -> Bounds:
@@ -142,11 +144,11 @@ class Common:
         return httpx.Request("GET", f"{self._url}/revocations", headers=headers)
 
     def _take_revocations(self, answer: Answer | Exception) -> None:
-        """Take over the list. A failure leaves what we have: tokens of ended sessions die within 60 s."""
+        """Store the list. After a failure the old list stays; tokens of ended sessions expire within 60 s."""
         self._tell(self._wrong_with(answer))
 
     def _wrong_with(self, answer: Answer | Exception) -> str:
-        """Take over the list, or return what is wrong with it."""
+        """Store the list, or return a text about the error. An empty text means success."""
         body = _json_of(answer)
         if isinstance(answer, Exception) or isinstance(body, str):
             status = getattr(answer, "status_code", None)
@@ -155,13 +157,13 @@ class Common:
         try:
             self._core.take_revocations(body, self._clock())
         except (KeyError, TypeError):
-            return "its answer is not one of ours"
+            return "the response is not a list of ended sessions"
         self._etag = answer.headers.get("etag")
         return ""
 
     @contextlib.contextmanager
     def _whatever_comes(self) -> Iterator[None]:
-        """Go on following whatever an issuer answers, and say what it was."""
+        """Log any exception and continue, so that no response of the issuer can stop the following."""
         try:
             yield
         except Exception as problem:
@@ -169,16 +171,16 @@ class Common:
             self._tell(type(problem).__name__)
 
     def _tell(self, wrong: str) -> None:
-        """Log why the list can't be had, and when it can again: what is new, at most a line a minute."""
+        """Log when the list can't be fetched and when it can again, but at most one line per minute."""
         now = self._clock()
         if wrong == self._told or (self._told_at and now < self._told_at + QUIET):
             return
         self._told, self._told_at = wrong, now
         if not wrong:
-            log.warning("ended sessions are refused at once again")
+            log.warning("tokens of ended sessions are refused immediately again")
             return
         log.warning(
-            "GET %s/revocations: %s; meanwhile ended sessions are refused only when their tokens die",
+            "GET %s/revocations: %s; tokens of ended sessions are now accepted until they expire",
             re.sub("//[^/]*@", "//", self._url),
             wrong,
         )
@@ -192,30 +194,33 @@ def _after_fork() -> None:
         verifier.after_fork()
 
 
-if hasattr(os, "register_at_fork"):  # not on SlidingWindow, which has no fork
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_after_fork)
 
 
 def _json_of(answer: Answer | Exception) -> dict[str, Any] | str:
-    """Return the object of a good answer, or what is wrong with it."""
+    """Return the JSON object of a successful response, or else a text about the error."""
     if isinstance(answer, OutOfBounds):
         return str(answer)
     if isinstance(answer, httpx.ProtocolError) or not isinstance(answer, Answer | httpx.HTTPError):
-        return type(answer).__name__  # its text may repeat what was sent, our credential too
+        return type(answer).__name__  # its text may contain the request, including our credential
     if isinstance(answer, Exception):
         return f"{type(answer).__name__}: {answer}"
     if answer.status_code != 200:
-        return f"it answered {answer.status_code}"
+        return f"the response is {answer.status_code}"
     try:
         body = json.loads(answer.content)
     except (ValueError, RecursionError):
-        return "its answer is not JSON"
-    return body if isinstance(body, dict) else "its answer is not an object"
+        return "the response is not JSON"
+    return body if isinstance(body, dict) else "the response is not a JSON object"
 
 
 def _checked(service_token: str | None) -> str | None:
-    """Return a service token as it may stand in a header: one that was read from a file ends in a line."""
+    """Return a service token without a line end, as it has when read from a file.
+
+    Raises StartupError if an HTTP header cannot carry it.
+    """
     token = service_token.strip() if service_token else None
     if token and not re.fullmatch("[\x21-\x7e]+", token):
-        raise StartupError("the service token is none: it has letters that no header may have")
+        raise StartupError("invalid service token: it contains characters that an HTTP header cannot carry")
     return token

@@ -15,10 +15,10 @@ from sessionapi.verifier.client import AsyncVerifier
 
 
 class Bearer(SecurityBase):
-    """Protect a route: its value is the claims of a good access token, else the response is 401 or 503.
+    """A dependency whose value is the claims of a valid access token. Otherwise the response is 401 or 503.
 
-    A WebSocket is refused before it is accepted: with that response where the server can send one
-    (`websocket.http.response`), else it is closed with 1008.
+    A WebSocket is refused before it is accepted, with that response if the server can send one
+    (`websocket.http.response`), or else with close code 1008.
     """
 
     def __init__(self, verifier: AsyncVerifier) -> None:
@@ -27,7 +27,7 @@ class Bearer(SecurityBase):
         self.scheme_name = "AccessToken"
 
     async def __call__(self, connection: HTTPConnection) -> Claims:
-        """Return the claims of the token of a request or of a WebSocket's handshake."""
+        """Return the claims of the token of a request or a WebSocket handshake."""
         try:
             return await self._verifier.verify(bearer.read(connection.scope["headers"]))
         except SessionApiError as problem:

@@ -1,7 +1,7 @@
-"""What a verifier knows and decides, without any I/O: shared by the sync and the async one.
+"""The state and the decisions of a verifier without I/O, shared by the sync and the async verifier.
 
-It says what has to be fetched (`wanted`), takes what was fetched (`take_keys`, `take_revocations`), and
-verifies with what it has. Ages are told by the same clock as `exp`.
+`Core.wanted` decides what has to be fetched, `take_keys` and `take_revocations` store what was fetched, and
+`verify` uses it. Ages are measured with the same clock as `exp`.
 """
 
 import re
@@ -19,11 +19,11 @@ from sessionapi.tokens.access_token import Claims, TokenExpectations
 from sessionapi.tokens.cache import TokenCache
 
 DEFAULT_MAX_AGE = 300
-"""Seconds that keys are kept where the issuer doesn't say: our own JWKS_MAX_AGE."""
+"""Seconds that keys are cached if the issuer sends no `max-age`. It is the default of JWKS_MAX_AGE."""
 AHEAD = 0.8
-"""The part of their age after which keys are renewed while they are still good."""
+"""The fraction of their maximum age after which keys are refreshed in the background."""
 WINDOW = timedelta(seconds=315)
-"""How long an ended session is remembered: longer than any access token lives (design 4.4)."""
+"""How long an ended session is remembered, which is longer than any access token is valid (design 4.4)."""
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 
 Want = Literal["now", "soon", "nothing"]
@@ -31,11 +31,11 @@ Want = Literal["now", "soon", "nothing"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How a verifier treats its keys; all in seconds.
+    """Timings of a verifier, in seconds.
 
-    `cooldown`: the least time between two fetches for an unknown `kid` or after a failure, so that forged
-    tokens can't make us call the issuer. `keep`: how long keys are used while the issuer can't be reached.
-    `fetch`: the deadline for one answer of the issuer, from connecting to its last byte.
+    `cooldown` is the minimum time between two fetches for an unknown `kid` or after a failure, so that forged
+    tokens can't make us call the issuer. `keep` is how long keys are used while the issuer can't be reached.
+    `fetch` is the deadline for one response of the issuer, from connecting to the last byte.
     """
 
     cooldown: float = 10.0
@@ -45,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The issuer has ended every session whose id is `up_to` or sorts before it, as seen at `seen_at`."""
+    """A revocation of every session whose id is `up_to` or sorts before it, fetched at `seen_at`."""
 
     up_to: str
     reason: str
@@ -75,13 +75,14 @@ class Core:
 
     @property
     def has_keys(self) -> bool:
-        """Whether there are keys at all."""
+        """True if there is at least one key."""
         return bool(self._keys)
 
     def wanted(self, token: str, now: datetime) -> Want:
-        """Return whether keys have to be fetched before this token is verified, or beside it.
+        """Return whether keys have to be fetched before this token is verified ("now") or in the background.
 
-        Old keys are waited for only until a fetch has failed: while the issuer is away, nobody waits.
+        Callers wait for a refresh of old keys only until a fetch has failed. So they don't wait while the
+        issuer is unavailable.
         """
         if self.fixed:
             return "nothing"
@@ -99,35 +100,35 @@ class Core:
         return (now - self._tried_at).total_seconds() >= self.limits.cooldown
 
     def tried(self, now: datetime) -> None:
-        """Note that a fetch has ended, well or not: the next one waits for the cooldown."""
+        """Record that a fetch has ended, successfully or not, which starts the cooldown."""
         self._tried_at = now
 
     def after_fork(self) -> None:
-        """Begin again in a new process: a lock may be held by a thread that is not there."""
+        """Start again in a child process, where a lock may be held by a thread that does not exist there."""
         self._cache = TokenCache(self._keys_get, self.rules)
         self._tried_at = None
 
     def take_keys(self, jwks: Mapping[str, Any], now: datetime, max_age: float | None = None) -> None:
-        """Take over a JWK Set; keys that we could not use safely are left out. An empty one is refused."""
+        """Store a JWK Set without the keys that are not safe to use. A set without usable keys is refused."""
         listed = jwks.get("keys")
         keys = [key for each in listed if (key := read_key(each))] if isinstance(listed, list) else []
         if not keys:
-            self.failed("its JWKS has no key that can be used")
+            self.failed("its JWKS has no usable key")
             return
-        # A key that is the same stays the same object: what was verified with it stays remembered.
+        # An unchanged key stays the same object, so that tokens verified with it stay cached.
         known = self._keys
         self._keys = {key.kid: known[key.kid] if known.get(key.kid) == key else key for key in keys}
         self._fetched_at, self._failure, self._ring_of_keys = now, "", self._ring
         self._max_age = max_age if max_age is not None else DEFAULT_MAX_AGE
 
     def failed(self, why: str) -> None:
-        """Note why a fetch failed; the keys that we have are kept for a while."""
+        """Record why a fetch failed. The current keys stay in use until they are too old."""
         self._failure = why
 
     def take_revocations(self, answer: Mapping[str, Any], now: datetime) -> None:
-        """Take over the issuer's list of ended sessions, and the version of its key ring.
+        """Store the issuer's list of ended sessions and the version of its key ring.
 
-        Raises KeyError or TypeError, and changes nothing, if it isn't such a list.
+        Raises KeyError or TypeError, and changes nothing, if it is not a valid list.
         """
         listed = {_text(each["session_id"]): (_text(each["reason"]), now) for each in answer["revoked"]}
         mark = _mark_of(answer.get("revoked_up_to"), now)
@@ -144,11 +145,11 @@ class Core:
 
     @property
     def keys_outdated(self) -> bool:
-        """Whether the issuer's key ring has changed since the keys were fetched."""
+        """True if the issuer's key ring has changed since the keys were fetched."""
         return self._fetched_at is not None and self._ring_of_keys != self._ring
 
     def verify(self, token: str, now: datetime) -> Claims:
-        """Return the claims of a good token, else raise the error of the tree that says what is wrong."""
+        """Return the claims of a valid token, or raise an AuthenticationError or Unavailable."""
         self._refuse_without_keys(now)
         claims = self._cache.verify(token, now)
         ended = self._ended.get(claims.session_id)
@@ -168,18 +169,18 @@ class Core:
             return False
 
     def _refuse_without_keys(self, now: datetime) -> None:
-        """Fail closed, saying so: without keys, or with keys that nobody has confirmed for too long."""
+        """Raise Unavailable if the keys were never fetched, or if they were not confirmed for too long."""
         if self.fixed:
             return
         if self._fetched_at is None:
             raise Unavailable(
-                f"The keys of {self.rules.issuer} can't be fetched: {self._failure or 'not yet'}."
+                f"The keys of {self.rules.issuer} can't be fetched: {self._failure or 'not fetched yet'}."
             )
         age = (now - self._fetched_at).total_seconds()
         if age > max(self.limits.keep, self._max_age):
             raise Unavailable(
                 f"The keys of {self.rules.issuer} are {age:.0f} s old and can't be fetched again: "
-                f"{self._failure or 'no answer'}."
+                f"{self._failure or 'no response'}."
             )
 
 
@@ -194,9 +195,9 @@ def _text(value: object) -> str:
 
 
 def read_key(jwk: object) -> VerificationKey | None:
-    """Return the key of a JWK that is for signatures, of one algorithm that we take; else None.
+    """Return the key of a JWK for signatures with a supported algorithm, or else None.
 
-    Whatever is wrong with a key, the others of its set are read.
+    An invalid key does not prevent the others in its set from being used.
     """
     try:
         return _read_key(jwk)
@@ -222,6 +223,6 @@ def _read_key(jwk: object) -> VerificationKey | None:
 
 
 def max_age_of(cache_control: str | None) -> float | None:
-    """Return the seconds of `Cache-Control: max-age`, between one second and a day, if it says so."""
+    """Return the `max-age` of a `Cache-Control` header, limited to one second to one day, or None."""
     found = re.search(r"max-age=(\d{1,9})", cache_control or "")
     return None if found is None else min(max(float(found.group(1)), 1.0), 86_400.0)
