@@ -66,7 +66,7 @@ def wrong(page: Page, label: str) -> str:
 def token_of(context: BrowserContext, page: Page) -> str:
     """Return the access token that the protected page sends."""
     with page.expect_request("**/protected") as asked:
-        page.get_by_role("button", name="Ask again").click()
+        page.get_by_role("button", name="Request again").click()
     return asked.value.headers["authorization"].removeprefix("Bearer ")
 
 

@@ -155,7 +155,7 @@ def test_devices_and_the_deletion_by_the_keyboard_alone(chromium: Browser, serve
         expect(page.locator("#devices-heading")).to_be_focused()
         tab_to(page, page.get_by_role("button", name="Delete account"))
         keys.press("Enter")
-        tab_to(page, page.get_by_role("button", name="Delete for ever"))
+        tab_to(page, page.get_by_role("button", name="Delete permanently"))
         keys.press("Enter")
         says_why(page, "The account was deleted.")
 

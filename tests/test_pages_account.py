@@ -63,7 +63,7 @@ def test_the_name_changes_and_a_taken_one_is_told(page: Page, server: Server):
     assert wrong(page, "New username") == "This username is taken. Choose another."
     fill(page, new_username="grace.hopper")
     page.keyboard.press("Enter")
-    said(page, "You are grace.hopper now.")
+    said(page, "Your username is now grace.hopper.")
     expect(page.get_by_role("button", name="Change username")).to_be_focused()
     expect(page.get_by_role("button", name="Account of grace.hopper")).to_have_text("GH")
     page.reload()
@@ -76,7 +76,7 @@ def test_the_email_changes_and_goes(page: Page):
     page.get_by_role("button", name="Change e-mail").click()
     page.get_by_label("New e-mail").fill("nonsense")
     page.keyboard.press("Enter")
-    assert wrong(page, "New e-mail") == "Use an address as in ada@example.com."
+    assert wrong(page, "New e-mail") == "Use an address such as ada@example.com."
     page.get_by_label("New e-mail").fill("ada@example.com")
     page.keyboard.press("Enter")
     said(page, "Your e-mail is saved.")
@@ -102,7 +102,7 @@ def test_a_change_long_after_the_login_asks_for_the_password(page: Page, server:
     expect(dialog.get_by_text("This is not your password.")).to_be_visible()
     dialog.get_by_label("Password", exact=True).fill(PASSWORD)
     page.keyboard.press("Enter")
-    said(page, "You are ada.later now.")
+    said(page, "Your username is now ada.later.")
 
 
 def test_the_password_changes_and_the_other_devices_are_out(page: Page, server: Server, username: str):
@@ -154,7 +154,7 @@ def test_the_account_is_deleted_after_a_question_and_the_password(page: Page, se
     page.get_by_role("button", name="Delete account").click()
     question = page.get_by_role("dialog", name="Delete your account?")
     expect(question.get_by_role("button", name="Cancel")).to_be_focused()
-    question.get_by_role("button", name="Delete for ever").click()
+    question.get_by_role("button", name="Delete permanently").click()
     dialog = page.get_by_role("dialog", name="Confirm it's you")
     dialog.get_by_label("Password", exact=True).fill(PASSWORD)
     page.keyboard.press("Enter")

@@ -149,14 +149,14 @@ def test_signing_out_leads_where_the_settings_say(chromium: Browser, tmp_path):
 
 def test_the_service_away_signs_nobody_out(page: Page, server: Server, username: str):
     page.context.set_offline(True)
-    page.get_by_role("button", name="Ask again").click()
+    page.get_by_role("button", name="Request again").click()
     expect(page.get_by_role("alert")).to_contain_text("The service can't be reached.")
     page.get_by_role("button", name="Account of").click()
     page.get_by_role("button", name="Sign out").click()
     expect(page.locator("#toast")).to_contain_text("You are still signed in.")
     page.context.set_offline(False)
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Ask again").click()
+    page.get_by_role("button", name="Request again").click()
     expect(page.get_by_role("alert")).to_be_hidden()
     signed_in(page, username)
 
@@ -182,7 +182,7 @@ def test_an_end_that_nothing_moves_is_told_as_such(page: Page, server: Server, u
     dialog = page.get_by_role("dialog", name="Are you still there?")
     dialog.get_by_role("button", name="Stay signed in").click()
     final = page.get_by_role("dialog", name="Your session is about to end")
-    expect(final).to_contain_text("It has reached its longest life.")
+    expect(final).to_contain_text("It has reached its maximum duration.")
     expect(final.get_by_role("button", name="Stay signed in")).to_be_hidden()
     final.get_by_role("button", name="Sign out").click()
     says_why(page, "You are signed out.")

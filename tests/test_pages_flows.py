@@ -107,7 +107,7 @@ def test_sign_up_says_next_to_the_field_what_is_wrong(chromium: Browser, server:
         assert wrong(page, "Username") == "Use 1 to 150 letters, digits and @ . + - _"
         fill(page, username="carol2", email="nonsense")
         create.click()
-        assert wrong(page, "E-mail") == "Use an address as in ada@example.com."
+        assert wrong(page, "E-mail") == "Use an address such as ada@example.com."
         fill(page, email="", password="password123")
         create.click()
         assert wrong(page, "Password").startswith("It is among the most common passwords.")
@@ -135,7 +135,7 @@ def test_too_many_tries_are_told_with_the_time_to_wait(chromium: Browser, tmp_pa
             sign_in(p, "ada", "a wrong password")
             p.wait_for_selector(".wrong:visible, .alert:visible")
         expect(p.get_by_role("alert")).to_have_text(
-            re.compile(r"Too many tries\. Try again in \d+ minutes\.")
+            re.compile(r"Too many attempts\. Try again in \d+ minutes\.")
         )
 
 
@@ -209,7 +209,7 @@ def test_the_meter_says_how_good_a_password_is(chromium: Browser, server: Server
             ("short", "Too short"),
             ("aaaaaaaaaaaa", "Weak"),
             ("abcdefghijkl", "Weak"),
-            ("gwen.stacy99!X", "Your name is in it"),
+            ("gwen.stacy99!X", "It contains your name"),
             ("tr0mbone-x", "Fair"),
             (PASSWORD, "Good"),
             ("mauve trombone orbits a cactus", "Strong"),
@@ -255,7 +255,7 @@ def test_a_forgotten_password_is_set_anew_with_the_link_of_an_administrator(
             "This link has been used or is older than 30 minutes."
         )
         page.goto("/reset-password")
-        expect(page.get_by_text("It was cut off: open the whole link")).to_be_visible()
+        expect(page.get_by_text("the link is incomplete. Open the whole link")).to_be_visible()
 
 
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-up", "/reset-password"])

@@ -1,4 +1,4 @@
-// Starts the OpenAPI page; a file of its own, because the page's policy allows no inline script.
+// Starts the OpenAPI page. It is a separate file because the page's policy forbids inline scripts.
 SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#api",

@@ -1,4 +1,4 @@
-/** Who is signed in. */
+/** The signed-in user. */
 export interface User {
   id: string;
   username: string;
@@ -6,24 +6,24 @@ export interface User {
 }
 
 export interface State {
-  /** `undefined` until it is known, `null` when nobody is signed in. */
+  /** `undefined` until it is known, and `null` if no user is signed in. */
   user: User | null | undefined;
   /** Why the session ended: `logout`, `idle`, `absolute`, `revoked_by_user`, `password_changed`, ... */
   reason: string | null | undefined;
-  /** Seconds to the end of the session, from `warnBefore` on; else `null`. */
+  /** Seconds until the session ends, once at most `warnBefore` are left; before that, `null`. */
   secondsLeft: number | null;
 }
 
 export interface Options {
-  /** Where the service is. Default: the origin of the page. Another origin must be in ALLOWED_ORIGINS. */
+  /** URL of the service. The default is the origin of the page. Another origin must be in ALLOWED_ORIGINS. */
   baseUrl?: string;
-  /** Origins besides the page's and the service's whose requests carry the token. */
+  /** Other origins that receive the token, in addition to those of the page and the service. */
   origins?: string[];
-  /** Tell `secondsLeft` when the session ends in so many seconds. Default: 0, never. */
+  /** Report `secondsLeft` when at most this many seconds are left. The default is 0, which means never. */
   warnBefore?: number;
 }
 
-/** What the service refused, as its problem says it. A failed network throws what `fetch` throws. */
+/** An error response, with the fields of its problem details. If the network fails, `fetch`'s own error is thrown. */
 export declare class SessionError extends Error {
   status: number;
   code: string;
@@ -31,37 +31,38 @@ export declare class SessionError extends Error {
   reason?: string;
   request_id: string;
   errors: { field: string; code: string; message: string }[];
-  /** Seconds to wait before another try, if the service said so. */
+  /** Seconds to wait before the next attempt, if the response has `Retry-After`. */
   retryAfter: number | null;
 }
 
 export interface Credentials {
   username: string;
   password: string;
-  /** Stay signed in when the browser closes. Default: true. */
+  /** Stay signed in after the browser is closed. The default is true. */
   remember?: boolean;
   device_name?: string;
 }
 
 export interface Client {
   readonly user: User | null | undefined;
-  /** The access token, renewed if need be; `null` when nobody is signed in. Rejects when the service can't be asked. */
+  /** The access token, refreshed if necessary, or `null` if no user is signed in. Rejects if the service can't be reached. */
   getToken(): Promise<string | null>;
   /**
-   * `fetch` with the token: to the page's origin, the service's and `origins` alone. An address without a host is one
-   * of the service. Renews and repeats once at a 401, unless somebody else is signed in by then.
+   * `fetch` with the token, which is sent only to the origins of the page and the service, and to `origins`. A URL
+   * without a host is relative to the service. After a 401 it refreshes and repeats the request once, unless another
+   * user has signed in by then.
    */
   fetch(input: RequestInfo | URL, init?: RequestInit): Promise<Response>;
   signUp(account: Credentials & { email?: string }): Promise<User>;
   signIn(credentials: Credentials): Promise<User>;
-  /** Ends the session in all tabs. Rejects, and ends nothing, when the service is away. */
+  /** Ends the session in all tabs. Rejects, and ends nothing, if the service can't be reached. */
   signOut(): Promise<void>;
-  /** Confirms the password, as sensitive changes ask for. */
+  /** Confirms the password, which sensitive changes require. */
   reauthenticate(body: { password: string }): Promise<void>;
   changePassword(body: { current_password: string; new_password: string }): Promise<void>;
-  /** Says that somebody is there: moves the idle end of the session. */
+  /** Reports activity, which postpones the idle end of the session. */
   stay(): Promise<void>;
-  /** Calls at every change, of any tab, from when it is first known; returns the function that stops it. */
+  /** Calls `listener` with the first known state and at every change in any tab. Returns a function that unsubscribes. */
   onChange(listener: (state: State) => void): () => void;
 }
 

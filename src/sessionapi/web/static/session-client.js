@@ -1,18 +1,18 @@
 // Keeps a browser signed in. The refresh token stays in an HttpOnly cookie, the access token in memory.
-// Two refreshes at once, or one whose answer was lost, get the same successor. So the lock is not needed for
-// correctness; it saves requests, and none is waited for longer than 2 s if its tab is frozen.
+// Concurrent refreshes, or one whose response was lost, get the same successor. So the lock is not needed for
+// correctness. It saves requests, and no tab waits longer than 2 s for a frozen one.
 
-const TRY_MS = 5000; // a try is given up after this
-const LOCK_MS = 1300; // so long a tab that holds the lock may say nothing
-const ASK_MS = 50; // so long another tab may take to hand over its token
+const TRY_MS = 5000; // timeout of a refresh
+const LOCK_MS = 1300; // maximum silence of the tab that holds the lock
+const ASK_MS = 50; // time for another tab to share its token
 const ENDED = /^(session_(revoked|expired)|invalid_refresh_token|refresh_token_reused)$/;
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** What the service refused, as its problem says it. */
+/** An error response, with the fields of its problem details. */
 export class SessionError extends Error {
   constructor(status, problem, retryAfter) {
-    super(problem.detail || `The service answered ${status}.`);
+    super(problem.detail || `The service returned ${status}.`);
     Object.assign(this, { name: "SessionError", errors: [], ...problem, status, retryAfter });
   }
 }
@@ -23,7 +23,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
   const trusted = new Set([new URL(base).origin, location.origin, ...origins]);
   const name = `sessionapi:${base}`;
   const channel = globalThis.BroadcastChannel ? new BroadcastChannel(name) : { postMessage() {} };
-  const memory = new Map(); // in place of storage that the browser refuses
+  const memory = new Map(); // if the browser refuses storage
   const listeners = new Set();
   let user, token, reason, renewing, timer, warning, shown, gone, refusal, answered;
   let [fails, changes, quietUntil, heard, asked, marked] = [0, 0, 0, 0, -Infinity, -Infinity];
@@ -41,7 +41,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     try { localStorage.setItem(`${name}:${item}`, JSON.stringify(value)); } catch { /* memory has it */ }
   };
 
-  // A token is old when either clock says so: the monotonic one stops while a laptop sleeps, the other may be set.
+  // Use the larger age: the monotonic clock stops while a laptop sleeps, the other one may be set.
   const age = (it) => Math.max(performance.now() - it.at, Date.now() - it.date) / 1000;
   const left = () => (token ? token.expires_in - age(token) : 0);
   const secondsLeft = () => Math.max(0, Math.round(token.session_expires_in - age(token)));
@@ -52,14 +52,14 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     const text = JSON.stringify(state);
     if (text === shown) return;
     shown = text;
-    for (const listener of listeners) queueMicrotask(() => listener(state)); // its errors are its own
+    for (const listener of listeners) queueMicrotask(() => listener(state)); // isolates its errors
   }
 
   function plan() {
     clearTimeout(timer);
     clearInterval(warning);
     if (user === null) return;
-    // At 5/6 of the lifetime, a little earlier by chance: no two clients keep step.
+    // At a random time before 5/6 of the lifetime, so that clients do not refresh in step.
     const due = token ? token.expires_in * (5 / 6 - Math.random() / 12) - age(token) : 0;
     const again = fails ? Math.min(30, 2 ** fails) * (1 - Math.random() / 4) : 1;
     const wait = Math.max(due, again, (quietUntil - performance.now()) / 1000);
@@ -78,11 +78,11 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
   const share = () =>
     channel.postMessage({ tokens: token, age: age(token), date: Date.now(), known: stored("try") });
 
-  /** Takes an answer; its age counts from the request, for the token was made after that. */
+  /** Stores a response. Its age counts from the request, because the token was created after that. */
   function adopt({ tokens, began }, anew) {
     const { session_id: session, generation } = tokens;
     const known = stored("try");
-    // The key belongs to the refresh token: an answer of an older generation makes no new one.
+    // The key belongs to the refresh token, so a response of an older generation keeps it.
     if (anew || session !== known.session || generation > known.generation) {
       store("try", { session, generation, key: known?.key ?? crypto.randomUUID(), used: true });
     }
@@ -111,7 +111,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     const { session_id: session, access_token: access, expires_in: life } = data.tokens;
     const old = data.age + Math.max(0, Date.now() - data.date) / 1000; // a frozen tab reads it late
     const later = performance.now() - 1000 * old > token?.at && access !== token.access_token;
-    // The ids of sessions are ordered by time.
+    // Session ids sort by time.
     if (life - old > 1 && (!token || session > token.session_id || (session === token.session_id && later))) {
       take(data.tokens, old);
       answered?.();
@@ -138,8 +138,8 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
   async function refresh(active) {
     const before = changes;
     const kept = stored("try") ?? { session: null, generation: -1, key: crypto.randomUUID() };
-    // A key that served the token before is exchanged by who has known the cookie to be new for 30 s: until then
-    // a crash can bring the old one back (Chromium writes it that late), which needs the old key.
+    // A key of the previous token is replaced only when this tab has had the new one for 30 s. Until then a crash
+    // can restore the old cookie (Chromium writes it that late), which needs the old key.
     const saw = token?.session_id === kept.session && token.generation === kept.generation;
     const fresh = kept.used && saw && age(token) > Math.min(30, 0.7 * (token.expires_in || 60));
     const known = { ...kept, used: false, key: fresh ? crypto.randomUUID() : kept.key };
@@ -151,8 +151,8 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
       answer = await post("/refresh", { active: there }, { "Idempotency-Key": known.key });
     } catch (error) {
       if (!ENDED.test(error.code)) throw error;
-      // Another tab may have signed in, or renewed the secret: then this is about a token of the past. Without the
-      // lock, its response may still be on its way.
+      // If another tab has signed in or renewed the secret, this error is about an old token. Without the lock, the
+      // response to that tab may still be on its way.
       const outdated = () => {
         const { session, generation } = stored("try");
         return session !== known.session || generation > known.generation;
@@ -163,16 +163,16 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
       if (changes === before) end(why, known.session, !user);
       return;
     }
-    if (changes !== before) return; // somebody signed out or in meanwhile, and that wins
+    if (changes !== before) return; // a sign-out or sign-in in the meantime wins
     if (answer.tokens.session_id === gone) {
-      gone = null; // another tab says that it has ended: ask once more
+      gone = null; // another tab reported its end: check again
       return refresh(active);
     }
     store("told", input);
     adopt(answer);
   }
 
-  /** Does the work under the lock of all tabs. One that holds it and stays mute is frozen: it is robbed. */
+  /** Does the work under the lock of all tabs. The lock is stolen from a silent tab, because it is frozen. */
   function alone(work) {
     return new Promise((resolve, reject) => {
       const began = performance.now();
@@ -182,7 +182,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
       const looking = setInterval(look, 50);
       let begun;
       const beat = () => {
-        heard = performance.now(); // a message doesn't reach its own tab
+        heard = performance.now(); // a tab doesn't receive its own messages
         channel.postMessage({ busy: true });
       };
       const run = () => {
@@ -200,7 +200,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     });
   }
 
-  /** Asks the other tabs for a younger token. */
+  /** Requests a newer token from the other tabs. */
   function ask() {
     asked = performance.now();
     channel.postMessage({ ask: left() });
@@ -226,7 +226,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     for (let count = 1; !needless(); count++) {
       try {
         return await alone(async () => {
-          if (performance.now() - asked > 2 * ASK_MS) await ask(); // the last holder's answer may be on its way
+          if (performance.now() - asked > 2 * ASK_MS) await ask(); // the last holder's message may be on its way
           if (!needless()) await refresh(active);
         });
       } catch (error) {
@@ -244,7 +244,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
 
   async function authorized(input, init = {}) {
     const request = new Request(input instanceof Request ? input : new URL(input, `${base}/`), init);
-    if (!trusted.has(new URL(request.url).origin)) return fetch(request); // nobody else is told the token
+    if (!trusted.has(new URL(request.url).origin)) return fetch(request); // without the token
     const send = (access) => {
       const again = request.clone();
       if (access) again.headers.set("Authorization", `Bearer ${access}`);
@@ -257,21 +257,21 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     if (answer.status !== 401 || !used || (challenge && !challenge.includes("invalid_token"))) return answer;
     if (token?.access_token === used) token = { ...token, expires_in: 0 };
     const access = await getToken();
-    return access && user.id === id ? send(access) : answer; // nobody sends what another one meant to
+    return access && user.id === id ? send(access) : answer; // never send it as another user
   }
 
   const start = (path) => async (body) => {
     await alone(async () => adopt(await post(path, { ...body, transport: "cookie" }), true));
     return user;
   };
-  // The cookie from before renews nothing any more, so no refresh may be under way: hence the lock.
+  // This invalidates the old cookie, so the lock keeps out refreshes.
   const renewSecret = (path) => async (body) => {
     const headers = { Authorization: `Bearer ${await getToken()}` };
     await alone(async () => adopt(await post(path, body, headers), true));
   };
 
   const wake = (event) => {
-    const missed = event.persisted; // out of the back/forward cache, where no message arrives
+    const missed = event.persisted; // from the back/forward cache, where no message arrives
     if (document.visibilityState !== "visible" || (user === null && !missed)) return;
     if (missed || !token || left() < token.expires_in / 6) renew(false, missed).catch(() => {});
   };
@@ -284,7 +284,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
   };
   const often = { passive: true, capture: true };
   for (const event of ["pointerdown", "keydown", "wheel", "touchstart"]) addEventListener(event, input, often);
-  if (document.visibilityState === "visible") input(); // to open a page is to be there
+  if (document.visibilityState === "visible") input(); // opening a page is an input
   queueMicrotask(() => renew().catch(() => {}));
 
   return {

@@ -1,4 +1,4 @@
-// The account: each row opens a form of its own.
+// The account page. Each row opens a form.
 
 import * as devices from "./devices.js";
 import { ask, withPassword } from "./dialogs.js";
@@ -14,7 +14,7 @@ function open(form) {
   clear(form);
   form.hidden = false;
   opener(form).setAttribute("aria-expanded", "true");
-  if (client.user) show(client.user); // the hidden name for password managers, which reset() took away
+  if (client.user) show(client.user); // fills the hidden username for password managers, which reset() has cleared
   form.querySelector("input:not(.hidden-name)").focus();
 }
 
@@ -25,7 +25,7 @@ function close(form) {
   opener(form).focus();
 }
 
-/** Let a row be changed: `save` returns what to say of it, or nothing if it was not done. */
+/** Make a row editable. `save` returns a message to show, or nothing if it saved nothing. */
 function editor(id, save, places = {}) {
   const form = document.getElementById(id);
   opener(form).addEventListener("click", () => (form.hidden ? open(form) : close(form)));
@@ -49,7 +49,7 @@ async function change(members) {
 
 editor("username-form", async ({ username }) => {
   const user = await change({ username });
-  return user && `You are ${user.username} now.`; // as the server stores it, without spaces around it
+  return user && `Your username is now ${user.username}.`; // as stored by the server, without surrounding spaces
 }, {
   places: { username_taken: "username" },
 });
@@ -64,8 +64,8 @@ watchStrength(password, () => [client.user?.username ?? "", client.user?.email ?
 document.getElementById("delete").addEventListener("click", () => {
   ask({
     heading: "Delete your account?",
-    text: "Your data goes, all your devices are signed out, and nothing brings it back.",
-    button: "Delete for ever",
+    text: "Your data is deleted and all your devices are signed out. This can't be undone.",
+    button: "Delete permanently",
   }, async () => {
     const done = await withPassword(() => call("/me", "DELETE"));
     if (done) leave("/sign-in?reason=user_deleted");
@@ -73,6 +73,6 @@ document.getElementById("delete").addEventListener("click", () => {
   });
 });
 
-// From /.well-known/change-password.
+// /.well-known/change-password leads here.
 ready.then(() => location.hash === "#password" && open(password));
 addEventListener("hashchange", () => location.hash === "#password" && open(password));

@@ -1,10 +1,10 @@
-// The list of devices: the present one first, then those that were used last.
+// The list of devices, with the current one first and then the most recently used ones.
 
 import { ask } from "./dialogs.js";
 import { inWords } from "./forms.js";
 import { call, ready, say } from "./session.js";
 
-const FIRST = 8; // so many are shown until somebody wants to see all
+const FIRST = 8; // the number of devices shown before "Show all"
 const UNITS = [["year", 31536000], ["month", 2592000], ["day", 86400], ["hour", 3600], ["minute", 60]];
 const PHONES = /android|ios|iphone|ipad|mobile/i;
 const list = document.getElementById("devices");
@@ -95,7 +95,7 @@ others.addEventListener("click", async () => {
   const count = devices.length - 1;
   const done = await ask({
     heading: count === 1 ? "Sign out the other device?" : `Sign out ${count} other devices?`,
-    text: "Whoever uses them has to sign in again. This device stays signed in.",
+    text: "They have to sign in again. This device stays signed in.",
     button: "Sign out all others",
   }, async () => {
     await call("/sessions?keep_current=true", "DELETE");

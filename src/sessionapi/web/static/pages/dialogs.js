@@ -1,9 +1,9 @@
-// Questions that stop everything else: a confirmation, and the password once more.
+// Modal dialogs: a confirmation, and a prompt for the password.
 
 import { clear, inWords, onSubmit } from "./forms.js";
 import { client } from "./session.js";
 
-/** Resolve when a dialog closes: whether it was confirmed. */
+/** Open a dialog. The promise resolves when it closes, to true if it was confirmed. */
 function closed(dialog) {
   dialog.returnValue = "";
   dialog.showModal();
@@ -18,7 +18,7 @@ onSubmit(form, async (values) => {
 }, { places: { invalid_credentials: "password" }, words: { invalid_credentials: "This is not your password." } });
 form.querySelector("[value=cancel]").addEventListener("click", () => password.close(""));
 
-/** Do what needs a recent login; ask for the password if the last one was too long ago. Returns whether it was done. */
+/** Run `work`, which needs a recent login, and prompt for the password if necessary. Return whether it was done. */
 export async function withPassword(work) {
   try {
     await work();
@@ -51,7 +51,7 @@ ok.addEventListener("click", async () => {
   }
 });
 
-/** Ask before something that nothing brings back; `work` returns whether it was done. */
+/** Ask for confirmation of an action that can't be undone. `work` returns whether it was done. */
 export function ask({ heading, text, button }, work) {
   question.querySelector("h2").textContent = heading;
   document.getElementById("question-text").textContent = text;

@@ -1,10 +1,10 @@
-// Forms: what is wrong stands next to its field, in words; a button that works says so; passwords can be shown.
+// Forms: errors appear next to their fields, buttons show that they are busy, and passwords can be revealed.
 
 const WORDS = {
   missing: "Fill this in.",
   string_too_long: "That is too long.",
   string_too_short: "Fill this in.",
-  "email:string_pattern_mismatch": "Use an address as in ada@example.com.",
+  "email:string_pattern_mismatch": "Use an address such as ada@example.com.",
 };
 const EMPTY = {
   username: "Enter your username.",
@@ -14,21 +14,21 @@ const EMPTY = {
 };
 const AWAY = "The service can't be reached. Check your connection, then try again.";
 
-/** Say what an error means to the person in front of the page. */
+/** Return the message that explains an error to the user. */
 export function inWords(error) {
-  if (!error.status) return ["TypeError", "TimeoutError", "AbortError"].includes(error.name) ? AWAY : "Something went wrong. Load the page again.";
-  if (error.status >= 500) return "The service is busy at the moment. Try again shortly.";
-  if (error.status === 429) return `Too many tries. Try again in ${span(error.retryAfter ?? 60)}.`;
+  if (!error.status) return ["TypeError", "TimeoutError", "AbortError"].includes(error.name) ? AWAY : "Something went wrong. Reload the page.";
+  if (error.status >= 500) return "The service is busy. Try again shortly.";
+  if (error.status === 429) return `Too many attempts. Try again in ${span(error.retryAfter ?? 60)}.`;
   return error.detail || error.message;
 }
 
-/** Say a number of seconds: "40 seconds", "5 minutes". */
+/** Format a number of seconds as "40 seconds" or "5 minutes". */
 export function span(seconds) {
   const [count, unit] = seconds < 90 ? [Math.ceil(seconds), "second"] : [Math.ceil(seconds / 60), "minute"];
   return `${count} ${unit}${count === 1 ? "" : "s"}`;
 }
 
-/** Hand what is in the form to `work` and show what it refuses: next to the field, else on top. */
+/** Pass the values of the form to `work` and show its errors next to their fields, or else above the form. */
 export function onSubmit(form, work, { places = {}, words = {} } = {}) {
   const button = form.querySelector("[type=submit]");
   form.addEventListener("submit", async (event) => {
@@ -47,15 +47,15 @@ export function onSubmit(form, work, { places = {}, words = {} } = {}) {
   });
   form.addEventListener("input", ({ target }) => target.name && unmark(target));
   for (const reveal of form.querySelectorAll(".reveal")) reveal.addEventListener("click", () => toggle(reveal));
-  button.disabled = false; // until now Enter would have sent the form without us, and shown JSON to a person
+  button.disabled = false; // until now Enter would have sent the form without this script, and shown JSON to the user
 }
 
-/** Put the cursor where a person begins, unless it stands somewhere already: they were faster than this script. */
+/** Focus the first input, unless the user has focused something before this script ran. */
 export function begin(input) {
   if (document.activeElement === document.body) input.focus();
 }
 
-/** Take away what an earlier try was told. */
+/** Remove the errors of an earlier attempt. */
 export function clear(form) {
   tell(form, "");
   for (const input of form.querySelectorAll("[aria-invalid]")) unmark(input);
@@ -66,7 +66,7 @@ function values(form) {
   return Object.fromEntries(inputs.map((input) => [input.name, input.type === "checkbox" ? input.checked : input.value]));
 }
 
-/** Mark what the server would refuse: empty fields, and texts that are too long. */
+/** Mark the fields that the server would refuse because they are empty or too long. */
 function complete(form) {
   const wrong = [...form.elements].filter((input) => {
     const text = whyRefused(input);
@@ -86,12 +86,12 @@ function whyRefused(input) {
   return count > longest ? `Use at most ${longest} characters. This has ${count}.` : "";
 }
 
-/** Count the characters of a password as the server does: code points, and a letter with its accent once. */
+/** Count the characters of a password as the server does: in code points, with an accented letter as one. */
 export function length(password) {
   return Math.min([...password].length, [...password.normalize("NFC")].length);
 }
 
-/** A problem names its fields; `places` has the field of a code that names none, `words` what to say instead. */
+/** Show an error next to its fields. `places` maps codes without fields to a field, `words` to another message. */
 function refuse(form, error, places, words) {
   const whole = { field: places[error.code], message: words[error.code] ?? inWords(error) };
   const wrong = error.errors?.length ? error.errors : [whole];
@@ -118,7 +118,7 @@ function unmark(input) {
   input.removeAttribute("aria-invalid");
 }
 
-/** Show a text on top of a form; an empty one takes it away. */
+/** Show a message above a form, or remove it if the text is empty. */
 export function tell(form, text) {
   const place = form.querySelector(".alert");
   place.textContent = text;

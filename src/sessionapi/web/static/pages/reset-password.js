@@ -17,7 +17,7 @@ async function reset({ new_password }) {
 }
 
 if (token) {
-  history.replaceState(null, "", location.pathname); // it works once, and is nobody's business afterwards
+  history.replaceState(null, "", location.pathname); // remove the token from the URL and the history
   watchStrength(form);
   onSubmit(form, reset);
   begin(form.elements.new_password);
@@ -25,5 +25,5 @@ if (token) {
   form.hidden = true;
   document.getElementById("no-link").hidden = false;
 }
-// Another link opened in this very tab changes only the part behind the `#`.
+// Opening another link in the same tab changes only the fragment, which does not load the page again.
 addEventListener("hashchange", () => location.reload());

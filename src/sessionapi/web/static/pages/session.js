@@ -1,4 +1,4 @@
-// What every page behind the sign-in shares: the client, the way out when the session ends, the user button.
+// Shared by all pages that require a session: the client, the redirect when the session ends, the user menu.
 
 import { createClient } from "/session-client.js";
 import { inWords, span } from "./forms.js";
@@ -11,7 +11,7 @@ let leaving = false;
 
 export const client = createClient({ warnBefore: Number(warnBefore) });
 
-/** Leave for good: nothing of the user stays in sight, and the way back leads over the server. */
+/** Leave this page. It is hidden at once, and going back to it loads it from the server. */
 export function leave(address) {
   if (leaving) return;
   leaving = true;
@@ -19,7 +19,7 @@ export function leave(address) {
   location.replace(address);
 }
 
-/** Lead to where a signed-out browser belongs, with the reason, and the way back if nobody asked to leave. */
+/** Redirect a signed-out browser, with the reason and, unless the user signed out, the URL to return to. */
 function toSignIn(reason) {
   if (reason === "logout") return leave(afterSignOut === "/sign-in" ? "/sign-in?reason=logout" : afterSignOut);
   const query = new URLSearchParams({ next: location.pathname + location.search });
@@ -27,7 +27,7 @@ function toSignIn(reason) {
   leave(`/sign-in?${query}${location.hash}`);
 }
 
-/** Say something that needs no answer. */
+/** Show a message that goes away by itself. */
 export function say(text) {
   toast.textContent = text;
   toast.classList.add("shown");
@@ -35,7 +35,7 @@ export function say(text) {
   say.timer = setTimeout(() => toast.classList.remove("shown"), 5000);
 }
 
-/** Call with the service's JSON at success; else throw its problem. */
+/** Send a request and return the JSON of the response, or throw its problem details. */
 export async function call(path, method = "GET", body = undefined) {
   const sends = body === undefined ? {} : { "Content-Type": "application/json" };
   const answer = await client.fetch(path, { method, headers: sends, body: body && JSON.stringify(body) });
@@ -44,7 +44,7 @@ export async function call(path, method = "GET", body = undefined) {
   throw Object.assign(new Error(json.detail), json, { status: answer.status, retryAfter: Number(answer.headers.get("Retry-After")) || null });
 }
 
-/** Show a user's name in all places of the page that are for it. */
+/** Show the user's name and e-mail everywhere on the page. */
 export function show(user) {
   known = user;
   for (const place of document.querySelectorAll("[data-user]")) {
@@ -58,7 +58,7 @@ export function show(user) {
   button.setAttribute("aria-label", `Account of ${user.username}`);
 }
 
-/** "ada.lovelace" is AL, "ada" is AD. */
+/** Return the initials of a name: AL for "ada.lovelace", AD for "ada". */
 function initials(name) {
   const parts = name.split("@")[0].split(/[._+-]+/).filter(Boolean);
   const letters = parts.length > 1 ? [...parts[0]].slice(0, 1).concat([...parts.at(-1)].slice(0, 1)) : [...(parts[0] ?? name)].slice(0, 2);
@@ -82,11 +82,11 @@ const ending = document.getElementById("ending");
 const countdown = ending.querySelector(".countdown");
 
 const WARNINGS = {
-  idle: ["Are you still there?", "You will be signed out soon, because nobody used this device for a while."],
-  final: ["Your session is about to end", "It has reached its longest life. Finish what you are doing, then sign in again."],
+  idle: ["Are you still there?", "You will be signed out soon, because this device was not used for a while."],
+  final: ["Your session is about to end", "It has reached its maximum duration. Finish what you are doing, then sign in again."],
 };
 
-/** Warn of the end; whoever stayed and is warned all the same has met the end that nothing moves. */
+/** Warn before the session ends. If the warning stays after "Stay signed in", it is the absolute end. */
 function warn(secondsLeft) {
   if (secondsLeft === null) return ending.close();
   countdown.textContent = span(secondsLeft);
@@ -114,7 +114,7 @@ ending.addEventListener("click", ({ target }) => {
   if (target.value === "leave") signOut();
 });
 ending.addEventListener("cancel", (event) => {
-  event.preventDefault(); // Escape is an answer too: somebody is there
+  event.preventDefault(); // Escape also means that the user is present
   stay();
 });
 document.getElementById("sign-out").addEventListener("click", signOut);
@@ -128,9 +128,9 @@ client.onChange(({ user, reason, secondsLeft }) => {
   warn(secondsLeft);
 });
 
-/** Ask who is signed in; the client goes on trying by itself when the service is away. */
+/** Resolves when the user is loaded. The client retries by itself while the service is unavailable. */
 export const ready = client.getToken().catch(() => showAway(true));
 
-// The browser may keep a left page in memory. It shows nothing when it comes back, and is asked for anew.
+// The browser may keep this page in its back/forward cache. When it is restored, it is hidden and reloads.
 addEventListener("pagehide", (event) => event.persisted && document.documentElement.classList.add("leaving"));
 addEventListener("pageshow", (event) => event.persisted && location.reload());
