@@ -1,4 +1,4 @@
-"""The charts of the README as plain SVG, readable on a light and on a dark page, made without a library."""
+"""The charts of docs/scaling.md as plain SVG, readable on light and dark pages, made without a library."""
 
 from collections.abc import Callable, Sequence
 from html import escape
