@@ -69,7 +69,7 @@ WORDS: list[tuple[int, str, str]] = [
         r"(?!(?:longer|more than|one|such|need|way|limit|difference|faster|slower|larger|smaller)\b)[a-z]+)",
         "is not a ...",
     ),
-    (6, r"(?:is|are|was|be) (?-i:none)", "there is no ..., or is not a ..."),
+    (6, r"(?:(?<!there )(?:is|are|was|be) (?-i:none))", "there is no ..., or is not a ..."),
     (
         7,
         r"(?:unknown |JSON |request |body )?members? (?:of the (?:body|request|response|object|JSON))"

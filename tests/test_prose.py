@@ -101,7 +101,7 @@ def test_an_error_message_without_advice_is_reported(
     "sentence",
     [
         PLAIN,
-        "Return None if there is no session, or if it is None.",
+        "Return None if there is no session, if there are none, or if it is None.",
         "Return `nobody`, `told` and `the answer`, because code is not prose.",
         "Return the length of `a: b`, which is one: three characters.",
         "Return true if the session is no longer active.",
