@@ -89,16 +89,20 @@ async def test_a_hash_of_another_system_opens_the_account_with_its_password(
         (("ada",), b"\xff\xfe long enough\n", "Standard input is not UTF-8. Send UTF-8 text."),
         (("two words",), TYPED, r"username: Use 1 to 150 letters, digits and @ \. \+ - _"),
         (("Taken",), TYPED, "This username is taken. Choose another."),
-        (("ada", "--email", "nowhere"), TYPED, "email: Use an address as in ada@example.com."),
-        (("ada", "--email", "a@" + "b" * 320), TYPED, "email: Use an address as in ada@example.com."),
+        (("ada", "--email", "nowhere"), TYPED, "email: Use an address such as ada@example.com."),
+        (("ada", "--email", "a@" + "b" * 320), TYPED, "email: Use an address such as ada@example.com."),
         (("ada", "--hash"), "", "Hash: send it as one line on standard input."),
-        (("ada", "--hash"), "$2b$12$cut\n", "This looks like bcrypt, but it is cut or malformed."),
+        (("ada", "--hash"), "$2b$12$cut\n", "This looks like bcrypt, but it is truncated or malformed."),
         (
             ("ada", "--hash"),
             "{SHA}plain\n",
-            "This looks like a hash of LDAP, which cannot be verified here. .*",
+            "This looks like an LDAP hash, which cannot be verified here. .*",
         ),
-        (("ada", "--hash"), "$argon2id$" + "x" * 600, "This looks like Argon2, but it is cut or malformed."),
+        (
+            ("ada", "--hash"),
+            "$argon2id$" + "x" * 600,
+            "This looks like Argon2, but it is truncated or malformed.",
+        ),
     ],
 )
 def test_a_user_who_can_not_be_added_is_refused_in_one_line(commands: Commands, arguments, given, said):
@@ -198,7 +202,7 @@ def claims_of(answer: dict) -> dict:
         ("-", b"\xff", "Standard input is not UTF-8. Send UTF-8 text."),
         ("-", "[" * 100_000, "The claims are not valid JSON. .*"),
         ("[1]", "", "The claims must be one JSON object.*"),
-        ('{"a": NaN}', "", "data: A number or a text in it is not valid JSON, .*"),
+        ('{"a": NaN}', "", "data: It contains a number or string that is not valid JSON, .*"),
         ('{"a": "' + "x" * 5000 + '"}', "", "data: The whole object would have 5008 bytes; .*"),
     ],
 )

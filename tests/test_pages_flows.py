@@ -110,10 +110,10 @@ def test_sign_up_says_next_to_the_field_what_is_wrong(chromium: Browser, server:
         assert wrong(page, "E-mail") == "Use an address such as ada@example.com."
         fill(page, email="", password="password123")
         create.click()
-        assert wrong(page, "Password").startswith("It is among the most common passwords.")
+        assert wrong(page, "Password").startswith("This is one of the most common passwords.")
         fill(page, password="carol2 carol2")
         create.click()
-        assert wrong(page, "Password").startswith("Your username is in it.")
+        assert wrong(page, "Password").startswith("The password contains your username.")
 
 
 def test_the_service_away_is_said_and_loses_nothing(chromium: Browser, server: Server):
@@ -242,7 +242,7 @@ def test_a_forgotten_password_is_set_anew_with_the_link_of_an_administrator(
         set_it = page.get_by_role("button", name="Set password")
         fill(page, new_password="iris iris")
         set_it.click()
-        assert wrong(page, "New password").startswith("Your username is in it.")
+        assert wrong(page, "New password").startswith("The password contains your username.")
         fill(page, new_password="mauve trombone orbits a cactus")
         set_it.click()
         pages.says_why(page, "Your password was reset. Sign in with the new one.")

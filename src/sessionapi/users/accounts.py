@@ -1,6 +1,6 @@
-"""What is done with an account without its password: by its owner, an administrator or the command line.
+"""Account operations that need no password, for owners, administrators and the command line.
 
-The same operations serve all three, so that disabling ends the sessions wherever it is done.
+All three callers use the same operations, so disabling an account always ends its sessions.
 """
 
 import re
@@ -26,10 +26,10 @@ from sessionapi.users.password_policy import PasswordRules
 from sessionapi.users.passwords import Passwords
 
 RESET_TTL = timedelta(minutes=30)
-"""How long a one-time token for a new password lives (OWASP: short; a person reads mail within it)."""
+"""Lifetime of a one-time token for a new password (OWASP: short; a person reads mail within it)."""
 EMAIL = r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+"
 MAX_EMAIL = 320
-"""Characters: 64 before the @ and 255 behind it (RFC 5321)."""
+"""Maximum length in characters: 64 before the @ and 255 after it (RFC 5321)."""
 ROLE = r"[A-Za-z0-9_.:-]+"
 MAX_ROLE, MAX_ROLES = 64, 32
 _EMPTIED: dict[str, Any] = {
@@ -43,7 +43,7 @@ _EMPTIED: dict[str, Any] = {
 
 
 class Accounts:
-    """Accounts in one store."""
+    """The accounts in one store."""
 
     def __init__(
         self,
@@ -68,19 +68,19 @@ class Accounts:
         self._new_secret = new_secret
 
     async def get(self, user_id: UUID) -> User:
-        """Return an account that was not deleted, else NotFound."""
+        """Return an account that is not deleted, else raise NotFound."""
         async with self._store.read() as tx:
             user = await tx.user(user_id)
         return _present(user)
 
     async def find(self, username: str) -> User:
-        """Return the account of a name, else NotFound."""
+        """Return the account with this username, else raise NotFound."""
         key = identifiers.lookup_key(username)
         async with self._store.read() as tx:
             return _present(await tx.user_by_name(key) if key else None)
 
     async def page(self, limit: int, after: UUID | None = None) -> tuple[list[User], UUID | None]:
-        """Return accounts, the oldest first, and the id to go on after if there are more."""
+        """Return one page of accounts, oldest first, and the id to pass as `after` if there are more."""
         async with self._store.read() as tx:
             found = await tx.all_users(limit + 1, after)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
@@ -88,7 +88,7 @@ class Accounts:
     async def events(
         self, limit: int, before: UUID | None = None, user_id: UUID | None = None
     ) -> tuple[list[Event], UUID | None]:
-        """Return the audit log, the newest first, and the id to go on before if there is more."""
+        """Return one page of the audit log, newest first, and the id to pass as `before` if there is more."""
         async with self._store.read() as tx:
             found = await tx.events(limit + 1, before, user_id)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
@@ -96,7 +96,7 @@ class Accounts:
     async def add(
         self, username: str, email: str | None, *, password: str | None, hashed: str | None
     ) -> User:
-        """Create an account from a password, or from a hash of another system, without a session."""
+        """Create an account from a password, or from a hash of another system. No session is started."""
         name, key = identifiers.parse_name(username)
         email = identifiers.strip(email) if email is not None else None
         _refuse_malformed(email, ())
@@ -120,11 +120,11 @@ class Accounts:
         return user
 
     async def change(self, user_id: UUID, caller: Caller, given: Mapping[str, Any]) -> User:
-        """Change the fields that are given: username, email, preferences, roles, claims, disabled, locked.
+        """Change the given fields: username, email, preferences, roles, claims, disabled, locked.
 
-        All are changed or none. Preferences are merged (RFC 7396), the rest is replaced; an email of None
-        takes it away. `disabled` also ends all sessions, `locked` can only be False. What stays as it is is
-        neither written nor recorded.
+        Either all of them are changed or none. Preferences are merged (RFC 7396), everything else is
+        replaced; an email of None removes the address. `disabled` also ends all sessions, and `locked` can
+        only be False. A field that already has the given value is neither written nor recorded.
         """
 
         async def work(tx: Transaction, user: User, now: datetime) -> None:
@@ -139,26 +139,26 @@ class Accounts:
         return await self.get(user_id)
 
     async def disable(self, user_id: UUID, caller: Caller) -> None:
-        """Let an account log in no more, and end its sessions."""
+        """Disable an account and end its sessions."""
         await self._actors.run(caller, user_id, lambda tx, user, now: self._disable(tx, user, now, caller))
 
     async def enable(self, user_id: UUID, caller: Caller) -> None:
-        """Let a disabled account log in again; its sessions stay ended."""
+        """Let a disabled account log in again. Its ended sessions stay ended."""
         await self._actors.run(caller, user_id, lambda tx, user, now: self._enable(tx, user, now, caller))
 
     async def unlock(self, user_id: UUID, caller: Caller) -> None:
-        """Forget the wrong passwords of an account, so that its own is taken everywhere again."""
+        """Unlock an account: clear its failed attempts, so that its password is accepted everywhere again."""
         await self._actors.run(caller, user_id, lambda tx, user, now: self._unlock(tx, user, now, caller))
 
     async def delete(self, user_id: UUID, caller: Caller) -> None:
-        """Empty an account and end its sessions; the name is free again.
+        """Delete an account's data, end its sessions and free its username.
 
-        The emptied row and the revoked sessions stay until they are purged, so that every process learns of
-        them; a row that has no sessions goes at once.
+        The emptied row and the revoked sessions stay until they are purged, so that every process reads about
+        them. A row without sessions is deleted at once.
         """
 
         async def work(tx: Transaction, user: User, now: datetime) -> None:
-            # No username contains a colon, so no account can have this key.
+            # No username contains a colon, so this key cannot belong to another account.
             emptied = {**_EMPTIED, "username_key": f"deleted:{user.id.hex}", "deleted_at": now}
             await tx.bump_credential_version(user.id, **emptied)
             await tx.clear_counters_of(user.id)
@@ -170,7 +170,7 @@ class Accounts:
         await self._actors.run(caller, user_id, work)
 
     async def make_reset_token(self, user_id: UUID) -> str:
-        """Return a one-time token that sets a new password within 30 minutes; an earlier one is void."""
+        """Return a one-time token that sets a new password within 30 minutes. It voids any earlier one."""
         token = f"pr_{self._new_secret(32).hex()}"
         digest = refresh_token.digest(token.encode())
 
@@ -184,7 +184,7 @@ class Accounts:
     async def reset_password(self, token: str, new: str, client: Client) -> None:
         """Set a new password with a one-time token, and end all sessions.
 
-        A network's requests are counted with its logins; the hashes of one user are counted too.
+        The request counts towards the login limit of its network, and the hash towards a limit of its user.
         """
         self._throttle.count_login(client)
         digest = refresh_token.digest(token.encode())
@@ -194,7 +194,7 @@ class Accounts:
         if user is None:
             raise _no_such_reset()
         self._rules.refuse_guessable(new, user.username, user.email, "new_password")
-        self._throttle.count_reset(user.id)  # before the look-up of leaked passwords is asked
+        self._throttle.count_reset(user.id)  # before the breached-password look-up
         await self._rules.refuse_weak(new, user.username, user.email, "new_password")
         with self._passwords.place(network(client.ip)) as place:
             place.assign(user.id)
@@ -205,7 +205,7 @@ class Accounts:
     async def _reset(
         self, tx: Transaction, user_id: UUID, digest: bytes, hashed: str, client: Client
     ) -> bool:
-        """Use a one-time token up; False if another request has, or if its time is over."""
+        """Use up a one-time token; False if another request has used it or if it has expired."""
         await tx.lock_users({user_id})
         now = self._clock()
         if not await tx.use_password_reset(digest, now):
@@ -220,9 +220,9 @@ class Accounts:
     async def _change(
         self, tx: Transaction, user: User, now: datetime, caller: Caller, given: Mapping[str, Any]
     ) -> None:
-        """Change columns. The names that an owner tries are limited, as sign-ups are.
+        """Change columns. Owners who try out new usernames are rate limited like sign-ups.
 
-        Administrators and the command line can list all names anyway.
+        Administrators and the command line are not, because they can list all names anyway.
         """
         changes = _changes(user, given)
         if changes.keys() & {"roles", "claims"}:
@@ -262,7 +262,7 @@ def _present(user: User | None) -> User:
 
 
 def _changes(user: User, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns that the given members change: those that already have the value are left out."""
+    """Return the columns to change; a column that already has the given value is left out."""
     _refuse_malformed(given.get("email"), given.get("roles") or ())
     changes: dict[str, Any] = {}
     if "email" in given:
@@ -285,7 +285,7 @@ def _changes(user: User, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_malformed(email: str | None, roles: Sequence[str]) -> None:
     if email is not None and (len(email) > MAX_EMAIL or not re.fullmatch(EMAIL, email)):
-        text = "Use an address as in ada@example.com."
+        text = "Use an address such as ada@example.com."
         raise ValidationFailed(field_errors=[FieldError("email", "invalid_email", text)])
     sign = identifiers.invisible(email or "")
     if sign is not None:
@@ -294,10 +294,10 @@ def _refuse_malformed(email: str | None, roles: Sequence[str]) -> None:
     if len(roles) > MAX_ROLES or not all(
         len(role) <= MAX_ROLE and re.fullmatch(ROLE, role) for role in roles
     ):
-        text = f"Use at most {MAX_ROLES} roles of 1 to {MAX_ROLE} letters, digits and _ . : -"
+        text = f"Use at most {MAX_ROLES} roles of 1 to {MAX_ROLE} characters. Allowed: A-Z a-z 0-9 _ . : -"
         raise ValidationFailed(field_errors=[FieldError("roles", "invalid_role", text)])
 
 
 def _no_such_reset() -> ValidationFailed:
-    text = "This link has been used or is older than 30 minutes. Ask for a new one."
+    text = "This link has been used or is older than 30 minutes. Request a new one."
     return ValidationFailed(text, [FieldError("token", "invalid_or_used", text)])

@@ -1,8 +1,9 @@
-"""Asking whether a password has leaked, without telling it (the range search of Have I Been Pwned).
+"""Look up whether a password has leaked, without revealing it (the range search of Have I Been Pwned).
 
-Five letters of its SHA-1 are sent; the answer lists what all leaked passwords with these five go on with.
-With padding the length of the answer tells nothing either. When nothing comes in time, the password passes: a
-service that is away must not keep people from choosing one.
+The request contains the first five hexadecimal digits of the password's SHA-1. The response lists the
+remaining digits of every leaked password with this prefix. Padding hides even the number of entries. Without
+a response in time the password is accepted, because a service that is down must not keep people from choosing
+one.
 """
 
 import hashlib
@@ -19,20 +20,20 @@ log = structlog.get_logger()
 PREFIX = 5
 OK = 200
 TIMEOUT = 1
-"""Seconds: what somebody who signs up may have to wait for it."""
+"""Seconds that a sign-up may have to wait for the look-up."""
 LARGEST = 2**20
-"""Bytes of a response, unpacked. With padding it has about 1,000 lines, 40 KiB."""
+"""Maximum size of a response in bytes, uncompressed. With padding it has about 1,000 lines, 40 KiB."""
 
 
 class BreachedPasswords:
-    """Asks the service at `url`, which is followed by the five letters."""
+    """Client of the service at `url`; the five digits are appended to it."""
 
     def __init__(self, url: str, metrics: Metrics) -> None:
         self._url = url.rstrip("/")
         self._metrics = metrics
 
     async def contains(self, password: str) -> bool:
-        """Return whether the password is known to have leaked; False too if that can't be found out."""
+        """Return whether the password is known to have leaked; also False if the look-up fails."""
         digest = hashlib.sha1(password.encode(), usedforsecurity=False).hexdigest().upper()
         try:
             leaked = await self._range(digest[:PREFIX])
@@ -45,12 +46,12 @@ class BreachedPasswords:
         return found
 
     async def _range(self, prefix: str) -> dict[str, int]:
-        """Return how often each leaked rest was seen; padding has 0."""
+        """Return the number of occurrences of each suffix; padding entries have 0."""
         async with httpx.AsyncClient() as client:
             answer = await bounded_http.get(
                 client, f"{self._url}/{prefix}", {"Add-Padding": "true"}, Bounds(TIMEOUT, LARGEST)
             )
         if answer.status_code != OK:
-            raise ValueError(f"it answered {answer.status_code}")
+            raise ValueError(f"unexpected status {answer.status_code}")
         lines = (line.partition(":") for line in answer.content.decode().split())
         return {rest: int(count) for rest, _, count in lines}

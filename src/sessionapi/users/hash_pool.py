@@ -1,10 +1,10 @@
-"""A bounded pool of low-priority threads for password hashes, with a fair queue in front of it.
+"""Bounded pool of low-priority threads for password hashes, with a fair queue in front of it.
 
-A request takes a place first, before its attempt is counted; without room it is refused at once. The places
-of one user, and of one network, are bounded, so that none of them fills the queue alone. The queue is a round
-robin over lanes and, within a lane, over users. A user has at most two hashes under way. The lane of a
-session's request is its user. That of a login or a sign-up is its network, whether the user exists or not, so
-neither the order nor the bounds show whether a name exists (ASVS 6.3.8).
+A request takes a place before its attempt is counted. Without room it is refused at once. The number of
+places per user and per network is limited, so that none of them can fill the queue alone. The queue is a
+round robin over lanes and, within a lane, over users. A user has at most two hashes running. The lane of a
+request in a session is its user. The lane of a login or a sign-up is its network, whether or not the user
+exists, so neither the order nor the limits reveal whether a username exists (ASVS 6.3.8).
 """
 
 import asyncio
@@ -21,19 +21,19 @@ from sessionapi.errors import Overloaded
 from sessionapi.metrics import Metrics
 
 USER_AT_ONCE = 2
-"""Hashes of one user that are under way at the same time."""
+"""Maximum number of hashes of one user that run at the same time."""
 QUEUE_PER_THREAD = 100
-"""Hashes that may wait for a thread: about 2 s of work, beyond which an honest client has given up."""
+"""Maximum number of queued hashes per thread: about 2 s of work. An honest client does not wait longer."""
 _THREAD_NICENESS = 10
 
 R = TypeVar("R")
 
 
 class HashPool:
-    """At most `threads` hashes run and 100 times as many wait; one more is `Overloaded` at once.
+    """Pool that runs `threads` hashes and queues 100 times as many; beyond that it raises Overloaded.
 
-    Of all places one user may hold a quarter and one network three quarters: a network may be a proxy that
-    the settings do not name, with all users behind it.
+    One user may hold a quarter of all places and one network three quarters, because a network may be a proxy
+    that is missing from the settings, with all users behind it.
     """
 
     def __init__(self, threads: int, metrics: Metrics) -> None:
@@ -66,9 +66,9 @@ class HashPool:
             self._metrics.hash_queue.dec()
 
     def assign(self, place: "Place", user: Hashable) -> None:
-        """Give a place to a user, or raise Overloaded if the user has too many.
+        """Assign a place to a user, or raise Overloaded if the user has too many.
 
-        To assign it to the same user again changes nothing: a transaction may be attempted again.
+        Assigning it to the same user again changes nothing, because a transaction may be retried.
         """
         if place.user == user:
             return
@@ -78,9 +78,9 @@ class HashPool:
         place.user = user
 
     async def run(self, place: "Place", work: Callable[[], R]) -> R:
-        """Return what `work` returns, computed in a thread when it is this place's turn.
+        """Run `work` in a thread when it is this place's turn, and return its result.
 
-        A request that is cancelled leaves the queue; a hash that has begun is finished.
+        A request that is cancelled leaves the queue; a hash that has started is finished.
         """
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         job = _Job(place.lane, place.lane if place.user is None else place.user, work, result)
@@ -92,7 +92,7 @@ class HashPool:
             self._queue.discard(job)
 
     def close(self) -> None:
-        """Let the hashes under way finish; requests that wait are cancelled."""
+        """Wait for the hashes that are running; queued requests are cancelled."""
         self._queue.cancel()
         self._threads.shutdown()
 
@@ -120,7 +120,7 @@ class HashPool:
 
 
 class Place:
-    """A request's place in the pool. It belongs to a lane, and to a user as soon as that is known."""
+    """Place of one request in the pool. It belongs to a lane and, once the user is known, to that user."""
 
     __slots__ = ("_pool", "lane", "user")
 
@@ -130,7 +130,7 @@ class Place:
         self.user: Hashable = None
 
     def assign(self, user: Hashable) -> None:
-        """Say whose password is hashed, or raise Overloaded if that user has too many places."""
+        """Assign this place to a user, or raise Overloaded if the user has too many places."""
         self._pool.assign(self, user)
 
     async def run(self, work: Callable[[], R]) -> R:
@@ -140,7 +140,7 @@ class Place:
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    """A hash that waits or is under way."""
+    """A hash that is queued or running."""
 
     lane: Hashable
     user: Hashable
@@ -149,7 +149,7 @@ class _Job:
 
 
 class _FairQueue:
-    """Jobs by lane and user; the lane and the user that were served last come last."""
+    """Queue of jobs by lane and user; the lane and the user that were served last move to the end."""
 
     def __init__(self) -> None:
         self._lanes: OrderedDict[Hashable, OrderedDict[Hashable, deque[_Job]]] = OrderedDict()
@@ -159,7 +159,7 @@ class _FairQueue:
         self._lanes.setdefault(job.lane, OrderedDict()).setdefault(job.user, deque()).append(job)
 
     def take(self) -> _Job | None:
-        """Return the job whose turn it is, or None if all that wait are of users with two under way."""
+        """Return the next job, or None if every queued job belongs to a user with two running hashes."""
         for lane, users in self._lanes.items():
             user = next((each for each in users if self._running[each] < USER_AT_ONCE), _NONE)
             if user is not _NONE:
@@ -172,11 +172,11 @@ class _FairQueue:
         return None
 
     def finish(self, job: _Job) -> None:
-        """Note that a job which was taken is no longer under way."""
+        """Record that a job is no longer running."""
         _subtract(self._running, job.user)
 
     def discard(self, job: _Job) -> None:
-        """Remove a job if it still waits."""
+        """Remove a job if it is still queued."""
         users = self._lanes.get(job.lane)
         jobs = users.get(job.user) if users else None
         if jobs and job in jobs:
@@ -184,7 +184,7 @@ class _FairQueue:
             self._drop_empty(job)
 
     def cancel(self) -> None:
-        """Cancel all that wait."""
+        """Cancel all queued jobs."""
         lanes, self._lanes = self._lanes, OrderedDict()
         for job in (job for users in lanes.values() for jobs in users.values() for job in jobs):
             job.result.cancel()
@@ -207,7 +207,7 @@ def _subtract(counter: Counter[Hashable], key: Hashable) -> None:
 
 
 def _lower_priority() -> None:
-    # On Linux each thread has its own priority; elsewhere this would lower that of the whole process.
+    # Linux has a priority for each thread; elsewhere this call would lower that of the whole process.
     if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _THREAD_NICENESS)

@@ -1,8 +1,8 @@
-"""Password hashes that other systems wrote: read once, with bounds on their cost, and verified.
+"""Password hashes of other systems: parse them once, limit their cost, and verify them.
 
-Each reader knows one form. It returns None for text of another form, and raises UnreadableHash for a hash of
-its form that is cut, malformed, or so expensive that a login would take the memory or the time of all others.
-The bounds hold when a hash is imported and when it is verified.
+Each reader handles one format. It returns None for text in another format. It raises UnreadableHash for a
+hash in its format that is truncated, malformed, or so expensive that one login would take the memory or the
+time of all others. The limits apply both when a hash is imported and when it is verified.
 """
 
 import base64
@@ -36,66 +36,66 @@ ACCEPTED = (
 )
 MIB = 1024 * 1024
 MAX_SCRYPT_MEMORY = 128 * MIB
-"""Bytes, 128·N·r: the strongest that OWASP's Password Storage Cheat Sheet lists (N=2^17, r=8)."""
+"""Bytes, 128·N·r. This is the strongest setting in OWASP's Password Storage Cheat Sheet (N=2^17, r=8)."""
 MAX_SCRYPT_WORK = 2**21
-"""N·r·p: twice the strongest of that sheet, about a second."""
+"""N·r·p. This is twice the strongest setting in that sheet, about a second."""
 MAX_ARGON2_MEMORY = 256 * 1024
-"""KiB. OWASP's strongest has 46 MiB, argon2-cffi's default 64 MiB."""
+"""KiB. OWASP's strongest setting has 46 MiB, argon2-cffi's default 64 MiB."""
 MAX_ARGON2_WORK = 1024 * 1024
 """KiB times passes."""
 MAX_ARGON2_LANES = 16
 MAX_PBKDF2_WORK = 5_000_000
-"""Iterations times blocks of the digest: about two seconds. Django 6.0 has 1.2 million."""
+"""Iterations times digest blocks, about two seconds. Django 6.0 uses 1.2 million."""
 MAX_BCRYPT_COST = 16
 MAX_CRYPT_ROUNDS = 1_000_000
-"""Of sha256_crypt and sha512_crypt; passlib's default is 656,000."""
+"""Rounds of sha256_crypt and sha512_crypt; passlib's default is 656,000."""
 MAX_PHPASS_COST = 16
-"""The logarithm of the rounds. WordPress has 13; the loop is in Python, so all others wait for it."""
+"""Binary logarithm of the rounds. WordPress uses 13. The loop is in Python, so it blocks all other
+threads."""
 MIN_DIGEST = 16
-"""Bytes. A digest of none would be equal to that of every password."""
+"""Bytes. An empty digest would match every password."""
 _BCRYPT_BYTES = 72
-"""What bcrypt looks at. The library refuses longer passwords, the systems that hashes come from cut them."""
+"""Bytes that bcrypt uses. The library refuses longer passwords; the systems that hashes come from truncate
+them."""
 _PHP_SPACE = " \n\r\t\v\0"
-"""What PHP's `trim` removes: WordPress trims passwords."""
+"""Characters that PHP's `trim` removes, because WordPress trims passwords."""
 _DIGESTS = {"sha1": 20, "sha224": 28, "sha256": 32, "sha384": 48, "sha512": 64}
 
 Verify = Callable[[str], bool]
 
 
 class UnreadableHash(ValueError):
-    """A hash that cannot be verified here. The text has its form and what is wrong, never the hash."""
+    """A hash that cannot be verified here. The message has its format and the error, never the hash."""
 
 
 @dataclass(frozen=True, slots=True)
 class LegacyHash:
-    """A hash that can be verified. `text` is what is stored of it."""
+    """A supported hash. `text` is the form to store."""
 
     text: str
     verify: Verify
 
 
 def read(text: str) -> LegacyHash:
-    """Return the hash behind a text in one of the accepted forms, or raise UnreadableHash."""
+    """Parse a hash in one of the accepted formats, or raise UnreadableHash."""
     stored = _from_keycloak(text) or text
     for reader in _READERS if stored.isascii() else ():
         verify = reader(stored)
         if verify is not None:
             return LegacyHash(stored, verify)
     looks_like = next((name for pattern, name in _OTHERS if re.fullmatch(pattern, text, re.DOTALL)), None)
-    seen = (
-        f"This looks like {looks_like}, which" if looks_like else "This is a hash of an unknown form, which"
-    )
+    seen = f"This looks like {looks_like}, which" if looks_like else "This hash has an unknown format, which"
     raise UnreadableHash(f"{seen} cannot be verified here. Accepted: {ACCEPTED}.")
 
 
 def _from_keycloak(text: str) -> str | None:
-    """Return the PHC form of a credential as Keycloak's realm export has it: one JSON object.
+    """Return the PHC form of a Keycloak credential, which is one JSON object of a realm export.
 
-    `secretData` and `credentialData` are JSON in text there, and objects in some tools.
+    `secretData` and `credentialData` are JSON strings in an export, and objects in some tools.
     """
     if not text.startswith("{") or "secretData" not in text:
         return None
-    form = "a credential of Keycloak"
+    form = "a Keycloak credential"
     try:
         credential = json.loads(text)
         secret, data = _object(credential["secretData"]), _object(credential["credentialData"])
@@ -117,9 +117,7 @@ def _argon2_of_keycloak(data: Mapping[str, Any], iterations: int, salt: str, val
         kind, memory, lanes = str(more["type"]), int(more["memory"]), int(more["parallelism"])
         version = {"1.0": 16, "1.3": 19}[more.get("version", "1.3")]
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError):
-        raise _malformed(
-            "an Argon2 credential of Keycloak", "its additionalParameters are incomplete"
-        ) from None
+        raise _malformed("a Keycloak Argon2 credential", "its additionalParameters are incomplete") from None
     return f"$argon2{kind}$v={version}$m={memory},t={iterations},p={lanes}${salt}${value}"
 
 
@@ -132,7 +130,7 @@ def _unpadded(text: str) -> str:
 
 
 def _argon2(text: str) -> Verify | None:
-    """Read Argon2 in the PHC form, also with Django's prefix."""
+    """Parse Argon2 in the PHC form, with or without Django's prefix."""
     if not text.startswith(("$argon2", "argon2$argon2")):
         return None
     own = "$" + text.removeprefix("$").removeprefix("argon2$")
@@ -158,7 +156,10 @@ def _argon2(text: str) -> Verify | None:
 
 
 def _bcrypt(text: str) -> Verify | None:
-    """Read bcrypt, also with Django's prefix. It takes what its origin took: all with the same 72 bytes."""
+    """Parse bcrypt, with or without Django's prefix.
+
+    As in the original systems, every password with the same first 72 bytes matches.
+    """
     own = text.removeprefix("bcrypt$")
     if not re.match(r"\$2[aby]?\$", own):
         return None
@@ -167,7 +168,7 @@ def _bcrypt(text: str) -> Verify | None:
 
 
 def _bcrypt_sha256(text: str) -> Verify | None:
-    """Read bcrypt over SHA-256, of passlib and of Django."""
+    """Parse bcrypt over SHA-256, as written by passlib and Django."""
     own = {"$bcrypt-sha256$": bcrypt_sha256, "bcrypt_sha256$": django_bcrypt_sha256}
     handler = next((each for prefix, each in own.items() if text.startswith(prefix)), None)
     if handler is None:
@@ -177,7 +178,7 @@ def _bcrypt_sha256(text: str) -> Verify | None:
 
 
 def _wordpress(text: str) -> Verify | None:
-    """Read WordPress since 6.8: bcrypt over the Base64 of an HMAC-SHA-384 of the trimmed password."""
+    """Parse WordPress 6.8 and later: bcrypt over the Base64 of an HMAC-SHA-384 of the trimmed password."""
     if not text.startswith("$wp$"):
         return None
     own = text.removeprefix("$wp")
@@ -193,7 +194,7 @@ def _wordpress(text: str) -> Verify | None:
 
 
 def _phpass(text: str) -> Verify | None:
-    """Read the portable hashes of phpass. WordPress trimmed the password before, phpBB did not."""
+    """Parse the portable hashes of phpass. WordPress used to trim the password first; phpBB did not."""
     if not text.startswith(("$P$", "$H$")):
         return None
     _rounds("phpass", phpass, text, MAX_PHPASS_COST)
@@ -206,7 +207,7 @@ def _phpass(text: str) -> Verify | None:
 
 
 def _crypt(text: str) -> Verify | None:
-    """Read sha256_crypt and sha512_crypt."""
+    """Parse sha256_crypt and sha512_crypt."""
     handler = {"$5$": sha256_crypt, "$6$": sha512_crypt}.get(text[:3])
     if handler is None:
         return None
@@ -215,7 +216,7 @@ def _crypt(text: str) -> Verify | None:
 
 
 def _pbkdf2(text: str) -> Verify | None:
-    """Read PBKDF2 of passlib (`$rounds$`) and of Ory (`$i=rounds,l=length$`), which Keycloak's becomes."""
+    """Parse PBKDF2 of passlib (`$rounds$`) and of Ory (`$i=rounds,l=length$`), also used for Keycloak."""
     if not text.startswith("$pbkdf2"):
         return None
     form = "PBKDF2"
@@ -236,7 +237,7 @@ def _pbkdf2(text: str) -> Verify | None:
 def _pbkdf2_of_django(text: str) -> Verify | None:
     if not text.startswith("pbkdf2_"):
         return None
-    form = "PBKDF2 of Django"
+    form = "Django PBKDF2"
     found = re.fullmatch(r"pbkdf2_(sha1|sha256|sha512)\$([0-9]{1,9})\$([^$]+)\$([^$]+)", text)
     digest = _base64(found[4], form) if found else b""
     if not found or len(digest) != _DIGESTS[found[1]]:
@@ -247,7 +248,7 @@ def _pbkdf2_of_django(text: str) -> Verify | None:
 def _pbkdf2_of_werkzeug(text: str) -> Verify | None:
     if not text.startswith("pbkdf2:"):
         return None
-    form = "PBKDF2 of Werkzeug"
+    form = "Werkzeug PBKDF2"
     found = re.fullmatch(rf"pbkdf2:({'|'.join(_DIGESTS)}):([0-9]{{1,9}})\$([^$]+)\$([0-9a-f]+)", text)
     digest = _hex(found[4], form) if found else b""
     if not found or len(digest) != _DIGESTS[found[1]]:
@@ -256,7 +257,7 @@ def _pbkdf2_of_werkzeug(text: str) -> Verify | None:
 
 
 def _pbkdf2_of_aspnet(text: str) -> Verify | None:
-    """Read ASP.NET Core Identity: Base64 of a marker byte and what it says, versions 2 and 3."""
+    """Parse ASP.NET Core Identity, versions 2 and 3: Base64 of a marker byte and the fields it announces."""
     if not re.fullmatch(r"A[A-Q][A-Za-z0-9+/]{46,}={0,2}", text):
         return None
     form = "ASP.NET Identity"
@@ -287,7 +288,7 @@ def _derived_by_pbkdf2(form: str, name: str, iterations: int, salt: bytes, diges
 
 
 def _scrypt(text: str) -> Verify | None:
-    """Read scrypt as passlib (`ln` is a logarithm) and Ory (`ln` is N itself) write it."""
+    """Parse scrypt as written by passlib (`ln` is a logarithm) and Ory (`ln` is N itself)."""
     if text.startswith("$7$"):
         return _scrypt_of_crypt(text)
     if not text.startswith("$scrypt$"):
@@ -311,7 +312,7 @@ def _scrypt_of_crypt(text: str) -> Verify:
     form = "scrypt ($7$)"
     try:
         found = scrypt.from_string(text)
-    except (ValueError, TypeError):  # passlib raises an error that is no exception
+    except (ValueError, TypeError):  # TypeError: passlib raises an object that is not an exception
         raise _malformed(form) from None
     if found.checksum is None:
         raise _malformed(form)
@@ -322,7 +323,7 @@ def _scrypt_of_crypt(text: str) -> Verify:
 def _scrypt_of_django(text: str) -> Verify | None:
     if not text.startswith("scrypt$"):
         return None
-    form = "scrypt of Django"
+    form = "Django scrypt"
     found = re.fullmatch(r"scrypt\$([0-9]{1,10})\$([^$]+)\$([0-9]{1,6})\$([0-9]{1,6})\$([^$]+)", text)
     if not found:
         raise _malformed(form)
@@ -333,7 +334,7 @@ def _scrypt_of_django(text: str) -> Verify | None:
 def _scrypt_of_werkzeug(text: str) -> Verify | None:
     if not text.startswith("scrypt:"):
         return None
-    form = "scrypt of Werkzeug"
+    form = "Werkzeug scrypt"
     found = re.fullmatch(r"scrypt:([0-9]{1,10}):([0-9]{1,6}):([0-9]{1,6})\$([^$]+)\$([0-9a-f]+)", text)
     if not found:
         raise _malformed(form)
@@ -342,11 +343,14 @@ def _scrypt_of_werkzeug(text: str) -> Verify | None:
 
 
 def _scrypt_of_better_auth(text: str) -> Verify | None:
-    """Read better-auth: fixed parameters, the salt is the hexadecimal text itself, passwords are in NFKC."""
+    """Parse better-auth, which has fixed parameters.
+
+    The salt is the hexadecimal text itself, and passwords are normalised to NFKC.
+    """
     found = re.fullmatch(r"([0-9a-f]{32}):([0-9a-f]{128})", text)
     if not found:
         return None
-    form = "scrypt of better-auth"
+    form = "better-auth scrypt"
     verify = _derived_by_scrypt(form, 16384, 16, 1, found[1].encode(), _hex(found[2], form))
     return lambda password: verify(unicodedata.normalize("NFKC", password))
 
@@ -374,14 +378,14 @@ def _bound_scrypt(form: str, n: int, r: int, p: int) -> None:
 
 
 def _rounds(form: str, handler: Any, text: str, most: int) -> None:
-    """Refuse a hash that passlib cannot read whole, or that has too many rounds."""
+    """Refuse a hash that passlib cannot parse completely, or that has too many rounds."""
     try:
         found = handler.from_string(text)
     except (ValueError, TypeError, IndexError):
         raise _malformed(form) from None
     if found.checksum is None:
         raise _malformed(form)
-    _bound(form, found.rounds, most, "as its cost")
+    _bound(form, found.rounds, most, "as the cost parameter")
 
 
 def _bound(form: str, value: int, most: int, unit: str) -> None:
@@ -391,7 +395,7 @@ def _bound(form: str, value: int, most: int, unit: str) -> None:
         )
 
 
-def _malformed(form: str, why: str = "it is cut or malformed") -> UnreadableHash:
+def _malformed(form: str, why: str = "it is truncated or malformed") -> UnreadableHash:
     return UnreadableHash(f"This looks like {form}, but {why}.")
 
 
@@ -429,21 +433,21 @@ _READERS: tuple[Callable[[str], Verify | None], ...] = (
 )
 _OTHERS = (
     (r"\$1\$.*|\$md5-crypt\$.*", "md5-crypt"),
-    (r"\$apr1\$.*", "md5-crypt of Apache"),
-    (r"\$2x\$.*", "bcrypt of the faulty variant 2x"),
+    (r"\$apr1\$.*", "Apache md5-crypt"),
+    (r"\$2x\$.*", "bcrypt in the faulty variant 2x"),
     (r"\$g?y\$.*", "yescrypt"),
-    (r"\$S\$.*", "SHA-512 of Drupal 7"),
+    (r"\$S\$.*", "Drupal 7 SHA-512"),
     (r"\$sha1\$.*", "sha1-crypt"),
-    (r"\$md5[,$].*", "MD5 of Sun or Ory"),
+    (r"\$md5[,$].*", "Sun or Ory MD5"),
     (r"\$3\$.*", "NTLM"),
-    (r"\$firescrypt\$.*", "scrypt of Firebase"),
+    (r"\$firescrypt\$.*", "Firebase scrypt"),
     (r"\$balloon.*", "Balloon"),
-    (r"(md5|sha1)\$.*", "an unstretched hash of Django"),
-    (r"(sha1|sha256|sha512|md5)(:[a-z0-9]+)?\$.*", "an unstretched hash of Werkzeug"),
-    (r"md5[0-9a-f]{32}", "MD5 of PostgreSQL"),
+    (r"(md5|sha1)\$.*", "an unstretched Django hash"),
+    (r"(sha1|sha256|sha512|md5)(:[a-z0-9]+)?\$.*", "an unstretched Werkzeug hash"),
+    (r"md5[0-9a-f]{32}", "PostgreSQL MD5"),
     (r"SCRAM-SHA-(1|256|512)\$.*", "SCRAM"),
-    (r"\{[A-Za-z0-9-]+\}.*", "a hash of LDAP"),
-    (r"\*[0-9A-F]{40}", "a hash of MySQL"),
+    (r"\{[A-Za-z0-9-]+\}.*", "an LDAP hash"),
+    (r"\*[0-9A-F]{40}", "a MySQL hash"),
     (r"[0-9a-fA-F]{32}", "MD5 or NTLM in hexadecimal"),
     (r"[0-9a-fA-F]{40}", "SHA-1 in hexadecimal"),
     (r"[0-9a-fA-F]{64}", "SHA-256 in hexadecimal"),
@@ -452,4 +456,4 @@ _OTHERS = (
     (r"[!*].*", "a locked password"),
     (r"_[./0-9A-Za-z]{19}|[./0-9A-Za-z]{13}", "DES crypt"),
 )
-"""Forms that are recognised to say what came; the first that fits is named."""
+"""Unsupported formats that the error message names; the first match is used."""

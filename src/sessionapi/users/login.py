@@ -1,4 +1,4 @@
-"""What a password opens: signing up, logging in, confirming it again, changing it."""
+"""Operations that need a password: sign-up, login, reauthentication and password change."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -21,7 +21,7 @@ from sessionapi.users.passwords import Passwords
 
 
 class Users:
-    """Accounts in one store, as far as passwords go."""
+    """Password operations on the accounts in one store."""
 
     def __init__(
         self,
@@ -47,12 +47,12 @@ class Users:
         self._signup_open = signup_open
 
     async def sign_up(self, username: str, password: str, email: str | None, device: Device) -> Tokens:
-        """Create a user and start the first session, both or neither."""
+        """Create a user and start the first session in one transaction."""
         if not self._signup_open:
             raise SignupClosed
         name, key = identifiers.parse_name(username)
         self._rules.refuse_guessable(password, name, email)
-        self._throttle.count_signup(device.client)  # before anybody else is asked
+        self._throttle.count_signup(device.client)  # before any request to another service
         await self._rules.refuse_weak(password, name, email)
         with self._passwords.place(network(device.client.ip)) as place:
             place.assign(key)
@@ -76,8 +76,8 @@ class Users:
     async def log_in(self, username: str, password: str, device: Device) -> Tokens:
         """Verify the password, then start a session, unless the credentials changed in between.
 
-        What refuses a try comes in the order of what it costs: a count in memory, the length of the queue,
-        a reservation in the database, a hash.
+        The checks that can refuse an attempt run in order of cost: a counter in memory, the length of the
+        queue, a reservation in the database, a hash.
         """
         self._throttle.count_login(device.client)
         with self._passwords.place(network(device.client.ip)) as place:
@@ -90,7 +90,7 @@ class Users:
     async def _start(
         self, tx: Transaction, verified: User, tried: LoginAttempt, device: Device, now: datetime
     ) -> Tokens | None:
-        """Start a session of a user whose password was verified; None if it was changed since then."""
+        """Start a session after the password was verified; None if the credentials have changed since."""
         if others := self._sessions.replaced_users(device) - {verified.id}:
             await tx.lock_users({verified.id, *others})
         user = await tx.lock_if_unchanged(verified.id, verified.credential_version)
@@ -100,7 +100,7 @@ class Users:
         return await self._sessions.start(tx, user, device, now)
 
     async def reauthenticate(self, actor: Actor, password: str) -> Tokens:
-        """Confirm the password in the caller's session, which moves its `auth_time` and renews its secret."""
+        """Confirm the password in the caller's session, which updates `auth_time` and renews the secret."""
         self._throttle.check_in_session(actor.user_id, actor.client)
         with self._passwords.place(actor.user_id) as place:
             place.assign(actor.user_id)
@@ -115,10 +115,11 @@ class Users:
         return _still(await self._actors.run(actor, actor.user_id, work))
 
     async def change_password(self, actor: Actor, current: str, new: str) -> Tokens:
-        """Set a new password: the other sessions end, and the present one is given a new secret.
+        """Set a new password, end the other sessions, and give the caller's session a new secret.
 
-        All in one transaction, which also checks that the password that was verified is still the one. The
-        leaked passwords are looked up last, after the attempt has been counted and the password verified.
+        All of this is one transaction, which also checks that the verified password is still the current one.
+        The look-up of breached passwords comes last, after the attempt has been counted and the current
+        password verified.
         """
         self._throttle.check_in_session(actor.user_id, actor.client)
         user = await self._get(actor.user_id)
@@ -142,7 +143,7 @@ class Users:
         return _still(await self._actors.run(actor, actor.user_id, work))
 
     async def _refuse_weak(self, new: str, user: User, tried: LoginAttempt) -> None:
-        """Raise WeakPassword; the right password gives its attempt back all the same."""
+        """Raise WeakPassword. Because the current password was right, its attempt is still cleared."""
         try:
             await self._rules.refuse_weak(new, user.username, user.email, "new_password")
         except WeakPassword:
@@ -152,7 +153,7 @@ class Users:
     async def _verify_in_session(
         self, actor: Actor, password: str, place: Place
     ) -> tuple[User, LoginAttempt]:
-        """Verify a password that is sent again in an active session, which has its own attempts."""
+        """Verify a password that is sent again in an active session, which has its own attempt counters."""
 
         async def work(tx: Transaction, user: User, _now: datetime) -> tuple[User, LoginAttempt]:
             return user, await self._throttle.reserve_in_session(tx, user.id, actor.session_id, actor.client)
@@ -163,11 +164,11 @@ class Users:
     async def _authenticate(
         self, user: User | None, password: str, tried: LoginAttempt, client: Client, place: Place
     ) -> User:
-        """Return the enabled user whose password this is.
+        """Return the user if the account is enabled and the password matches, else raise InvalidCredentials.
 
-        An unknown user, one without a password, a disabled one and a wrong password cost the same number of
-        hashes and look alike (ASVS 6.3.8). So the right password of a disabled user is not verified: it could
-        cost fewer.
+        An unknown user, a user without a password, a disabled user and a wrong password all cost the same
+        number of hashes and get the same response (ASVS 6.3.8). This is why the password of a disabled user
+        is not verified even if it is right: it could cost fewer hashes.
         """
         hashed = user.password_hash if user and user.disabled_at is None else None
         right, upgraded = await self._passwords.verify(password, hashed, place)
@@ -182,13 +183,13 @@ class Users:
         await self._store.run(lambda tx: tx.upgrade_hash(user.id, verified, upgraded))
 
     def _known(self, tokens: Tokens, device: Device) -> Tokens:
-        """Add the token by which the user will be known on this device."""
+        """Add the device token, which identifies this device as known at the user's next login."""
         return replace(tokens, device_token=self._device_tokens.issue(tokens.user.id, device.token))
 
     async def _reserve(self, username: str, device: Device, place: Place) -> tuple[User | None, LoginAttempt]:
-        """Find the user of a name and reserve the attempt, in a transaction that is durable before the hash.
+        """Find the user and reserve the attempt in a transaction that is durable before the hash is computed.
 
-        Without room for the user nothing is counted: the refusal rolls back.
+        If the pool has no room for the user, nothing is counted, because the refusal rolls back.
         """
         key = identifiers.lookup_key(username)
 
@@ -210,7 +211,7 @@ class Users:
 
 
 def _still(tokens: Tokens | None) -> Tokens:
-    """Return the tokens, or refuse: the password was changed after it was verified."""
+    """Return the tokens, or raise InvalidCredentials if the password was changed after it was verified."""
     if tokens is None:
         raise InvalidCredentials
     return tokens

@@ -1,7 +1,7 @@
-"""Which new passwords are refused, and what each refusal says (ASVS 6.2, NIST SP 800-63B-4 section 3.1.1).
+"""Rules for new passwords, with the message for each rule (ASVS 6.2, NIST SP 800-63B-4 section 3.1.1).
 
-Length and guessability count; there is no rule about kinds of letters. A password is compared without regard
-to case, width and composition, but hashed exactly as received.
+Length and guessability count; no rule requires particular kinds of characters. The comparisons ignore case,
+width and composition, but the password is hashed exactly as received.
 """
 
 import asyncio
@@ -15,37 +15,37 @@ from sessionapi import identifiers
 from sessionapi.errors import FieldError, WeakPassword
 
 MIN_LENGTH, MAX_LENGTH = 8, 256
-"""Characters (ASVS 6.2.1, 6.2.9: at least 8, and at least 64 taken)."""
+"""Length in characters (ASVS 6.2.1, 6.2.9: a minimum of 8, and a maximum of at least 64)."""
 MIN_PART = 4
-"""A name of fewer letters is inside of too many good passwords."""
+"""Shorter names are not searched for, because too many good passwords contain them."""
 FEWEST = 3_000
-"""Common passwords that must be refused (ASVS 6.2.4)."""
+"""Minimum number of common passwords that must be refused (ASVS 6.2.4)."""
 
 
 def _common() -> frozenset[str]:
-    """Read zxcvbn's list of passwords from its text: imported, its other lists would take 12 MB of memory."""
+    """Read zxcvbn's list of passwords from its source text: importing it would add 12 MB of other lists."""
     found: Any = find_spec("zxcvbn")
     text = Path(found.submodule_search_locations[0], "frequency_lists.py").read_text("utf-8")
     words = text.partition('"passwords": "')[2].partition('"')[0].split(",")
     common = frozenset(word for word in words if len(word) >= MIN_LENGTH)
     if len(common) < FEWEST:
-        raise ImportError("The list of common passwords isn't where this version of zxcvbn should have it.")
+        raise ImportError("The list of common passwords is not where this version of zxcvbn should have it.")
     return common
 
 
 COMMON = _common()
-"""The 11,611 of zxcvbn's 30,000 most common passwords that are long enough to be chosen here."""
+"""The 11,611 of zxcvbn's 30,000 most common passwords that meet our minimum length."""
 
 IsBreached = Callable[[str], Awaitable[bool]]
 
 
 async def never_breached(password: str) -> bool:  # noqa: ARG001
-    """Know of no leaked password: the look-up is off."""
+    """Return False for every password, because the look-up is off."""
     return False
 
 
 class PasswordRules:
-    """The rules of one installation; `product_names` are what its users know it by."""
+    """The password rules of one installation; `product_names` are the names that its users know it by."""
 
     def __init__(self, product_names: Sequence[str], is_breached: IsBreached = never_breached) -> None:
         self._product_names = product_names
@@ -54,15 +54,16 @@ class PasswordRules:
     async def refuse_weak(
         self, password: str, username: str, email: str | None, field: str = "password"
     ) -> None:
-        """Raise WeakPassword, with each rule that is broken; the look-up comes only when none is."""
+        """Raise WeakPassword with every broken rule; the breach look-up runs only if all others pass."""
         self.refuse_guessable(password, username, email, field)
         if any(await asyncio.gather(*map(self._is_breached, identifiers.spellings(password)))):
-            raise _weak(field, [("breached", "It has leaked. Choose one that you use nowhere else.")])
+            text = "This password has appeared in a data breach. Choose one that you use nowhere else."
+            raise _weak(field, [("breached", text)])
 
     def refuse_guessable(
         self, password: str, username: str, email: str | None, field: str = "password"
     ) -> None:
-        """Raise WeakPassword by the rules that need no look-up."""
+        """Raise WeakPassword if a rule that needs no look-up is broken."""
         broken = list(self._broken(password, username, email or ""))
         if broken:
             raise _weak(field, broken)
@@ -77,16 +78,13 @@ class PasswordRules:
         if identifiers.length(password) > MAX_LENGTH:
             yield "too_long", f"Use at most {MAX_LENGTH} characters."
         if folded in COMMON:
-            yield "too_common", "It is among the most common passwords. Use four random words instead."
+            yield "too_common", "This is one of the most common passwords. Use four random words instead."
         if _holds(folded, username):
-            yield "contains_username", "Your username is in it. Use unrelated words."
+            yield "contains_username", "The password contains your username. Use unrelated words."
         if _holds(folded, email) or _holds(folded, email.rpartition("@")[0]):
-            yield "contains_email", "Your e-mail is in it. Use unrelated words."
+            yield "contains_email", "The password contains your e-mail address. Use unrelated words."
         if any(_holds(folded, name) for name in self._product_names):
-            yield (
-                "contains_product",
-                "The name of this service is in it. Use words that have nothing to do with us.",
-            )
+            yield "contains_product", "The password contains the name of this service. Use unrelated words."
 
 
 def _weak(field: str, broken: Sequence[tuple[str, str]]) -> WeakPassword:
@@ -94,7 +92,7 @@ def _weak(field: str, broken: Sequence[tuple[str, str]]) -> WeakPassword:
 
 
 def _holds(folded: str, part: str) -> bool:
-    """Return whether a part is inside, also when its words are written together."""
+    """Return whether the password contains a name, either as it is or with its spaces removed."""
     found = _fold(part)
     return any(len(each) >= MIN_PART and each in folded for each in (found, "".join(found.split())))
 
