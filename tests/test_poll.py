@@ -82,7 +82,7 @@ async def test_many_who_wait_share_one_poll(service: Running):
 
 async def test_a_process_that_has_not_polled_for_long_is_not_ready(service: Running):
     service.parts.state_sync._succeeded -= 3600
-    with pytest.raises(Unavailable, match="not learnt"):
+    with pytest.raises(Unavailable, match="not been able to read recent revocations"):
         service.parts.state_sync.check()
 
 

@@ -1,12 +1,12 @@
-"""The caller of a write, and the one place where it is checked.
+"""Authorisation of writes: the caller is checked again inside the transaction that writes.
 
 An access token is checked when its request arrives. Before the write happens, the request may wait for a hash
-or for a row. In that time its session may be ended, or its user may lose a role. So every operation that
-writes for a caller runs inside `Actors.run`: it locks the rows of the caller and of the account that the
-operation is about, checks the caller again, and does the work, all in one transaction.
+or for a row lock. In that time its session may be ended, or its user may lose a role. So every operation that
+writes for a caller runs inside `Actors.run`. In one transaction it locks the rows of the caller and of the
+account that the operation is about, checks the caller again, and does the work.
 
-A transaction that ends sessions locks the row of their user first. So a caller's session that is active while
-the caller's row is locked stays active until the commit, and needs no lock of its own.
+A transaction that ends sessions first locks the row of their user. So a caller's session that is active while
+the caller's row is locked stays active until the commit, and needs no separate lock.
 """
 
 from collections.abc import Awaitable, Callable
@@ -27,12 +27,12 @@ from sessionapi.tokens.access_token import Claims
 ADMIN = "admin"
 T = TypeVar("T")
 Work = Callable[[Transaction, User, datetime], Awaitable[T]]
-"""What an operation does with the locked row of its account, at the time of its transaction."""
+"""Work of an operation on the locked row of its account, at the time of its transaction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A caller with an access token. `role`, if set, and a recent login are required as well."""
+    """Caller with an access token, who may also need a given `role` and a recent login."""
 
     user_id: UUID
     session_id: UUID
@@ -42,11 +42,11 @@ class Actor:
     needs_recent_login: bool = False
 
     def with_recent_login(self) -> "Actor":
-        """Return this caller, required to have logged in recently (ASVS 7.5.1)."""
+        """Return this caller with the requirement of a recent login (ASVS 7.5.1)."""
         return replace(self, needs_recent_login=True)
 
     def as_admin(self) -> "Actor":
-        """Return this caller, required to be an administrator who has logged in recently."""
+        """Return this caller with the requirement of the administrator role and a recent login."""
         return replace(self, role=ADMIN, needs_recent_login=True)
 
 
@@ -68,7 +68,7 @@ def actor_of(claims: Claims, client: Client) -> Actor:
 
 
 def owner(claims: Claims) -> tuple[UUID, UUID]:
-    """Return (user id, session id) of a verified token: we made both."""
+    """Return (user id, session id) of a verified token. Both ids were issued by us."""
     user_id, session_id = ids.parse("user", claims.user_id), ids.parse("sess", claims.session_id)
     if user_id is None or session_id is None:
         raise InvalidToken
@@ -76,7 +76,7 @@ def owner(claims: Claims) -> tuple[UUID, UUID]:
 
 
 class Actors:
-    """The checks of callers against one store."""
+    """Authorisation of callers against the rows of one store."""
 
     def __init__(self, store: Store, the_policy: Policy, clock: Clock) -> None:
         self._store = store
@@ -84,15 +84,16 @@ class Actors:
         self._clock = clock
 
     async def run(self, caller: Caller, user_id: UUID, work: Work[T]) -> T:
-        """Do some work on an account for a caller, in one transaction.
+        """Run `work` on an account on behalf of a caller, in one transaction.
 
-        Raises NotFound if there is no such account. Raises SessionRevoked or SessionExpired for a caller
-        whose session has ended, Forbidden without the role, ReauthenticationRequired without a recent login.
+        Raises NotFound if the account does not exist, SessionRevoked or SessionExpired if the caller's
+        session has ended, Forbidden if the role is missing, and ReauthenticationRequired without a recent
+        login.
         """
         return await self._store.run(lambda tx: self._checked(tx, caller, user_id, work))
 
     async def check(self, actor: Actor) -> None:
-        """Raise what `run` raises for a caller, by the rows as they are now: enough for reading."""
+        """Raise the same errors as `run`, based on the current rows. This is enough for reads."""
         async with self._store.read() as tx:
             session, user = await tx.session_and_user(actor.user_id, actor.session_id) or (None, None)
         self._refuse(actor, user, session, self._clock())

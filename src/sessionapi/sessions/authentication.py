@@ -1,4 +1,4 @@
-"""Whether an access token is good at this moment: by memory alone, so that a check costs no query."""
+"""Authentication by access token, from memory alone, so that a check costs no query."""
 
 import time
 
@@ -15,7 +15,7 @@ from sessionapi.tokens.cache import TokenCache
 
 
 class Authenticator:
-    """Checks access tokens against the key ring, the clock and the sessions that ended lately."""
+    """Verifies access tokens against the key ring, the clock and the recently ended sessions."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Authenticator:
         self._cache = TokenCache(ring.find, rules)
 
     async def check(self, access_token: str) -> Claims:
-        """Return the claims of an access token of a living session, else raise why it isn't one."""
+        """Return the claims of an access token of an active session, else raise the reason."""
         try:
             claims = self._cache.verify(access_token, self._clock())
         except UnknownKey as unknown:
@@ -47,7 +47,7 @@ class Authenticator:
         return claims
 
     async def genuine(self, access_token: str) -> Claims:
-        """Return the claims of an access token that we issued, expired or not: enough for logging out."""
+        """Return the claims of a token that we issued, even an expired one. This is enough for a logout."""
 
         def verified() -> Claims:
             return verify(access_token, self._ring.find, self._rules, self._clock(), expired_ok=True)
@@ -59,9 +59,10 @@ class Authenticator:
             return verified()
 
     async def introspect(self, text: str) -> tuple[Claims, User] | None:
-        """Return what an access token says, with its user as the row is now; None if it isn't good.
+        """Return the claims of a valid access token and its user's current row; None if it is not valid.
 
-        Here the rows are asked too (RFC 7662): what ended a moment ago in another process is ended.
+        Introspection also reads the rows (RFC 7662), so a session that another process has just ended counts
+        as ended.
         """
         try:
             claims = await self.check(text)
@@ -77,7 +78,7 @@ class Authenticator:
         return claims, found[1]
 
     async def _look_for(self, unknown: UnknownKey) -> None:
-        """Read the ring again, for another process may have changed it a moment ago."""
+        """Read the key ring again, because another process may have just changed it."""
         if ids.parse("key", unknown.kid) is None:
             raise unknown
         try:

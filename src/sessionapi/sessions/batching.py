@@ -1,8 +1,8 @@
-"""Answering together what is asked at the same time.
+"""Batching: requests that arrive while one statement runs are handled together by the next.
 
-What arrives while one statement is under way is handled by the next one. There is no timer: a lone question
-waits for nothing, and under load the batches grow by themselves. Measured on 2 cores with 64 refreshes in
-flight: 19 times as many rotations a second on SQLite as one by one, 11 times as many on PostgreSQL.
+No timer is needed. A single request waits for nothing, and under load the batches grow by themselves.
+Measured on 2 cores with 64 refreshes in flight, batches give 19 times as many rotations a second on SQLite as
+single statements, and 11 times as many on PostgreSQL.
 """
 
 import asyncio
@@ -16,15 +16,16 @@ Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 LARGEST = 100
-"""Questions of one batch: of refreshes some 5 ms with ES256, most of it signing, for which others wait."""
+"""Requests per batch. A batch of refreshes takes some 5 ms with ES256, most of it signing, and others wait
+for it."""
 ROOM = 10_000
-"""Questions that may wait: about a second of work, beyond which a client gives its try up anyway."""
+"""Maximum number of queued requests: about a second of work. A client does not wait longer anyway."""
 
 
 class Batcher(Generic[Question, Answer]):
-    """Questions, in the order in which they came; `work` answers a batch, one answer for each.
+    """Queue of requests in order of arrival; `work` handles a batch and returns one result for each.
 
-    An answer that is an exception is raised for the one who asked.
+    A result that is an exception is raised in the caller of that request.
     """
 
     def __init__(
@@ -41,9 +42,9 @@ class Batcher(Generic[Question, Answer]):
         self._task: asyncio.Task[None] | None = None
 
     async def ask(self, question: Question) -> Answer:
-        """Return the answer; raises what `work` does for it, and Overloaded at once if too many wait.
+        """Return the result of a request. Raises its error, or Overloaded at once if the queue is full.
 
-        Whoever gives up meanwhile changes nothing for the others: the batch is a task of its own.
+        The batch runs in a separate task, so a caller that is cancelled does not affect the others.
         """
         if len(self._waiting) >= self._room:
             raise Overloaded
@@ -54,7 +55,7 @@ class Batcher(Generic[Question, Answer]):
         return await answer
 
     async def settle(self) -> None:
-        """Let what is under way come to its end."""
+        """Wait for the batches that are under way."""
         if self._task is not None:
             await asyncio.wait([self._task])
 
@@ -64,7 +65,7 @@ class Batcher(Generic[Question, Answer]):
             await self._answer([(question, answer) for question, answer in batch if not answer.done()])
 
     async def _answer(self, asked: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
-        """Answer a batch; a defect is that of one question, so the others are asked again without it."""
+        """Handle a batch. After a defect, split the batch, so that only the request that causes it fails."""
         try:
             found = await self._work([question for question, _ in asked])
         except Exception as problem:
@@ -84,7 +85,7 @@ class Batcher(Generic[Question, Answer]):
                 answer.set_result(each)
 
     def _also_refused(self, problem: Exception) -> Sequence[tuple[Question, asyncio.Future[Answer]]]:
-        """Take out those who waited meanwhile if the database is away: each would wait as long again."""
+        """Take the queued requests if the database is unavailable, so that they do not time out in turn."""
         if not isinstance(problem, Unavailable) or problem.contended:
             return []
         waited, self._waiting = self._waiting, deque()

@@ -1,4 +1,4 @@
-"""The sessions of all users, as the command line lists and ends them."""
+"""Operations of the command line on the sessions of all users: list and end them."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -13,7 +13,7 @@ from sessionapi.storage import Store
 from sessionapi.storage.marks import FIRST_KEY, SessionKey
 
 BATCH = 500
-"""Users who are read at once."""
+"""Number of users read at once."""
 
 
 class AllSessions:
@@ -31,7 +31,7 @@ class AllSessions:
     async def page(
         self, limit: int, after: SessionKey | None = None
     ) -> tuple[list[Session], SessionKey | None]:
-        """Return living sessions, user by user, and the key to go on `after` if there are more."""
+        """Return one page of active sessions, ordered by user, and the `after` of the next page, if any."""
         now = self._clock()
         async with self._store.read() as tx:
             found = await tx.all_living_sessions(now, limit + 1, after or FIRST_KEY)
@@ -44,10 +44,10 @@ class AllSessions:
         older_than: timedelta | None = None,
         progress: Progress | None = None,
     ) -> int:
-        """End all active sessions, or the older ones; return how many there were.
+        """End all active sessions, or only those older than `older_than`; return how many there were.
 
-        One mark ends them in every process, and then their rows are written in batches. If it is interrupted,
-        the sessions are ended all the same, and a running server writes the remaining rows.
+        One mark ends them in every process, and then their rows are written in batches. If the command is
+        interrupted, the sessions are still ended, and a running server writes the remaining rows.
         """
         now = self._clock()
         if older_than is None:
@@ -58,9 +58,9 @@ class AllSessions:
         return ended + await self._revoke_rest(now, now - older_than, reason)
 
     async def _revoke_rest(self, now: datetime, created_before: datetime, reason: RevokeReason) -> int:
-        """End, one by one, sessions that began before a time although their ids are later.
+        """End, one by one, the sessions that began before a given time although their ids are later.
 
-        There are few: an id is made just after `created_at` was taken.
+        There are few of them, because an id is made just after `created_at` was taken.
         """
         ended, owners = 0, await self._owners(now, created_before)
         while owners:
@@ -72,7 +72,7 @@ class AllSessions:
     async def _revoke_of(self, user_id: UUID, created_before: datetime, reason: RevokeReason) -> int:
         try:
             return await self._sessions.revoke_older(user_id, created_before, reason, OPERATOR)
-        except NotFound:  # deleted since then, with all sessions
+        except NotFound:  # the user was deleted in the meantime, with all sessions
             return 0
 
     async def _owners(

@@ -1,4 +1,4 @@
-"""JSON objects that users keep: the data of a session, and preferences. Merged by RFC 7396, and bounded."""
+"""JSON objects of users (session data and preferences): merging by RFC 7396, and limits."""
 
 import json
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ from pydantic_core import from_json
 from sessionapi.errors import FieldError, ValidationFailed
 
 MAX_OBJECT = 4096
-"""Bytes of JSON that a session's data or a user's preferences may have."""
+"""Maximum size, in bytes of JSON, of a session's data or a user's preferences."""
 MAX_DEPTH = 32
 
 
 def merge(target: Mapping[str, Any], patch: Mapping[str, Any], depth: int = 1) -> dict[str, Any]:
     """Return a JSON object with another merged into it (RFC 7396).
 
-    A null removes, objects are merged, everything else replaces.
+    A null removes the field, objects are merged, and every other value replaces the old one.
     """
     if depth > MAX_DEPTH:
-        raise _unkept(f"Objects may be nested {MAX_DEPTH} deep at most.")
+        raise _unkept(f"Objects can be nested at most {MAX_DEPTH} levels deep.")
     merged = dict(target)
     for name, value in patch.items():
         if value is None:
@@ -33,26 +33,28 @@ def merge(target: Mapping[str, Any], patch: Mapping[str, Any], depth: int = 1) -
 
 
 def same_json(one: object, other: object) -> bool:
-    """Return whether two JSON values are the same; for Python `1 == True == 1.0`."""
+    """Return whether two JSON values are the same; in Python, `1 == True == 1.0`."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def bounded(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON object that both engines can keep and that is small enough, else ValidationFailed.
+    """Return a JSON object that both engines can store and that is small enough, else raise ValidationFailed.
 
-    It is read as the store will read it, which takes 200 lists in each other: a row that can't be read would
-    fail all that ask for it, an administrator's list and the refreshes of others among them.
+    The check parses it as the store will, which accepts 200 nested lists. A row that cannot be parsed would
+    break every query that returns it, including an administrator's list and the refreshes of other users.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         size = len(text.encode())
         from_json(text)
     except (ValueError, RecursionError):
-        raise _unkept("A number or a text in it is not valid JSON, or it is nested too deep.") from None
+        raise _unkept(
+            "It contains a number or string that is not valid JSON, or it is nested too deep."
+        ) from None
     if "\\u0000" in text:
-        raise _unkept("A text in it holds a NUL.")
+        raise _unkept("It contains a NUL character, which cannot be stored. Remove it.")
     if size > MAX_OBJECT:
-        raise _unkept(f"The whole object would have {size} bytes; at most {MAX_OBJECT} are kept.")
+        raise _unkept(f"The whole object would have {size} bytes; the maximum is {MAX_OBJECT}.")
     return dict(value)
 
 

@@ -1,4 +1,4 @@
-"""The life of a session but for its refreshes: start, check, list, end."""
+"""Session lifecycle, except for refreshes: start, check, list and end sessions."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from sessionapi.tokens.refresh_token import RefreshToken
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a login says of the device that it happens on.
+    """Device details of a login, as sent by the client.
 
     `replaces` is the refresh token of its cookie, `token` its device token, if it has one.
     """
@@ -37,7 +37,7 @@ class Device:
 
 
 class Sessions:
-    """Sessions in one store."""
+    """The sessions in one store."""
 
     def __init__(
         self,
@@ -58,11 +58,11 @@ class Sessions:
         self._new_secret = new_secret
 
     async def start(self, tx: Transaction, user: User, device: Device, now: datetime) -> Tokens:
-        """Insert a new session of a user whose row is locked, and return its tokens.
+        """Insert a new session for a user whose row is locked, and return its tokens.
 
-        A login always starts a session of its own and never adopts one that was sent along (ASVS 7.2.4);
-        the one whose cookie it replaces ends, and so does the least recently seen one over the limit. The row
-        of the user whose session is replaced is locked too, see `replaced_users`.
+        A login always starts a new session and never adopts one that was sent along (ASVS 7.2.4). The session
+        whose cookie it replaces ends, and so does the least recently seen one over the limit. The row of the
+        user whose session is replaced is locked too; see `replaced_users`.
         """
         replaced = await self._replaced(tx, device)
         over = await tx.least_recently_seen(
@@ -82,20 +82,20 @@ class Sessions:
         return self._issuer.issue(session, user, now, secret)
 
     def replaced_users(self, device: Device) -> set[UUID]:
-        """Return whose session a login replaces: their row is locked before it starts."""
+        """Return the user whose session a login replaces. Their row must be locked before `start`."""
         token = self._issuer.read(device.replaces) if device.replaces else None
         return {token.user_id} if token else set()
 
     async def log_out(self, shown: Sequence[str], claims: Claims | None, client: Client) -> bool:
-        """End the session of every good credential: refresh tokens of any generation, an access token.
+        """End the session of every valid credential: refresh tokens of any generation, an access token.
 
-        Return whether one was good. The session of a good one may have ended before, which is not an error.
+        Return whether any credential was valid. It is not an error if its session has already ended.
         """
         tokens = [token for token in map(self._issuer.read, shown) if token is not None]
         keys = {owner(claims)} if claims else set()
         if not tokens and not keys:
             return False
-        async with self._store.read() as tx:  # without the writer: an ended session stays ended
+        async with self._store.read() as tx:  # needs no write lock, because an ended session stays ended
             good = await self._good_keys(tx, keys, tokens)
             found = [await tx.session(*key) for key in sorted(good)]
         now = self._clock()
@@ -115,20 +115,20 @@ class Sessions:
     async def _good_keys(
         self, tx: Transaction, keys: set[tuple[UUID, UUID]], tokens: Sequence[refresh_token.RefreshToken]
     ) -> set[tuple[UUID, UUID]]:
-        """Return the keys, and those of the refresh tokens whose secret is that of their session."""
+        """Return the keys, plus those of the refresh tokens whose secret matches their session."""
         return keys | {(token.user_id, token.session_id) for token in tokens if await _has_secret(tx, token)}
 
     async def devices(
         self, user_id: UUID, limit: int, before: UUID | None
     ) -> tuple[list[Session], UUID | None]:
-        """Return living sessions, the newest first, and the id to go on `before` if there are more."""
+        """Return one page of active sessions, newest first, and the `before` of the next page, if any."""
         now = self._clock()
         async with self._store.read() as tx:
             found = await tx.living_sessions(user_id, now, limit + 1, before)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def revoke(self, user_id: UUID, session_id: UUID, reason: RevokeReason, caller: Caller) -> None:
-        """End one active session of this user; NotFound for anything else, which reveals nothing."""
+        """End one active session of this user. NotFound for anything else, which reveals nothing."""
 
         async def work(tx: Transaction, user: User, now: datetime) -> Sequence[UUID]:
             return await self.end(tx, user.id, [session_id], reason, now, caller.client)
@@ -139,7 +139,7 @@ class Sessions:
     async def revoke_all(
         self, user_id: UUID, reason: RevokeReason, caller: Caller, keep: UUID | None = None
     ) -> int:
-        """End all active sessions of a user, or all but one; return how many there were."""
+        """End all active sessions of a user, or all except `keep`; return how many there were."""
 
         async def work(tx: Transaction, user: User, now: datetime) -> Sequence[UUID]:
             await tx.bump_credential_version(user.id)
@@ -150,9 +150,9 @@ class Sessions:
     async def revoke_older(
         self, user_id: UUID, created_before: datetime, reason: RevokeReason, caller: Caller
     ) -> int:
-        """End a user's active sessions that began before a time; return how many there were.
+        """End a user's active sessions that began before a given time; return how many there were.
 
-        A login that is under way is younger, so the credentials stay as they are.
+        The credential version stays as it is, because a login that is under way is newer.
         """
 
         async def work(tx: Transaction, user: User, now: datetime) -> Sequence[UUID]:
@@ -172,9 +172,9 @@ class Sessions:
     async def update(
         self, actor: Actor, patch: dict[str, Any] | None, name: str | None
     ) -> tuple[Session, dict[str, Any]]:
-        """Merge into the data of the caller's session (RFC 7396) and name its device.
+        """Merge a patch into the data of the caller's session (RFC 7396), and name its device.
 
-        Two patches at the same time lose nothing.
+        Two concurrent patches lose nothing.
         """
         key = (actor.user_id, actor.session_id)
 
@@ -193,7 +193,7 @@ class Sessions:
     async def renew_secret(self, tx: Transaction, user: User, session_id: UUID, now: datetime) -> Tokens:
         """Give an active session a new secret and `auth_time`, and return its tokens.
 
-        No refresh token made before renews it, or gains the new `auth_time` (ASVS 7.2.4).
+        A refresh token from before can neither renew the session nor gain the new `auth_time` (ASVS 7.2.4).
         """
         secret = self._new_secret()
         session = await tx.replace_secret(user.id, session_id, refresh_token.digest(secret), now)
@@ -223,10 +223,10 @@ class Sessions:
         now: datetime,
         client: Client,
     ) -> Sequence[UUID]:
-        """End those of the sessions that are active, with their data; the audit log has each of them.
+        """End those of the given sessions that are active, delete their data, and audit each of them.
 
-        The transaction has locked the row of their user, on which `Actors` relies. Once committed, their
-        access tokens are refused in this process.
+        The transaction must have locked the row of their user, on which `Actors` relies. After the commit,
+        this process refuses their access tokens.
         """
         ended = await tx.revoke(user_id, session_ids, reason, now) if session_ids else []
         told: dict[str, Any] = {"user_id": user_id, "client": client, "details": {"reason": reason}}
@@ -244,12 +244,12 @@ class Sessions:
         return Conflict()
 
     async def _lock_in_order(self, tx: Transaction, keys: Collection[tuple[UUID, UUID]]) -> None:
-        """Lock sessions in the order of their keys; one alone is locked by its own UPDATE."""
+        """Lock sessions in the order of their keys. A single one is locked by its UPDATE."""
         for user_id, session_id in sorted(keys) if len(keys) > 1 else ():
             await tx.session(user_id, session_id, lock=True)
 
     async def _replaced(self, tx: Transaction, device: Device) -> tuple[UUID, UUID] | None:
-        """Return the key of the session that a login replaces, if its cookie is good."""
+        """Return the key of the session that a login replaces, if its cookie is valid."""
         token = self._issuer.read(device.replaces) if device.replaces else None
         good = token is not None and await _has_secret(tx, token)
         return (token.user_id, token.session_id) if token is not None and good else None

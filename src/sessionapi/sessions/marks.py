@@ -1,14 +1,14 @@
-"""Ending very many sessions at once: one mark first, then their rows in batches.
+"""Revocation marks: end very many sessions at once with one row, then update their rows in batches.
 
-The mark is one row, committed before anything else. From then on the statements that renew or change a
-session refuse those up to the mark, in every process; access tokens are refused with the next poll. The rows
-follow in batches, each a short transaction, so memory is bounded and others can write in between. If the
-process is killed, any server writes the remaining rows within five minutes.
+The mark is one row, committed before anything else. From then on, in every process, the statements that renew
+or change a session refuse those up to the mark; access tokens are refused from the next poll. The rows follow
+in batches of short transactions, so memory is bounded and others can write in between. If the process is
+killed, any server writes the remaining rows within five minutes.
 
-Which sessions are ended is decided by their ids alone, not by the clocks of hosts. The mark is at least as
-great as the id of every session in the database. A session that is inserted after the mark was committed gets
-an id that is greater (`Transaction.insert_session`). So no session from before remains, and a login after it
-is not ended.
+Which sessions are ended depends on their ids alone, not on the clocks of hosts. The mark is at least as great
+as the id of every session in the database. A session that is inserted after the mark was committed gets a
+greater id (`Transaction.insert_session`). So no earlier session remains active, and a later login is not
+ended.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from sessionapi.storage import Store, Transaction
 from sessionapi.storage.marks import FIRST_KEY, SessionKey
 
 BATCH = 500
-"""Rows of one transaction: some 20 ms."""
+"""Rows per transaction, which takes some 20 ms."""
 
 Progress = Callable[[int], None]
-"""Called after each batch with the number of sessions that were ended so far."""
+"""Called after each batch with the number of sessions ended so far."""
 
 
 class Marks:
-    """The marks of one store, and the rows that they end."""
+    """The marks of one store, and the updates of the rows that they end."""
 
     def __init__(self, store: Store, revocations: Revocations, clock: Clock, batch: int = BATCH) -> None:
         self._store = store
@@ -40,10 +40,10 @@ class Marks:
         self._batch = batch
 
     async def end_all(self, reason: RevokeReason) -> None:
-        """End all sessions that there are; those of logins that begin after this are not among them."""
+        """End all existing sessions. Those of logins that begin after this call are not affected."""
 
         async def work(tx: Transaction) -> None:
-            await tx.lock_all_users()  # first, so that the newest session is known and no write is under way
+            await tx.lock_all_users()  # first, so that no write is under way and the newest id is final
             now = self._clock()
             newest = await tx.newest_session_id()
             marks = await tx.revocation_marks()
@@ -55,7 +55,7 @@ class Marks:
         await self._store.run(work)
 
     async def end_older(self, created_before: datetime, reason: RevokeReason) -> None:
-        """End all sessions whose id is of an earlier millisecond than `created_before`."""
+        """End all sessions whose id is from an earlier millisecond than `created_before`."""
         up_to = ids.last_id_before(created_before)
 
         async def work(tx: Transaction) -> None:
@@ -67,10 +67,11 @@ class Marks:
         await self._store.run(work)
 
     async def finish(self, progress: Progress | None = None) -> int:
-        """Write into the rows of the greatest mark that they are ended; return how many the mark has ended.
+        """Mark the rows of the greatest mark as ended; return how many sessions the mark has ended.
 
-        It is 0 if all of them were written before. Several processes may do this at once. Between two batches
-        it pauses for as long as one took, so that the transactions of requests get half of the time.
+        The result is 0 if all of them were written before. Several processes may do this at once. Between two
+        batches it pauses for as long as the last one took, so that the transactions of requests get half of
+        the time.
         """
         async with self._store.read() as tx:
             marks = await tx.revocation_marks()
@@ -89,7 +90,7 @@ class Marks:
         return await self._store.run(lambda tx: self._finish(tx, marks[0]))
 
     async def tidy(self) -> None:
-        """Write the rows that a killed command has left, and delete old marks that a greater one covers."""
+        """Finish the rows that a killed command left, and delete old marks that a greater one covers."""
         await self.finish()
         async with self._store.read() as tx:
             marks = await tx.revocation_marks()
@@ -106,7 +107,7 @@ class Marks:
         return await tx.count_marked(mark)
 
     async def _end_batch(self, mark: RevocationMark, after: SessionKey) -> list[SessionKey]:
-        """End one batch of rows; the audit log has each of the sessions."""
+        """End one batch of rows, and record each of the sessions in the audit log."""
         now = self._clock()
 
         async def work(tx: Transaction) -> list[SessionKey]:
@@ -124,7 +125,10 @@ class Marks:
 
 
 def _free_time(now: datetime, marks: Sequence[RevocationMark]) -> datetime:
-    """Return a time that no other mark has, and no single ending, whose time is a whole millisecond."""
+    """Return a time that no other mark has.
+
+    Nor can it be the time of an individual revocation, which is a whole millisecond.
+    """
     taken = {mark.at for mark in marks}
     at = now.replace(microsecond=now.microsecond // 1000 * 1000 + 1)
     while at in taken:

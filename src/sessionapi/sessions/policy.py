@@ -1,4 +1,4 @@
-"""The rules of a session, as pure functions of (session, now, policy). Nothing here reads a clock or a row.
+"""Session rules, as pure functions of (session, now, policy). Nothing here reads a clock or a row.
 
 Durations are `timedelta`, from the settings of the same names (design 4.2).
 """
@@ -21,7 +21,7 @@ from sessionapi.models import (
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The numbers behind the rules."""
+    """Durations and limits that the rules use."""
 
     access_token_ttl: timedelta = timedelta(seconds=60)
     idle_timeout: timedelta = timedelta(days=7)
@@ -42,16 +42,17 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a session ended: by somebody (`revoked`) or by time (`expired`)."""
+    """The end of a session: `revoked` by a user or an administrator, or `expired` over time."""
 
     how: Literal["revoked", "expired"]
     reason: RevokeReason | ExpireReason
 
 
 def ended(session: Session, now: datetime) -> Ended | None:
-    """Return how the session has ended, or None while it lives. At the very end it has ended.
+    """Return how the session has ended, or None while it is active. At exactly its end it has ended.
 
-    Of two ends that have both passed, the earlier one is told: it is what the user met.
+    If both the idle and the absolute end have passed, the earlier one is reported: that is the one the user
+    ran into.
     """
     if session.revoked_at is not None:
         return Ended("revoked", session.revoke_reason or "revoked_by_admin")
@@ -61,9 +62,9 @@ def ended(session: Session, now: datetime) -> Ended | None:
 
 
 def ensure_active(session: Session | None, now: datetime) -> Session:
-    """Return an active session; SessionRevoked or SessionExpired, with the reason, for one that ended."""
+    """Return an active session; raise SessionRevoked or SessionExpired, with the reason, for an ended one."""
     if session is None:
-        raise SessionRevoked("revoked_by_admin")  # purged: it ended so long ago that its row is gone
+        raise SessionRevoked("revoked_by_admin")  # purged: it ended so long ago that its row was deleted
     end = ended(session, now)
     if end is not None:
         raise (SessionRevoked if end.how == "revoked" else SessionExpired)(end.reason)
@@ -71,7 +72,7 @@ def ensure_active(session: Session | None, now: datetime) -> Session:
 
 
 def decide(session: Session, attempt: Attempt, now: datetime, policy: Policy) -> Decision:
-    """Return what a refresh of a living session leads to (design 4.3, steps 3 to 6, in that order)."""
+    """Decide the outcome of a refresh of an active session (design 4.3, steps 3 to 6, in that order)."""
     presented, stored = attempt.generation, session.generation
     seen_late = attempt.active and now - session.last_seen_at >= _write_interval(session, policy)
     if presented > stored or (presented == stored and rotation_due(session, attempt, now, policy)):
@@ -95,10 +96,10 @@ def decide(session: Session, attempt: Attempt, now: datetime, policy: Policy) ->
 def rotated(
     session: Session, attempt: Attempt, now: datetime, ip: str | None, auth_time: datetime
 ) -> Session:
-    """Return a session after a rotation: what the statement writes into its row, and its `auth_time` there.
+    """Return a session after a rotation, as the statement writes it, with the `auth_time` of its row.
 
-    What else may have changed since the session was read (a device's name, an idle clock that moved) is in
-    no token.
+    Other columns that may have changed since the session was read (a device name, a later idle time) are not
+    part of any token.
     """
     return replace(
         session,
@@ -113,10 +114,10 @@ def rotated(
 
 
 def rotation_due(session: Session, attempt: Attempt, now: datetime, policy: Policy) -> bool:
-    """Return whether the present refresh token is old enough to be replaced.
+    """Return whether the current refresh token is old enough to be replaced.
 
-    Two rules keep a request that is still on its way from meeting a token two generations on: rotations lie
-    at least three graces apart, and one waits three graces after a late repeat.
+    Two rules ensure that a request still in transit never meets a token two generations ahead. Rotations are
+    at least three grace periods apart, and after a late repeat a rotation waits for three grace periods.
     """
     apart = 3 * policy.refresh_grace
     age = now - session.rotated_at
@@ -127,13 +128,13 @@ def rotation_due(session: Session, attempt: Attempt, now: datetime, policy: Poli
 
 
 def digests(session: Session) -> tuple[str, ...]:
-    """Return the digests of the keys that this rotation remembers."""
+    """Return the digests of the idempotency keys stored since the last rotation."""
     text = session.retry_digests
     return tuple(text[start : start + DIGEST_SIZE] for start in range(0, len(text), DIGEST_SIZE))
 
 
 def _write_interval(session: Session, policy: Policy) -> timedelta:
-    """The least time between two writes: ROTATE_AFTER, but a tenth of the idle timeout if that is less."""
+    """Minimum time between two writes: ROTATE_AFTER, or a tenth of the idle timeout if that is shorter."""
     tenth = timedelta(seconds=session.idle_timeout) / 10
     return max(min(policy.rotate_after, tenth), 3 * policy.refresh_grace)
 

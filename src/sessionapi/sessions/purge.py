@@ -1,8 +1,9 @@
-"""Deleting what nobody needs any more: sessions that ended long enough ago, dead one-time tokens, old counts.
+"""Purge of unneeded rows: sessions that ended long enough ago, expired one-time tokens, old counters.
 
-In batches, each a short transaction of its own, so that nobody waits for it. Several processes may do it at
-once. A session past its idle end waits for its absolute one: there is no index on the idle end, for every
-refresh would have to write it. The emptied row of a deleted user goes with the last of its sessions.
+It works in batches, each a short transaction, so that requests do not wait for it. Several processes may do
+it at once. A session past its idle timeout is kept until its absolute end, because the idle timeout has no
+index, which every refresh would have to update. The emptied row of a deleted user is deleted with the last of
+its sessions.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """How much was deleted."""
+    """Numbers of deleted rows."""
 
     sessions: int
     users: int
@@ -29,7 +30,7 @@ class Purged:
 
 
 class Purge:
-    """Purges one store; ended rows are kept for `kept` first."""
+    """Purges one store; ended sessions are kept for `kept` first."""
 
     def __init__(self, store: Store, clock: Clock, kept: timedelta, batch: int = BATCH) -> None:
         self._store = store
@@ -38,7 +39,7 @@ class Purge:
         self._batch = batch
 
     async def run(self) -> Purged:
-        """Delete all that is due, and return what it was."""
+        """Delete everything that is due, and return the numbers."""
         now = self._clock()
         resets = await self._store.run(lambda tx: tx.purge_password_resets(now))
         while await self._purge_tries(now):
@@ -46,8 +47,8 @@ class Purge:
         sessions = users = 0
         while owners := await self._delete_batch(now):
             sessions += len(owners)
-            # After the commit, and not with it: of two purges that each delete one of a user's last two
-            # sessions, neither sees before that there are none.
+            # In a second transaction: when two purges each delete one of a user's last two sessions, neither
+            # sees before its commit that the user has no session left.
             users += await self._purge_users(owners)
         if sessions:
             log.info("purged", sessions=sessions, users=users)

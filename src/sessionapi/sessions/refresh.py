@@ -1,7 +1,7 @@
-"""Refreshing a session (design 4.3). This is the heart of the product; read it from top to bottom.
+"""Session refresh (design 4.3). This is the heart of the product; read it from top to bottom.
 
-What is to be done is decided by `policy.decide`, a pure function; here is only the I/O around it. Refreshes
-that arrive together share one read, and one guarded UPDATE for all that rotate.
+`policy.decide`, a pure function, makes the decision; this module does the I/O around it. Refreshes that
+arrive together share one read, and those that rotate share one guarded UPDATE.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ from sessionapi.tokens.issuer import Issuer, Tokens
 from sessionapi.tokens.refresh_token import RefreshToken
 
 TRIES = 3
-"""How often a write that met a changed row is decided again (design 4.3, step 4)."""
+"""Number of attempts when the row changes between the decision and the write (design 4.3, step 4)."""
 
 Found = tuple[Session, User] | None
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshRequest:
-    """A refresh as it came: the opaque text, how it travelled, and what the client says of it."""
+    """A refresh as received: the opaque token, its transport and what is known about the client."""
 
     text: str = field(repr=False)
     transport: Transport
@@ -43,26 +43,27 @@ class RefreshRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A refresh whose token is one of ours, at the moment `now` that all its decisions share."""
+    """A refresh with a genuine token. All decisions about it use the same time `now`."""
 
     token: RefreshToken
     attempt: Attempt
     presented: RefreshRequest
     now: datetime
     is_again: bool = False
-    """It met a changed row, and is no further try of its session."""
+    """True after the row has changed under this refresh. It does not count again towards the session's
+    limit."""
 
     @property
     def key(self) -> SessionKey:
-        """The key of the token's session."""
+        """Key of the token's session."""
         return self.token.user_id, self.token.session_id
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What a refresh has come to: its tokens, or what is to be written before there are any.
+    """Progress of a refresh: either its tokens, or a decision that has to be written first.
 
-    A rotation is written with others; what is rare by a transaction of its own.
+    Rotations are written in a batch; rare decisions get a separate transaction.
     """
 
     request: _Request
@@ -74,7 +75,7 @@ class _Step:
 
 
 class Refreshes:
-    """Refreshes of the sessions in one store."""
+    """Refreshes the sessions in one store."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class Refreshes:
     async def refresh(self, presented: RefreshRequest) -> Tokens:
         """Renew a session.
 
-        Raises InvalidRefreshToken, SessionRevoked, SessionExpired, RateLimited, Overloaded, or, after the
+        Raises InvalidRefreshToken, SessionRevoked, SessionExpired, RateLimited, Overloaded or, after the
         session has been ended durably, RefreshTokenReused.
         """
         step = await self._carry_through(self._understand(presented, self._clock()))
@@ -109,9 +110,10 @@ class Refreshes:
         return step.tokens
 
     async def look(self, text: str) -> None:
-        """Raise why a cookie's refresh token renews nothing, and touch nothing: pages ask whom they are for.
+        """Validate a refresh token without using it.
 
-        Raises InvalidRefreshToken, SessionRevoked or SessionExpired.
+        The pages call this to choose between their content and the sign-in page. Raises InvalidRefreshToken,
+        SessionRevoked or SessionExpired.
         """
         presented = RefreshRequest(text, "cookie", Client(None, None), None, active=False)
         request = self._understand(presented, self._clock())
@@ -120,14 +122,15 @@ class Refreshes:
         self._living(found, request)
 
     async def settle(self) -> None:
-        """Let the batches that are under way come to their end."""
+        """Wait for the batches that are under way."""
         await self._reads.settle()
         await self._rotations.settle()
 
     async def _carry_through(self, request: _Request) -> _Step:
-        """Decide from a shared read; a rotation joins a batch, and what is rare is a transaction of its own.
+        """Decide from a shared read; rotations join a batch, and rare decisions get a separate transaction.
 
-        A rotation whose row has changed between the two changes nothing, and is read and decided again.
+        If the row changes between the read and the rotation, nothing is written, and the refresh is read and
+        decided again.
         """
         self._store.ensure_closed()
         for _ in range(TRIES):
@@ -143,20 +146,20 @@ class Refreshes:
         return await self._write(request)
 
     async def _read_all(self, asked: Sequence[_Request]) -> Sequence[_Step | Exception]:
-        """Read, decide and sign for all: one after the other, their signatures take half the time."""
+        """Read, decide and sign a whole batch. Signing one after the other takes half the time."""
         async with self._store.read() as tx:
             found = await tx.sessions_and_users([request.key for request in asked])
         return [self._answer(request, each) for request, each in zip(asked, found, strict=True)]
 
     def _answer(self, request: _Request, found: Found) -> _Step | Exception:
-        """Return what a refresh has come to, or why it is refused: a defect too is that of this one alone."""
+        """Return the next step of a refresh or its error, so that a defect affects this refresh alone."""
         try:
             return self._decide(request, found)
         except Exception as problem:
             return problem
 
     def _decide(self, request: _Request, found: Found) -> _Step:
-        """Return what a refresh has come to, with its tokens if nothing is to be written."""
+        """Return the next step of a refresh, with its tokens if nothing has to be written."""
         session, user = self._living(found, request)
         decision = policy.decide(session, request.attempt, request.now, self._policy)
         told = _to_audit(session, decision, request)
@@ -174,7 +177,7 @@ class Refreshes:
         return _Step(request, session, user, decision, tokens)
 
     async def _rotate_all(self, asked: Sequence[_Step]) -> Sequence[_Step | None]:
-        """Rotate the first of each session; the others are decided after it, from its outcome."""
+        """Rotate the first refresh of each session; the others are decided again, based on its outcome."""
         first = {step.request.key: step for step in reversed(asked)}
         rotated = await self._rotate_first([self._rotation(step.request) for step in first.values()])
         done = {key: self._rotated(first[key], auth_time) for key, auth_time in rotated.items()}
@@ -185,7 +188,7 @@ class Refreshes:
         return self._done(step.request, session, step.user, step.decision)
 
     async def _rotate_first(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
-        """Rotate, one entry for each session.
+        """Rotate one entry per session.
 
         The commit does not wait for the disk, because a lost rotation logs no user out (design 4.3).
         """
@@ -209,7 +212,7 @@ class Refreshes:
         )
 
     def _understand(self, presented: RefreshRequest, now: datetime) -> _Request:
-        """Refuse a forged token before any query, by its HMAC."""
+        """Parse the token. A forged one is refused by its HMAC, before any query."""
         token = self._issuer.read(presented.text)
         if token is None:
             raise InvalidRefreshToken
@@ -218,14 +221,14 @@ class Refreshes:
         return _Request(token, Attempt(token.generation, digest, presented.active), presented, now)
 
     async def _write(self, request: _Request) -> _Step:
-        """Decide again in a transaction that writes, and carry it out."""
+        """Decide again and apply the decision, in a transaction that writes."""
         return await self._store.run(lambda tx: self._decide_and_write(tx, request))
 
     async def _decide_and_write(self, tx: Transaction, request: _Request) -> _Step:
-        """Decide and carry it out in one guarded statement, under the lock of the user's row.
+        """Decide and apply the decision in one guarded statement, while holding the lock on the user's row.
 
-        If the session changed between the read and the statement, the statement finds no row: then it is read
-        and decided again.
+        If the session changed between the read and the statement, the statement matches no row, and the
+        session is read and decided again.
         """
         await tx.lock_users({request.token.user_id})
         for _ in range(TRIES):
@@ -243,7 +246,7 @@ class Refreshes:
     async def _carry_out(
         self, tx: Transaction, session: Session, decision: Decision, request: _Request
     ) -> Session | None:
-        """Write a decision; None if the row isn't any more what was decided upon."""
+        """Write a decision; None if the row no longer has the state that the decision is based on."""
         if not decision.writes:
             return session
         if decision.outcome == "reuse":
@@ -257,7 +260,7 @@ class Refreshes:
         return await tx.note_refresh(session, request.attempt, decision, request.now)
 
     def _living(self, found: Found, request: _Request) -> tuple[Session, User]:
-        """Steps 1 and 2 of design 4.3: return the token's session if it lives, with its user."""
+        """Return the token's session, if it is active, and its user (steps 1 and 2 of design 4.3)."""
         if found is None or found[0].secret_digest != request.token.secret_digest:
             raise InvalidRefreshToken
         if found[0].transport != request.presented.transport:
@@ -266,7 +269,7 @@ class Refreshes:
         return found
 
     async def _tell(self, tx: Transaction, session: Session, decision: Decision, request: _Request) -> None:
-        """Write into the audit log what of a refresh belongs there; the rest is only counted."""
+        """Record a suspicious refresh in the audit log; ordinary ones are only counted."""
         kind = _to_audit(session, decision, request)
         if kind is not None:
             where = request.presented.client
@@ -280,7 +283,7 @@ def _after_rotation(session: Session, request: _Request, auth_time: datetime) ->
 
 
 def _to_audit(session: Session, decision: Decision, request: _Request) -> audit.Kind | None:
-    """Return what of a refresh is worth an administrator's look: a lost rotation, or a second address."""
+    """Return the audit event of a suspicious refresh: a lost rotation or a second address."""
     if request.attempt.generation > session.generation:
         return "session.generation_ahead"
     if decision.outcome == "repeat" and request.presented.client.ip != session.ip:

@@ -1,10 +1,10 @@
-"""The sessions that ended recently, in memory, so that their access tokens are refused without a query.
+"""Recently ended sessions, in memory, so that their access tokens are refused without a query.
 
-A session that ends alone has an entry, for as long as one of its access tokens could be valid. When many end
-at once, one mark stands for all of them. It ends each session whose id is the mark's or sorts before it. An
-id begins with the time at which its session began, and its text sorts as its bytes do, so a check is one
-comparison. The time in `iat` would not do, because another process, which has not seen the mark yet,
-may renew an old session after it.
+A session that is ended individually has an entry for as long as one of its access tokens could be valid. When
+many sessions end at once, one mark stands for all of them. It ends every session whose id is equal to the
+mark's or sorts before it. An id begins with the time at which its session began, and ids sort the same as
+text and as bytes, so a check is one comparison. The time in `iat` would not work, because another process
+that has not yet read the mark may renew an old session after it.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from sessionapi.models import REVOCATION_WINDOW, RevocationMark, RevokedSession,
 
 
 class Revocations:
-    """Ended sessions with their reasons, from this process and, by the poll, from all others."""
+    """Ended sessions with their reasons, from this process and, through the poll, from all others."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -37,14 +37,14 @@ class Revocations:
         self._note(RevokedSession(session_id, reason, now) for session_id in session_ids)
 
     def add_mark(self, mark: RevocationMark) -> None:
-        """Refuse the access tokens of all sessions up to a mark; a smaller one changes nothing."""
+        """Refuse the access tokens of all sessions up to a mark; a smaller mark changes nothing."""
         if self._mark is None or mark.up_to > self._mark.up_to:
             self._mark, self._marked_up_to = mark, ids.public("sess", mark.up_to)
 
     def take(self, ended: Iterable[RevokedSession], marks: Sequence[RevocationMark] = ()) -> None:
-        """Take over what was ended, here or elsewhere, and forget what is older than the window.
+        """Add sessions that ended here or elsewhere, and drop entries that are older than the window.
 
-        Doing so twice changes nothing. What a mark has ended needs no entry.
+        The call is idempotent. A session that a mark has ended needs no entry.
         """
         for mark in marks:
             self.add_mark(mark)
@@ -52,29 +52,29 @@ class Revocations:
         self._forget(self._clock() - REVOCATION_WINDOW, {mark.at for mark in marks})
 
     def reason(self, session_id: str) -> RevokeReason | None:
-        """Return how a session was ended, by its outside id, or None."""
+        """Return the reason why a session was ended, by its public id, or None."""
         reason = self._reasons.get(session_id)
         if reason is None and self._mark is not None and session_id <= self._marked_up_to:
             return self._mark.reason
         return reason
 
     def all(self) -> Mapping[str, RevokeReason]:
-        """Return the sessions that ended alone within the window: outside ids with their reasons."""
+        """Return the sessions that were ended individually within the window: public ids with reasons."""
         return dict(self._reasons)
 
     @property
     def mark(self) -> tuple[str, RevokeReason] | None:
-        """The outside id up to which all sessions are ended, and why."""
+        """Public id up to which all sessions are ended, with the reason."""
         return None if self._mark is None else (self._marked_up_to, self._mark.reason)
 
     @property
     def version(self) -> str:
-        """A text that changes with the entries and the mark, and is the same in every process."""
+        """Version string that changes with the entries and the mark, and is the same in every process."""
         text = f"{self._digest:x}.{self._marked_up_to}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def body(self, keys: str) -> bytes:
-        """Return the JSON of `/revocations`, made once for each version; `keys` is that of the key ring."""
+        """Return the JSON of `/revocations`, cached per version; `keys` is the version of the key ring."""
         version = f"{self.version}.{keys}"
         if self._body is None or self._body[0] != version:
             revoked = [{"session_id": each, "reason": reason} for each, reason in self._reasons.items()]
@@ -100,5 +100,5 @@ class Revocations:
 
 
 def _digest(session_id: UUID) -> int:
-    """Return a number of 256 bits; the XOR of many does not depend on their order."""
+    """Return a 256-bit number. The XOR of several does not depend on their order."""
     return int.from_bytes(hashlib.sha256(session_id.bytes).digest())

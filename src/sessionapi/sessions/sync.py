@@ -1,8 +1,8 @@
-"""How processes on one database agree: each reads, twice a second, what was revoked and the key ring.
+"""State synchronisation: each process polls the database twice a second for revocations and the key ring.
 
-Every poll reads *all* that was revoked one by one within the window again, and the marks that end many
-sessions with one row each, and takes them over idempotently. So a transaction that commits late is never
-missed, as it would be behind a cursor, and nothing has to be caught up with after a failure.
+Every poll reads again *all* sessions that were revoked one by one within the window, and the marks that end
+many sessions with one row each. Applying them is idempotent. So a transaction that commits late is never
+missed, as it would be with a cursor, and after a failure there is nothing to catch up with.
 """
 
 import asyncio
@@ -21,15 +21,18 @@ from sessionapi.storage import Store
 log = structlog.get_logger()
 
 LARGEST_SKEW = timedelta(seconds=2)
-"""How far the clocks of a host and the database may be apart (design 4.4): the window has 15 s for it."""
+"""Largest allowed difference between the clocks of a host and the database (design 4.4).
+
+The revocation window has 15 s for it.
+"""
 STALE = 5.0
-"""Seconds without a successful poll after which the process is not ready."""
+"""Seconds since the last successful poll after which the process is not ready."""
 LEAST_INTERVAL = 0.05
-"""Seconds between two polls, whoever asks for them: forged tokens can't make more than 20 reads a second."""
+"""Minimum seconds between two polls, so that forged tokens cannot cause more than 20 reads a second."""
 
 
 class StateSync:
-    """Keeps the revocations and the key ring of this process as new as the database."""
+    """Keeps the revocations and the key ring of this process in step with the database."""
 
     def __init__(
         self, store: Store, keys: Keys, revocations: Revocations, clock: Clock, interval: float
@@ -44,13 +47,13 @@ class StateSync:
         self._problem: str | None = None
 
     async def sync(self) -> None:
-        """Read everything now; Unavailable if the database is away."""
+        """Poll now; raises Unavailable if the database is unavailable."""
         await self.fresher_than(time.monotonic())
 
     async def fresher_than(self, moment: float) -> None:
-        """Return when a poll that began at or after a moment (of `time.monotonic`) has succeeded.
+        """Wait until a poll that began at or after `moment` (of `time.monotonic`) has succeeded.
 
-        All who wait share one poll, and it goes on if one of them gives up.
+        All callers share one poll, which continues if one of them is cancelled.
         """
         while self._succeeded < moment:
             if self._flight is None or self._flight.done():
@@ -58,14 +61,14 @@ class StateSync:
             await asyncio.shield(self._flight)
 
     async def settle(self) -> None:
-        """Let a poll that is under way come to its end."""
+        """Wait for a poll that is under way."""
         if self._flight is not None:
             await asyncio.wait([self._flight])
 
     def check(self) -> None:
-        """Raise Unavailable, saying why, unless this process knows what the others know."""
+        """Raise Unavailable, with the reason, if this process is not in step with the database."""
         if time.monotonic() - self._succeeded > max(STALE, 4 * self.interval):
-            raise Unavailable("This process has not learnt for a while what was revoked elsewhere.")
+            raise Unavailable("This process has not been able to read recent revocations from the database.")
         if self._problem:
             raise Unavailable(self._problem)
 
@@ -79,12 +82,13 @@ class StateSync:
             ended = await tx.revoked_since(asked_at - REVOCATION_WINDOW, [mark.at for mark in marks])
             ring = await tx.signing_keys()
         self._revocations.take(ended, marks)
-        problem = self._take(ring)  # also with a clock that is off: a dropped key must be known
+        problem = self._take(ring)  # even if the clock is off, because a dropped key must be refused
         self._note(self._skew(theirs, asked_at) or problem)
         self._succeeded = began
 
     def _take(self, ring: list[StoredKey]) -> str | None:
-        """Take over the ring; one that our secret doesn't open is left, and makes the process unready."""
+        """Apply the key ring; return the error if our secret cannot decrypt it, which makes the process
+        unready."""
         try:
             self._keys.take(ring)
         except StartupError as problem:
@@ -92,11 +96,12 @@ class StateSync:
         return None
 
     def _skew(self, theirs: datetime | None, asked_at: datetime) -> str | None:
-        """Say how far our clock is off, counting nothing that the way to the database may explain."""
+        """Return an error if our clock is off by more than LARGEST_SKEW, not counting the time of the
+        query."""
         if theirs is None or asked_at - LARGEST_SKEW <= theirs <= self._clock() + LARGEST_SKEW:
             return None
         seconds = (asked_at - theirs).total_seconds()
-        return f"The clock of this host is {seconds:+.1f} s off the database's. Set it right (NTP)."
+        return f"The clock of this host is {seconds:+.1f} s off that of the database. Synchronise both (NTP)."
 
     def _note(self, problem: str | None) -> None:
         if problem and problem != self._problem:

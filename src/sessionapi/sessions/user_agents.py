@@ -1,4 +1,4 @@
-"""What to call a device that didn't name itself: "Firefox on Linux", from its User-Agent."""
+"""Display name of a device that did not name itself, derived from its User-Agent: "Firefox on Linux"."""
 
 import re
 from functools import lru_cache
@@ -21,13 +21,13 @@ _LIBRARIES = {
     "ruby": "Ruby",
     "undici": "Node.js",
 }
-"""HTTP clients that the database of ua-parser lacks, by the first product of their User-Agent."""
+"""HTTP clients missing from the database of ua-parser, by the first product of their User-Agent."""
 _PRODUCT = re.compile(r"([\w.-]+)(?:/|$)")
 
 
 @lru_cache(maxsize=1024)
 def name(user_agent: str | None) -> str:
-    """Return a short display name. It proves nothing, because a client sends any User-Agent it likes."""
+    """Return a short display name. It proves nothing, because a client can send any User-Agent."""
     if not user_agent:
         return UNKNOWN
     parts = _browser_and_system(user_agent) or [_library(user_agent)]
@@ -36,9 +36,9 @@ def name(user_agent: str | None) -> str:
 
 
 def _browser_and_system(user_agent: str) -> list[str]:
-    """Return what ua-parser recognises; nothing where it raises.
+    """Return what ua-parser recognises, or nothing if it raises.
 
-    It raises ValueError where a rule matches without its group, as with `Mozilla/5.0 (Linux; Android 4;  )`.
+    It raises ValueError if a rule matches without its group, as with `Mozilla/5.0 (Linux; Android 4; )`.
     """
     try:
         result = ua_parser.parse(user_agent)
