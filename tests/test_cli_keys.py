@@ -105,9 +105,9 @@ async def test_a_service_token_opens_introspection_until_it_is_revoked(commands:
 
 def test_a_name_belongs_to_one_living_service_token(commands: Commands):
     first = commands("service-tokens", "add", "orders").stdout
-    assert "living service token named 'orders'" in commands.refused("service-tokens", "add", "orders")
+    assert "active service token named 'orders'" in commands.refused("service-tokens", "add", "orders")
     commands("service-tokens", "revoke", "orders")
-    assert "no living service token" in commands.refused("service-tokens", "revoke", "orders")
+    assert "no active service token" in commands.refused("service-tokens", "revoke", "orders")
     assert commands("service-tokens", "add", "orders").stdout != first
 
 

@@ -174,6 +174,6 @@ async def test_two_living_service_tokens_have_two_names(service: Running):
     await service.parts.service_tokens.add("shop")
     with pytest.raises(Exception, match="Revoke it first"):
         await service.parts.service_tokens.add("shop")
-    with pytest.raises(Exception, match="no living service token"):
+    with pytest.raises(Exception, match="no active service token"):
         await service.parts.service_tokens.revoke("nobody")
     assert PASSWORD not in str(service.rows("select * from events"))

@@ -209,7 +209,7 @@ async def test_an_audience_of_any_letters_makes_no_broken_header(make_settings, 
     async with running(make_settings(audience='the "API" of Zoë'), clock) as service:
         token = forged(service, await service.sign_up(), aud="another")
         challenge = await refused(service, bearer(token), "invalid_token")
-    assert challenge.endswith('"The token is not for the ?API? of Zo?, the audience that is meant here."')
+    assert challenge.endswith('"The token has the wrong audience; this service expects the ?API? of Zo?."')
 
 
 async def test_a_lifetime_of_an_hour_is_refused(service: Running, tokens):

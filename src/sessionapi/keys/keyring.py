@@ -1,8 +1,10 @@
-"""The key ring: `next` (published, not yet signing), `active` (exactly one signs), `retired` (verifies until
-its last token has died), `dropped` (leaked: refused at once).
+"""Key ring: the signing keys of this process, in memory, and their encryption.
 
-Private parts are sealed for the database with AES-256-GCM, bound to their `kid`, so that neither a copied
-database nor two rows exchanged in it give a key away.
+A key is `next` (published, not yet signing), `active` (exactly one signs), `retired` (verifies until its last
+token has expired) or `dropped` (leaked, and refused at once).
+
+Private keys are encrypted for the database with AES-256-GCM, bound to their `kid`, so that neither a copy of
+the database nor two exchanged rows in it reveal a key.
 """
 
 import hashlib
@@ -33,7 +35,7 @@ _RSA_BITS = 2048
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """An opened key. `public_jwk` is what the JWKS shows of it."""
+    """A decrypted key. `public_jwk` is its entry in the JWKS."""
 
     id: UUID
     kid: str
@@ -45,17 +47,17 @@ class SigningKey:
 
 
 class DecryptionFailed(Exception):
-    """No server secret at hand opens a key of the ring."""
+    """None of the server secrets decrypts a key of the ring."""
 
 
 class KeyRing:
-    """The keys in memory; `replace` takes over another state of the ring in one step."""
+    """The keys in memory; `replace` switches to another state of the ring in one step."""
 
     def __init__(self, keys: Iterable[SigningKey] = ()) -> None:
         self.replace(keys)
 
     def replace(self, keys: Iterable[SigningKey]) -> None:
-        """Take these keys for the whole ring."""
+        """Replace the whole ring with these keys."""
         usable = [key for key in keys if key.state != "dropped"]
         self._by_kid = {key.kid: key for key in usable}
         self._active = next((key for key in usable if key.state == "active"), None)
@@ -70,12 +72,12 @@ class KeyRing:
         return self._active
 
     def find(self, kid: str) -> VerificationKey | None:
-        """Return the key that verifies tokens of this `kid`, if there is one: the same object each time."""
+        """Return the key that verifies tokens of this `kid`, or None. It is the same object each time."""
         key = self._by_kid.get(kid)
         return None if key is None else key.public
 
     def opened(self, stored: StoredKey) -> SigningKey | None:
-        """Return a key that is in the ring already, in its present state, so that it isn't opened again."""
+        """Return a key of the ring in its new state, so that it is not decrypted again, or None."""
         key = self._by_kid.get(ids.public("key", stored.id))
         return None if key is None else replace(key, state=stored.state)
 
@@ -85,14 +87,14 @@ class KeyRing:
 
 
 def generate(algorithm: Algorithm) -> PrivateKey:
-    """Return a new private key: P-256, or RSA of 2048 bits (NIST SP 800-57: good until 2030)."""
+    """Return a new private key: P-256 or 2048-bit RSA, which is good until 2030 (NIST SP 800-57)."""
     if algorithm == "ES256":
         return ec.generate_private_key(ec.SECP256R1())
     return rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)
 
 
 def public_jwk(kid: str, algorithm: Algorithm, private_key: PrivateKey) -> dict[str, Any]:
-    """Return the public half as a JWK that says what it may be used for."""
+    """Return the public key as a JWK with its use and its algorithm."""
     public = private_key.public_key()
     if isinstance(public, ec.EllipticCurvePublicKey):
         jwk = ECAlgorithm.to_jwk(public, as_dict=True)
@@ -103,14 +105,14 @@ def public_jwk(kid: str, algorithm: Algorithm, private_key: PrivateKey) -> dict[
 
 
 def seal(key: bytes, kid: str, private_key: PrivateKey) -> bytes:
-    """Return the private key encrypted: nonce ‖ AES-256-GCM, with the `kid` as associated data."""
+    """Return the encrypted private key: nonce ‖ AES-256-GCM, with the `kid` as associated data."""
     plain = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     nonce = os.urandom(_NONCE_SIZE)
     return nonce + AESGCM(key).encrypt(nonce, plain, kid.encode())
 
 
 def unseal(keys: Sequence[bytes], stored: StoredKey) -> SigningKey:
-    """Return the opened key; DecryptionFailed if it was sealed under none of `keys`."""
+    """Return the decrypted key; DecryptionFailed if it was encrypted with none of `keys`."""
     kid = ids.public("key", stored.id)
     for key in keys:
         try:

@@ -1,7 +1,7 @@
-"""What is done with signing keys: make, publish, promote, retire, drop, seal again; take over the ring.
+"""Key rotation: make, publish, promote, retire, drop and re-encrypt signing keys, and load the ring.
 
-A change is one guarded statement, or two in one transaction, so that several processes and the command line
-may do the same at once: one of them does it, the others find it done.
+A change is one guarded statement, or two in one transaction. So several processes and the command line may
+attempt the same change at once: one of them makes it, and the others find it made.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from sessionapi.storage import Store, Transaction
 
 
 class Keys:
-    """The ring of this process and its rows.
+    """The key ring of this process and its rows.
 
     `sealing_keys` are derived from the server secrets. A next key is published for `published_for` before it
-    signs, so that whoever caches the JWKS knows it by then; the active one is replaced at `max_age`.
+    signs, so that clients that cache the JWKS have it by then. The active key is replaced at `max_age`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Keys:
         self._max_age = max_age
 
     async def ensure_active(self) -> None:
-        """Make the first key. Of several processes that try at once the unique index lets one through."""
+        """Make the first key. If several processes try at once, the unique index lets one succeed."""
 
         async def work(tx: Transaction) -> None:
             if not any(key.state == "active" for key in await tx.signing_keys()):
@@ -52,20 +52,20 @@ class Keys:
         await self._store.run(work)
 
     async def load(self) -> None:
-        """Take over the ring from the database; StartupError if our secret doesn't open it."""
+        """Load the ring from the database; StartupError if our secret does not decrypt it."""
         self.take(await self.all())
 
     def take(self, stored: Sequence[StoredKey]) -> None:
-        """Take over the ring as it was read; only keys that are new here are opened."""
+        """Replace the ring with these rows; only keys that are new to this process are decrypted."""
         self._ring.replace([self._open(key) for key in stored if key.state != "dropped"])
 
     async def all(self) -> list[StoredKey]:
-        """Return the whole ring, oldest first, dropped keys too."""
+        """Return the whole ring, oldest first, including dropped keys."""
         async with self._store.read() as tx:
             return await tx.signing_keys()
 
     async def publish(self) -> StoredKey:
-        """Return the next key, which is in the JWKS and doesn't sign yet; it is made if there is none."""
+        """Return the next key, which is in the JWKS but does not sign yet. It is made if necessary."""
         made = self._make("next")
 
         async def work(tx: Transaction) -> bool:
@@ -83,9 +83,10 @@ class Keys:
         return key.state_since + self._published_for
 
     async def promote(self, *, early: bool = False) -> StoredKey | None:
-        """Let the next key sign and retire the active one; None if there is none, or it isn't due.
+        """Let the next key sign and retire the active one; None without a next key or before it is due.
 
-        `early` is for an emergency: verifiers that cache the JWKS then meet a key that they have to fetch.
+        `early` is for emergencies: verifiers that cache the JWKS then see a key that they have to fetch
+        first.
         """
         now = self._clock()
 
@@ -105,9 +106,9 @@ class Keys:
         return await self.promote(early=True)
 
     async def drop(self, kid: str) -> None:
-        """Refuse all tokens of a leaked key at once; NotFound unless it is in the ring.
+        """Drop a leaked key and refuse all its tokens at once; NotFound if it is not in the ring.
 
-        Its private part is wiped. If it was the active one, the next one signs from now on, or a new one.
+        Its private key is wiped. If it was the active one, the next key signs from now on, or a new one.
         """
         key_id, now = ids.parse("key", kid), self._clock()
 
@@ -115,7 +116,9 @@ class Keys:
             ring = await tx.signing_keys(lock=True)
             key = next((key for key in ring if key.id == key_id), None)
             if key is None or not await tx.drop_key(key.id, now):
-                raise NotFound(f"There is no key {kid} in the ring; see: sessionapi keys list")
+                raise NotFound(
+                    f"There is no key {kid} in the ring. To list the keys, run: sessionapi keys list"
+                )
             await self._tell(tx, "key.dropped", key)
             if key.state == "active":
                 following = next((key for key in ring if key.state == "next"), None)
@@ -127,7 +130,7 @@ class Keys:
         await self._store.run(work)
 
     async def reencrypt(self) -> int:
-        """Seal all private keys under the present server secret; return how many there were."""
+        """Encrypt all private keys with the current server secret; return how many there were."""
 
         async def work(tx: Transaction) -> int:
             changed = 0
@@ -141,7 +144,7 @@ class Keys:
         return await self._store.run(work)
 
     async def abandon(self) -> None:
-        """Drop the keys that our secret doesn't open: it is lost, or leaked together with the database."""
+        """Drop the keys that our secret does not decrypt, because it is lost, or leaked with the database."""
         now = self._clock()
 
         async def work(tx: Transaction) -> None:
@@ -160,7 +163,7 @@ class Keys:
         return True
 
     async def keep_up(self) -> None:
-        """Rotate by age, finish rotations that were begun, delete keys whose last token has died."""
+        """Rotate by age, finish rotations that have begun, and delete keys whose last token has expired."""
         now, ring = self._clock(), await self.all()
         active = next(key for key in ring if key.state == "active")
         following = next((key for key in ring if key.state == "next"), None)
@@ -172,7 +175,7 @@ class Keys:
             await self._store.run(lambda tx: tx.delete_retired_keys(now - REVOCATION_WINDOW))
 
     async def _activate(self, tx: Transaction, key: StoredKey, now: datetime) -> None:
-        """Let this next key sign; Conflict, which rolls back, if another process was faster."""
+        """Let this next key sign. Raises Conflict, which rolls back, if another process was faster."""
         await tx.retire_active_key(now)
         if not await tx.activate_key(key.id, now):
             raise Conflict
@@ -191,7 +194,7 @@ class Keys:
         except DecryptionFailed as problem:
             raise StartupError(
                 f"SESSIONAPI_SECRET does not open the key ring (key {problem}): use the secret that this "
-                "database was made with, or list it in SESSIONAPI_SECRET_ACCEPTED; if it is lost, see "
+                "database was created with, or add it to SESSIONAPI_SECRET_ACCEPTED; if it is lost, see "
                 "sessionapi keys abandon --help"
             ) from None
 

@@ -1,4 +1,4 @@
-"""The server secret: everything that is keyed with something of ours is keyed with what is derived here."""
+"""Server secret: the source of every key that we derive for our own MACs and encryption."""
 
 import contextlib
 import os
@@ -14,39 +14,40 @@ MIN_BYTES = 32
 
 
 class ServerSecret:
-    """The present secret and the accepted ones; it gives out derived keys, never itself.
+    """The current secret and the accepted ones. It returns derived keys, never the secrets themselves.
 
-    White space around a secret is not part of it, whether it comes from the environment, `.env` or a file:
-    `cat`, editors and mounted files do not change it. White space inside it counts. Earlier versions used the
-    value of the environment as it stood. That form stays accepted, so that what it has sealed still opens.
+    White space around a secret is not part of it, whether it comes from the environment, `.env` or a file, so
+    `cat`, editors and mounted files do not change it. White space inside a secret counts. Earlier versions
+    used the value of the environment unchanged. That form stays accepted, so that data encrypted with it can
+    still be decrypted.
     """
 
     def __init__(
         self, current: bytes, accepted: Sequence[bytes] = (), source: str = "SESSIONAPI_SECRET"
     ) -> None:
-        """Raise StartupError for a weak secret; `source` names the place of the present one."""
+        """Raise StartupError for a weak secret; `source` names where the current one comes from."""
         stripped = [value.strip() for value in (current, *accepted)]
         for place, value in enumerate(stripped):
             _refuse_weak("SESSIONAPI_SECRET_ACCEPTED" if place else source, value)
         self._all = tuple(dict.fromkeys([*stripped, current]))
 
     def derive(self, purpose: str) -> tuple[bytes, ...]:
-        """Return one 32-byte key for each secret, the present one's first (HKDF-SHA256, RFC 5869).
+        """Return one 32-byte key for each secret, the current one's first (HKDF-SHA256, RFC 5869).
 
-        Keys of different purposes are independent, so that what leaks of one says nothing of another.
+        Keys for different purposes are independent, so a leaked key reveals nothing about the others.
         """
         return tuple(_hkdf(secret, purpose) for secret in self._all)
 
 
 def read_or_make(path: Path, fresh: str) -> bytes:
-    """Return the secret kept in a file; the first start writes `fresh` there, readable by the owner alone."""
+    """Return the secret in a file. The first start writes `fresh` there, readable by the owner alone."""
     if not path.exists():
         _write_once(path, fresh + "\n")
     return path.read_bytes().strip()
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Write a file whole or not at all, and never over one that another process has made meanwhile."""
+    """Write a file atomically, and never replace one that another process has made in the meantime."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

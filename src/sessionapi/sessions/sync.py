@@ -87,8 +87,7 @@ class StateSync:
         self._succeeded = began
 
     def _take(self, ring: list[StoredKey]) -> str | None:
-        """Apply the key ring; return the error if our secret cannot decrypt it, which makes the process
-        unready."""
+        """Apply the key ring; return the error if our secret cannot decrypt it."""
         try:
             self._keys.take(ring)
         except StartupError as problem:
@@ -96,8 +95,7 @@ class StateSync:
         return None
 
     def _skew(self, theirs: datetime | None, asked_at: datetime) -> str | None:
-        """Return an error if our clock is off by more than LARGEST_SKEW, not counting the time of the
-        query."""
+        """Return an error if our clock is off by more than LARGEST_SKEW plus the time of the query."""
         if theirs is None or asked_at - LARGEST_SKEW <= theirs <= self._clock() + LARGEST_SKEW:
             return None
         seconds = (asked_at - theirs).total_seconds()

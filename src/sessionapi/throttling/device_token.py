@@ -1,8 +1,8 @@
-"""The device token: `dt_` + base64url(version ‖ user ‖ device ‖ HMAC-SHA256), of 1, 16, 16 and 32 bytes.
+"""Device token: `dt_` + base64url(version ‖ user ‖ device ‖ HMAC-SHA256), of 1, 16, 16 and 32 bytes.
 
-It says that this user has logged in on this device before, so that strangers who guess can't lock the owner
-out there (OWASP, device cookies). It opens nothing and skips no check of a password, and for another user
-it is none.
+It proves that this user has logged in on this device before, so that strangers who guess passwords cannot
+lock the owner out there (OWASP, device cookies). It grants no access, replaces no password check, and is
+invalid for any other user.
 """
 
 import hmac
@@ -18,18 +18,18 @@ VERSION = 1
 _FIELDS = Struct(">B16s16s")
 _MAC_SIZE = 32
 _TEXT_SIZE = len(PREFIX) + 87
-"""65 bytes are 87 letters without padding."""
+"""65 bytes are 87 base64url characters without padding."""
 
 
 class DeviceTokens:
-    """Makes and reads device tokens. `keys` are of the present and the accepted server secrets."""
+    """Issuer and reader of device tokens. `keys` are derived from the current and accepted server secrets."""
 
     def __init__(self, keys: Sequence[bytes], new_secret: Callable[[], bytes] = ids.new_secret) -> None:
         self._keys = keys
         self._new_secret = new_secret
 
     def read(self, text: str | None, user_id: UUID) -> bytes | None:
-        """Return the device that a token names, or None if we made no such token for this user."""
+        """Return the device of a token, or None if the token was not made by us for this user."""
         raw = _decode(text or "")
         if raw is None:
             return None
@@ -40,7 +40,7 @@ class DeviceTokens:
         return device if (version, owner) == (VERSION, user_id.bytes) else None
 
     def issue(self, user_id: UUID, known: str | None) -> str:
-        """Return the token of a user's device: the same device if it has shown a token, else a new one."""
+        """Return the token of a user's device: the same device if a valid token is given, else a new one."""
         device = self.read(known, user_id) or self._new_secret()
         fields = _FIELDS.pack(VERSION, user_id.bytes, device)
         return PREFIX + _encode(fields + _mac(self._keys[0], fields))
@@ -54,7 +54,7 @@ def _decode(text: str) -> bytes | None:
         raw = urlsafe_b64decode(encoded + "=")
     except ValueError:
         return None
-    # The decoder skips letters it doesn't know: only what encodes to the same text again is canonical.
+    # The decoder skips invalid characters, so compare: only canonical text encodes to itself again.
     return raw if _encode(raw) == encoded else None
 
 

@@ -1,6 +1,7 @@
-"""How many tries are allowed, and what they are counted under. Nothing here counts.
+"""Limits on attempts: the configured numbers, and the keys that attempts are counted under.
 
-`windows.py` counts in the memory of a process, `throttle.py` in the database.
+Nothing is counted here. `rate_limiter.py` counts in the memory of a process, `login_throttle.py` in the
+database.
 """
 
 import hmac
@@ -20,30 +21,33 @@ from sessionapi.models import FailureCounter, FailureCounters
 LimitName = Literal[
     "login", "signup", "refresh", "password", "attempt", "attempt_address", "write", "write_user"
 ]
-"""The name of a limit in the `RateLimit` headers and in the metrics."""
+"""Name of a limit in the `RateLimit` headers and in the metrics."""
 
 UNKNOWN_USER_TTL = timedelta(days=30)
-"""How long the failures of a name that nobody has are kept, so that made-up names don't fill the database."""
+"""How long failures for an unknown username are kept, so that made-up names do not fill the database."""
 DEVICE_TTL = timedelta(days=365)
-"""How long those of a device or a session are: the lifetime of a device cookie."""
+"""How long failures on a device or in a session are kept: the lifetime of a device cookie."""
 _REASONS: dict[LimitName, str] = {
     "login": "Too many logins from your network.",
     "signup": "Too many sign-ups and new usernames from your network or account.",
-    "refresh": "This session is renewed too often: use an access token until it expires.",
-    "password": "Too many wrong passwords. Log in on a device where you have before, or reset the password.",
+    "refresh": "This session is refreshed too often. Use each access token until it expires.",
+    "password": "Too many wrong passwords. Log in on a device you have used before, or reset the password.",
     "attempt": "Too many password checks for this account.",
     "attempt_address": "Too many password checks in sessions from your network.",
-    "write": "This session changes too much in a minute.",
-    "write_user": "Your sessions change too much in a minute.",
+    "write": "This session has made too many changes in the last minute.",
+    "write_user": "Your sessions have made too many changes in the last minute.",
 }
 MANY = 5
-"""The password checks in sessions from one address, in those of one user, and the writes of a user, in those
-of one session."""
+"""Factor between the limits of a group and those of its members.
+
+Password checks in sessions have this many times the limit of one user for each network, and writes have this
+many times the limit of one session for each user.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """The numbers, from the settings of the same names; windows are in seconds."""
+    """The configured limits, from the settings of the same names; windows are in seconds."""
 
     login_per_address: int = 30
     signup_per_address: int = 10
@@ -56,15 +60,16 @@ class RateLimits:
 
 
 def refusal(policy: LimitName, quota: int, window: int, retry_after: float) -> RateLimited:
-    """Return the error of a limit that is used up for so many seconds more."""
+    """Return the error for a limit that is used up; `retry_after` is in seconds."""
     return RateLimited(_REASONS[policy], policy, quota, window, max(1, math.ceil(retry_after)))
 
 
 @lru_cache(maxsize=10_000)
 def address(host: str | None) -> IPv4Address | IPv6Address | None:
-    """Return the address that a connection or a proxy names, or None for what is none (`unknown`, a path).
+    """Parse a peer address or an entry of X-Forwarded-For.
 
-    An IPv4 address is one, also when it comes over an IPv6 socket.
+    Returns None if it is not an IP address (`unknown`, a socket path). An IPv4 address that arrives over an
+    IPv6 socket is returned as IPv4.
     """
     try:
         found = ip_address(host or "")
@@ -76,15 +81,15 @@ def address(host: str | None) -> IPv4Address | IPv6Address | None:
 
 @lru_cache(maxsize=10_000)
 def canonical(host: str | None) -> str | None:
-    """Return the one spelling of an address, or None for what is none."""
+    """Return the canonical text of an IP address, or None if it is not one."""
     found = address(host)
     return str(found) if found else None
 
 
 def network(host: str | None) -> str:
-    """Return whom an address counts as: IPv6 by /64, which is what one customer is given (RFC 6177).
+    """Return the network that an address is counted under: IPv6 by /64, the size of one customer (RFC 6177).
 
-    All whose address isn't known count as one.
+    All unknown addresses count as one network.
     """
     found = address(host)
     if isinstance(found, IPv6Address):
@@ -93,7 +98,7 @@ def network(host: str | None) -> str:
 
 
 def trusted_peers(networks: Sequence[str]) -> list[str]:
-    """Return the peers to believe: on an IPv6 socket an IPv4 proxy has an IPv4-mapped address."""
+    """Return the trusted peers, including the IPv4-mapped address of an IPv4 proxy on an IPv6 socket."""
     found = [ip_network(text) for text in networks]
     mapped = [
         f"::ffff:{each.network_address}/{96 + each.prefixlen}"
@@ -104,35 +109,35 @@ def trusted_peers(networks: Sequence[str]) -> list[str]:
 
 
 class FailureCounterKeys:
-    """Names the counts: by HMAC, so that the database holds neither a typed name nor an address."""
+    """Keys of the failure counters. They are HMACs, so the database holds no typed name and no address."""
 
     def __init__(self, key: bytes, limits: RateLimits) -> None:
         self._key = key
         self.limits = limits
 
     def for_unknown_device(self, subject: UUID | str, host: str | None) -> FailureCounters:
-        """Return the counts of a login on a device that isn't known: by network, and of the whole account.
+        """Return the counters of a login on an unknown device: one per network, one for the whole account.
 
-        `subject` is the user's id, or what was typed where a name should be that nobody has.
+        `subject` is the user's id or, for an unknown user, the username as typed.
         """
         kept = None if isinstance(subject, UUID) else UNKNOWN_USER_TTL
         recent = self._digest("network", *_who(subject), network(host))
         return self._buckets("account", recent, self._digest("account", *_who(subject)), kept)
 
     def for_device(self, user_id: UUID, device: bytes) -> FailureCounters:
-        """Return the counts of a login on a device that this user has logged in on before."""
+        """Return the counters of a login on a device that this user has logged in on before."""
         names = (user_id.hex, device.hex())
         recent, in_a_row = self._digest("device", *names), self._digest("device in a row", *names)
         return self._buckets("device", recent, in_a_row, DEVICE_TTL)
 
     def of_session(self, session_id: UUID) -> FailureCounters:
-        """Return the counts of a living session that is asked for the password again."""
+        """Return the counters of an active session in which the password is entered again."""
         name = session_id.hex
         recent, in_a_row = self._digest("session", name), self._digest("session in a row", name)
         return self._buckets("session", recent, in_a_row, DEVICE_TTL)
 
     def account(self, user_id: UUID) -> bytes:
-        """Return the key of the count that locks an account."""
+        """Return the key of the counter that locks an account."""
         return self._digest("account", *_who(user_id))
 
     def _buckets(

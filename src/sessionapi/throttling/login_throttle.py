@@ -1,7 +1,7 @@
-"""Throttling whoever guesses passwords, across processes and restarts.
+"""Login throttle: limits password guessing, across processes and restarts.
 
-A try is reserved in the database before its hash, whether the name exists or not; a right password gives back
-the counts, a wrong one leaves them. So of any number of tries at once none is one too many.
+An attempt is reserved in the database before its hash is computed, whether or not the user exists. A right
+password clears the counters, a wrong one leaves them. So no number of concurrent attempts can exceed a limit.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from sessionapi.throttling.limits import FailureCounterKeys, network, refusal
 from sessionapi.throttling.rate_limiter import RateLimiter
 
 FLOOD_DELAY = 2
-"""Seconds that a refusal waits: with 400 connections that makes 200 refusals a second."""
+"""Seconds that a refusal is delayed: with 400 connections this allows 200 refusals a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
-    """One reserved try of a password. `ends_the_row` says that it is the last one that the account takes."""
+    """A reserved password attempt. `ends_the_row` is true for the last one that the account allows."""
 
     buckets: FailureCounters
     user_id: UUID | None
@@ -33,7 +33,7 @@ class LoginAttempt:
 
 
 class Throttle:
-    """The limits of one store and of this process; off, nothing is counted and nothing refused."""
+    """Throttle of one store and of this process. When it is off, nothing is counted or refused."""
 
     def __init__(
         self,
@@ -55,44 +55,45 @@ class Throttle:
         self._enabled = enabled
 
     def count_login(self, client: Client) -> None:
-        """Count a login of this network, in memory, or raise RateLimited."""
+        """Count a login of this network in memory, or raise RateLimited."""
         self._memory.count("login", network(client.ip))
 
     def count_signup(self, client: Client) -> None:
-        """Count a sign-up of this network, in memory, or raise RateLimited."""
+        """Count a sign-up of this network in memory, or raise RateLimited."""
         self._memory.count("signup", network(client.ip))
 
     def count_new_name(self, user_id: UUID, client: Client) -> None:
-        """Count that a user wants another name, in memory, or raise RateLimited.
+        """Count a change of username in memory, or raise RateLimited.
 
-        The response shows whether the name is taken, as a sign-up's does, so the network's limit is the same.
+        The response reveals whether the name is taken, as a sign-up's does, so the limit of the network is
+        the same.
         """
         self._memory.count("signup", user_id.hex)
         self._memory.count("signup", network(client.ip))
 
     def count_reset(self, user_id: UUID) -> None:
-        """Count the hash of a password reset of a user, in memory, or raise RateLimited."""
+        """Count the hash of a user's password reset in memory, or raise RateLimited."""
         self._memory.count("attempt", f"reset {user_id.hex}")
 
     def count_write(self, user_id: str, session_id: str, *, deletes: bool = False) -> None:
-        """Count a request of a session that may change something, in memory, or raise RateLimited.
+        """Count, in memory, a request of a session that may change something, or raise RateLimited.
 
-        A DELETE counts only for its session: a thief's sessions must not use up what the owner needs to end
-        them.
+        A DELETE counts only towards its session: a thief's sessions must not use up the limit that the owner
+        needs to end them.
         """
         self._memory.count("write", session_id)
         if not deletes:
             self._memory.count("write_user", user_id)
 
     def check_in_session(self, user_id: UUID, client: Client) -> None:
-        """Raise RateLimited if an attempt in a session would be refused in memory: before any query."""
+        """Raise RateLimited if an attempt in a session would be refused in memory, before any query."""
         self._memory.check("attempt", _in_session(user_id))
         self._memory.check("attempt_address", network(client.ip))
 
     async def slow_down(self, client: Client) -> None:
-        """Wait before a refusal by a limit is sent, if this network goes on all the same.
+        """Delay a refusal by a limit if its network keeps sending requests regardless.
 
-        Otherwise such requests, which cost little each, fill the event loop: 400 connections of them took
+        Otherwise such requests, each of which costs little, fill the event loop: 400 connections of them took
         73 % of the logins of others (measured).
         """
         if self._memory.is_flooding(network(client.ip)):
@@ -101,7 +102,7 @@ class Throttle:
     async def reserve_login(
         self, tx: Transaction, user_id: UUID | None, typed: str, device_token: str | None, client: Client
     ) -> LoginAttempt:
-        """Reserve a login: under the device if this user is known on it, else under network and account."""
+        """Reserve a login: under the device if it is known for this user, else under network and account."""
         device = self._device_tokens.read(device_token, user_id) if user_id else None
         if user_id and device:
             tried = await self._reserve(tx, self._keys.for_device(user_id, device), user_id)
@@ -114,9 +115,9 @@ class Throttle:
     async def reserve_in_session(
         self, tx: Transaction, user_id: UUID, session_id: UUID, client: Client
     ) -> LoginAttempt:
-        """Reserve an attempt in an active session, where no stranger can use the account's attempts up.
+        """Reserve an attempt in an active session, whose counters no stranger can use up.
 
-        All sessions of the user share one window. It is counted in last, so that wrong passwords that are
+        All sessions of the user share one window. It is counted last, so that wrong passwords that are
         refused in one session do not use up the window of the others.
         """
         tried = await self._reserve(tx, self._keys.of_session(session_id), user_id)
@@ -125,9 +126,10 @@ class Throttle:
         return tried
 
     async def failed(self, tried: LoginAttempt, client: Client) -> None:
-        """Leave a failed try reserved, and tell the audit log if it was about an account.
+        """Leave a failed attempt reserved, and record it in the audit log if it was for an account.
 
-        About nobody the counts are written again as they are, for that takes as long (ASVS 6.3.8; measured).
+        For an unknown user, rewrite the counters unchanged, so that the response takes as long as for a known
+        one (ASVS 6.3.8; measured).
         """
         await self._store.run(lambda tx: self._note_failure(tx, tried, client))
 
@@ -142,7 +144,7 @@ class Throttle:
             await tx.record(audit.event(kind, now, user_id=tried.user_id, client=client, details=details))
 
     async def succeeded(self, tx: Transaction, tried: LoginAttempt) -> None:
-        """Clear what the try was counted under, in the transaction of what the password opened."""
+        """Clear the counters of the attempt, in the transaction that its password authorises."""
         if self._enabled:
             await tx.clear_counters(tried.buckets)
 
@@ -154,7 +156,7 @@ class Throttle:
         return {keys[bucket] for bucket in full}
 
     async def _reserve(self, tx: Transaction, buckets: FailureCounters, user_id: UUID | None) -> LoginAttempt:
-        """Count a try in both buckets or in none: the refusal is raised inside, so that it rolls back."""
+        """Count an attempt in both counters or in neither: the refusal is raised inside, and rolls back."""
         if not self._enabled:
             return LoginAttempt(buckets, user_id, ends_the_row=False)
         counts = await tx.reserve_attempt(buckets, user_id, self._clock())
@@ -166,7 +168,7 @@ class Throttle:
     async def _refusal(
         self, tx: Transaction, buckets: FailureCounters, counts: Collection[bytes]
     ) -> RateLimited:
-        """Return the error, the same for a lock, which time doesn't end, as for the first minutes."""
+        """Return the error. It is the same for a lock, which does not expire, as for the first minutes."""
         self._metrics.throttled.labels("password").inc()
         window = self._keys.limits.login_failures_window
         ends_at = (
@@ -177,5 +179,5 @@ class Throttle:
 
 
 def _in_session(user_id: UUID) -> str:
-    """Return what the password checks in all sessions of a user are counted under."""
+    """Return the key that a user's password checks in all sessions are counted under."""
     return f"session {user_id.hex}"

@@ -1,4 +1,4 @@
-"""Counting tries in the memory of one process: a restart forgets them, another process has its own."""
+"""Rate limits in the memory of one process: a restart clears them, and each process has separate ones."""
 
 from bisect import bisect_right
 from collections import OrderedDict
@@ -9,15 +9,15 @@ from sessionapi.metrics import Metrics
 from sessionapi.throttling.limits import MANY, LimitName, RateLimits, refusal
 
 MAX_KEYS = 100_000
-"""Addresses or sessions that a process remembers for one limit: 26 MB with one try each (measured)."""
+"""Maximum number of networks or sessions per limit: 26 MB with one attempt each (measured)."""
 
 
 REFUSALS_PER_ADDRESS = 300
-"""Refusals by a limit that a network is sent at once in a minute: ten times the logins of an address."""
+"""Refusals per network and minute before further ones are delayed: ten times the logins of a network."""
 
 
 class RateLimiter:
-    """A sliding window for each address, user or session that is limited in memory."""
+    """Rate limiter with one sliding window for each network, user or session."""
 
     def __init__(self, limits: RateLimits, clock: Clock, metrics: Metrics, *, enabled: bool) -> None:
         self._windows: dict[LimitName, SlidingWindow] = {
@@ -35,7 +35,7 @@ class RateLimiter:
         self._enabled = enabled
 
     def count(self, policy: LimitName, key: str) -> None:
-        """Count one attempt of an address, a user or a session, or raise RateLimited and count nothing."""
+        """Count an attempt of a network, a user or a session, or raise RateLimited and count nothing."""
         if not self._enabled:
             return
         windows = self._windows[policy]
@@ -45,7 +45,7 @@ class RateLimiter:
             raise refusal(policy, windows.quota, windows.seconds, wait)
 
     def check(self, policy: LimitName, key: str) -> None:
-        """Raise RateLimited if `count` would, and count nothing."""
+        """Raise RateLimited if `count` would, but count nothing."""
         if not self._enabled:
             return
         windows = self._windows[policy]
@@ -55,17 +55,17 @@ class RateLimiter:
             raise refusal(policy, windows.quota, windows.seconds, wait)
 
     def is_flooding(self, network: str) -> bool:
-        """Count a refusal of a network, and return whether it has had too many of them in a minute."""
+        """Count a refusal of a network, and return whether it has had too many in the last minute."""
         return self._enabled and self._refusals.count(network, self._clock().timestamp()) > 0
 
 
 @dataclass(slots=True)
 class SlidingWindow:
-    """The moments of the tries of each key, the oldest first: at most `quota` in any `seconds`.
+    """Sliding windows: the times of each key's attempts, oldest first, at most `quota` in any `seconds`.
 
-    Keys are dropped from one end, for they are in the order of their last try; past MAX_KEYS the one that was
-    counted least recently goes. The design's library for this looks at every key after each try, which at
-    1,000 addresses takes a whole core (measured, limits 5.8).
+    Keys are kept in the order of their last attempt, so expired ones are dropped from one end; at MAX_KEYS
+    the least recently counted key is dropped. The library that the design names for this looks at every key
+    after each attempt, which with 1,000 networks takes a whole core (measured, limits 5.8).
     """
 
     quota: int
@@ -76,7 +76,7 @@ class SlidingWindow:
         return len(self._tries)
 
     def count(self, key: str, now: float) -> float:
-        """Count a try if there is room and return 0, else return the seconds until there is."""
+        """Count an attempt if there is room and return 0, else return the seconds until there is room."""
         begin = now - self.seconds
         self._forget(begin)
         tries = self._tries.setdefault(key, [])
@@ -88,7 +88,7 @@ class SlidingWindow:
         return 0.0
 
     def wait(self, key: str, now: float) -> float:
-        """Return the seconds until there is room for a try, 0 if there is. Nothing is counted."""
+        """Return the seconds until there is room for an attempt, or 0. Nothing is counted."""
         begin = now - self.seconds
         tries = self._tries.get(key, [])
         oldest = bisect_right(tries, begin)

@@ -1,8 +1,8 @@
-"""Access tokens (RFC 9068, without `client_id`): sign one, and the one way to verify one.
+"""Access tokens (RFC 9068, without `client_id`): signing, and the only function that verifies them.
 
-PyJWT has the algorithms; its own checks of time read the system clock, so the claims are judged here, with
-the clock passed in. The rules of RFC 8725 hold by construction: the key is chosen by `kid` from a ring that
-the caller trusts, each key has exactly one algorithm, and no other header parameter is looked at or allowed.
+PyJWT provides the algorithms. Its time checks read the system clock, so the claims are checked here against
+the time that is passed in. The rules of RFC 8725 hold by construction. The key is chosen by `kid` from a ring
+that the caller trusts, each key has exactly one algorithm, and no other header parameter is used or allowed.
 """
 
 import json
@@ -25,9 +25,10 @@ from sessionapi.models import VerificationKey
 
 TYPE = "at+jwt"
 LONGEST_TTL = 300
-"""Seconds. Nothing accepts a token that was made for longer (design 3)."""
+"""Maximum lifetime in seconds. A token that was issued for longer is refused (design 3)."""
 IAT_LEEWAY = 5
-"""Seconds that `iat` may always lie ahead: the clocks of two hosts differ (design 4.4 allows them 2)."""
+"""Seconds that `iat` may be in the future with any leeway: clocks of two hosts differ (design 4.4 allows
+2)."""
 RESERVED_CLAIMS = frozenset(
     {
         "iss",
@@ -46,16 +47,16 @@ RESERVED_CLAIMS = frozenset(
         "cnf",
     }
 )
-"""Claims that a user's own `claims` can't hold: they would say something in our name."""
+"""Claims that a user's own `claims` cannot contain, because they would be statements in our name."""
 _HEADER_NAMES = frozenset({"alg", "kid", "typ"})
 
 
 @dataclass(frozen=True, slots=True)
 class TokenExpectations:
-    """Conditions for a token to be accepted.
+    """Conditions for accepting a token.
 
-    `leeway` is in seconds, 0 here and 5 in other services. A token is accepted that long after `exp`. Before
-    `iat` it is accepted that long, or IAT_LEEWAY if that is more.
+    `leeway` is in seconds, 0 here and 5 in other services. A token is accepted for that long after `exp`.
+    Before `iat` it is accepted for that long or for IAT_LEEWAY, whichever is longer.
     """
 
     issuer: str
@@ -65,7 +66,7 @@ class TokenExpectations:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified token says. Times are seconds since 1970 (NumericDate); ids are TypeID text."""
+    """Claims of a verified token. Times are seconds since 1970 (NumericDate); ids are TypeID text."""
 
     user_id: str
     session_id: str
@@ -85,7 +86,7 @@ def sign(claims: Mapping[str, Any], *, kid: str, algorithm: str, private_key: An
 
 
 def longest(claims: Mapping[str, Any]) -> int:
-    """Return the bytes of a token with these claims and the longest header and signature that we make."""
+    """Return the size in bytes of a token with these claims and our longest header and signature."""
     header = _header(f"key_{'0' * 26}", "RS256")
     return len(header) + 1 + len(_encode(to_json(claims))) + 1 + len(_encode(bytes(_RSA_SIGNATURE)))
 
@@ -98,11 +99,11 @@ def verify(
     *,
     expired_ok: bool = False,
 ) -> Claims:
-    """Return the claims of a token that is genuine, meant for us and alive at `now`.
+    """Return the claims of a token that is genuine, meant for us and not expired at `now`.
 
-    `find_key` maps a `kid` to a key or None. Raises ExpiredToken if nothing but the time is wrong, UnknownKey
-    if the key isn't there, else InvalidToken, which doesn't say more than its detail: it would only help a
-    forger. `expired_ok` is for logging out with a token that has died meanwhile.
+    `find_key` maps a `kid` to a key or None. Raises ExpiredToken if only the time is wrong, UnknownKey if the
+    key is not in the ring, and InvalidToken otherwise, whose detail is short because more would only help a
+    forger. `expired_ok` is for logging out with a token that has expired.
     """
     header, payload, signature = _split(token)
     kid, algorithm = _read_header(header)
@@ -121,12 +122,12 @@ def verify(
 
 
 def key_id(token: str) -> str:
-    """Return the `kid` that a token names, verified or not; InvalidToken if it can't be one of ours."""
+    """Return the `kid` of a token without verifying it; InvalidToken if it cannot be one of ours."""
     return _read_header(_split(token)[0])[0]
 
 
 def refuse_expired(claims: Claims, rules: TokenExpectations, now: float) -> None:
-    """Raise ExpiredToken at `exp` and after (plus the leeway); `now` is in seconds since 1970."""
+    """Raise ExpiredToken from `exp` on (plus the leeway); `now` is in seconds since 1970."""
     if claims.expires_at + rules.leeway <= now:
         raise ExpiredToken
 
@@ -134,7 +135,7 @@ def refuse_expired(claims: Claims, rules: TokenExpectations, now: float) -> None
 def is_ahead(claims: Claims, rules: TokenExpectations, now: float) -> bool:
     """Return whether a token was issued further in the future than clocks may differ.
 
-    A clock that is behind sees `iat` too late by as much as `exp`, so a larger leeway holds for both.
+    A clock that is behind sees `iat` too late by as much as `exp`, so a larger leeway applies to both.
     """
     return claims.issued_at > now + max(IAT_LEEWAY, rules.leeway)
 
@@ -149,7 +150,7 @@ def _encode(raw: bytes) -> bytes:
 
 
 def _sign_es256(signed: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Return r and s side by side (RFC 7518, 3.4); PyJWT's own takes a fifth longer (measured)."""
+    """Return r and s concatenated (RFC 7518, 3.4); PyJWT's own function takes a fifth longer (measured)."""
     r, s = decode_dss_signature(key.sign(signed, _ECDSA))
     return r.to_bytes(_P256_SIZE, "big") + s.to_bytes(_P256_SIZE, "big")
 
@@ -157,7 +158,7 @@ def _sign_es256(signed: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
 _ECDSA = ec.ECDSA(SHA256())
 _P256_SIZE = 32
 _RSA_SIGNATURE = 256
-"""Bytes, of the keys of 2048 bits that keyring.py makes."""
+"""Bytes of a signature by a 2048-bit key, which is what keyring.py generates."""
 _SIGN: Mapping[str, Callable[[bytes, Any], bytes]] = {
     "ES256": _sign_es256,
     "RS256": jwt.get_algorithm_by_name("RS256").sign,
@@ -171,34 +172,34 @@ def _split(token: str) -> tuple[str, str, str]:
     return parts[0], parts[1], parts[2]
 
 
-@lru_cache(maxsize=64)  # the headers of one ring's tokens are a handful of texts
+@lru_cache(maxsize=64)  # the tokens of one ring have only a handful of different headers
 def _read_header(segment: str) -> tuple[str, str]:
-    """Return (kid, alg) of a header that says nothing else but its type."""
+    """Return (kid, alg) of a header that has no other field than its type."""
     header = _load_object(_decode(segment))
     kid, algorithm = header.get("kid"), header.get("alg")
     if header.keys() != _HEADER_NAMES or not isinstance(kid, str) or not isinstance(algorithm, str):
-        raise InvalidToken("The header must have alg, kid and typ, and nothing else.")
+        raise InvalidToken("The header must have exactly the fields alg, kid and typ.")
     if header["typ"] != TYPE:
-        raise InvalidToken(f"The token is not of the type {TYPE}.")
+        raise InvalidToken(f"The token must have the type {TYPE}.")
     return kid, algorithm
 
 
 def _judge(claims: dict[str, Any], rules: TokenExpectations, now: float) -> Claims:
     result = _typed(claims)
     if claims.get("iss") != rules.issuer:
-        raise InvalidToken(f"The token is not from {rules.issuer}, the issuer that is trusted here.")
+        raise InvalidToken(f"The token has the wrong issuer; this service trusts {rules.issuer}.")
     audiences = claims.get("aud")
     if audiences != rules.audience and not (isinstance(audiences, list) and rules.audience in audiences):
-        raise InvalidToken(f"The token is not for {rules.audience}, the audience that is meant here.")
+        raise InvalidToken(f"The token has the wrong audience; this service expects {rules.audience}.")
     if is_ahead(result, rules, now):
         raise InvalidToken("The token was issued in the future.")
     if result.expires_at - result.issued_at > LONGEST_TTL:
-        raise InvalidToken(f"The token was made to live for more than {LONGEST_TTL} s.")
+        raise InvalidToken(f"The token has a lifetime of more than {LONGEST_TTL} s, the maximum.")
     return result
 
 
 def _typed(claims: dict[str, Any]) -> Claims:
-    """Return the claims that every token of ours has, each of its type."""
+    """Return the claims that every token of ours has, after checking their types."""
     try:
         return Claims(
             user_id=_text(claims["sub"]),
@@ -214,7 +215,7 @@ def _typed(claims: dict[str, Any]) -> Claims:
             ),
         )
     except (KeyError, TypeError):
-        raise InvalidToken("A required claim is missing or of the wrong type.") from None
+        raise InvalidToken("A required claim is missing or has the wrong type.") from None
 
 
 def _text(value: object) -> str:
@@ -236,7 +237,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _decode(segment: str) -> bytes:
-    """Decode base64url without padding; a second spelling of the same bytes is refused."""
+    """Decode base64url without padding. Only the canonical encoding of the bytes is accepted."""
     encoded = segment.encode()
     try:
         raw = urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4))
@@ -258,8 +259,8 @@ def _load_object(raw: bytes) -> dict[str, Any]:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two parsers may choose differently between two members of one name: refuse both."""
+    """Refuse an object with a duplicate field, because two parsers may choose different ones."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("duplicate member")
+        raise ValueError("duplicate field")
     return found

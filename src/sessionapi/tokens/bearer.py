@@ -1,6 +1,6 @@
-"""Bearer tokens in HTTP (RFC 6750): reading the one header that they come in, and the challenge of a 401.
+"""Bearer tokens in HTTP (RFC 6750): parse the Authorization header, and build the challenge of a 401.
 
-Shared by the service and by the verifier of other services, so that both take and refuse the same.
+The service and the verifier of other services share this module, so that both accept and refuse the same.
 """
 
 import re
@@ -9,19 +9,26 @@ from collections.abc import Iterable
 from sessionapi.errors import AuthenticationError, MalformedAuthorization, MissingToken
 
 MAX_HEADER = 8 * 1024
-"""Bytes of an Authorization header that we look at; a token of ours has under 1 KiB plus its claims."""
+"""Maximum size, in bytes, of an Authorization header. Our tokens have less than 1 KiB plus their claims."""
 MAX_TOKEN = MAX_HEADER - len("Authorization: Bearer \r\n")
-"""Bytes of an access token whose whole header line is at most 8 KiB, which is also the buffer of nginx."""
+"""Maximum size, in bytes, of an access token: its header line then fits in 8 KiB, which is also nginx's
+buffer."""
 _NOT_IN_A_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
-"""What RFC 6750 section 3 leaves out of `error_description`; a detail may name an audience as it was set."""
+"""Characters that RFC 6750 section 3 excludes from `error_description`.
+
+A detail may contain an audience exactly as it was configured.
+"""
 _NOTHING_PRESENTED = {"missing_token", "invalid_credentials", "invalid_refresh_token", "refresh_token_reused"}
-"""No access token was presented: the challenge says only the scheme (RFC 6750 section 3.1)."""
+"""Error codes of requests without an access token.
+
+Their challenge has only the scheme (RFC 6750 section 3.1).
+"""
 
 
 def read(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the one Bearer token of a request, from raw ASGI headers and from nowhere else.
+    """Return the Bearer token of a request, read from its raw ASGI headers and nothing else.
 
-    MissingToken if there is none, MalformedAuthorization if it can't be exactly one.
+    Raises MissingToken without a token, and MalformedAuthorization for anything other than exactly one.
     """
     values = [value for name, value in headers if name == b"authorization"]
     if len(values) > 1:
@@ -30,7 +37,7 @@ def read(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def token_of(authorization: bytes | None) -> str:
-    """Return the Bearer token of an Authorization field; raises as `read` does."""
+    """Return the Bearer token of an Authorization field; raises the same errors as `read`."""
     if authorization is None:
         raise MissingToken
     scheme, _, token = authorization.strip().partition(b" ")
@@ -44,7 +51,7 @@ def token_of(authorization: bytes | None) -> str:
 
 
 def challenge(error: AuthenticationError) -> str:
-    """Return the `WWW-Authenticate` of a 401: what was wrong with an access token, if there was one."""
+    """Return the `WWW-Authenticate` of a 401, with the error of the access token if there was one."""
     if error.code in _NOTHING_PRESENTED:
         return "Bearer"
     name = "invalid_request" if error.code == "malformed_authorization" else "invalid_token"

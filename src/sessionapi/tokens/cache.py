@@ -1,7 +1,7 @@
-"""A bounded memory of verified access tokens: the second check of a token costs a look-up.
+"""Bounded cache of verified access tokens, so that the second check of a token costs a look-up.
 
-What can change between two checks is asked each time: the key's state in the ring, and the time. (Whether
-the session has ended is asked by whoever holds the list of ended sessions.)
+Anything that can change between two checks is checked each time: the key's state in the ring, and the time.
+(The owner of the list of ended sessions checks whether the session has ended.)
 """
 
 from collections.abc import Callable
@@ -13,11 +13,14 @@ from sessionapi.tokens import access_token
 from sessionapi.tokens.access_token import Claims, TokenExpectations
 
 SIZE = 4096
-"""Tokens that are remembered: about 2 KiB each, so 8 MiB at most."""
+"""Maximum number of cached tokens, about 2 KiB each, so 8 MiB at most."""
 
 
 class TokenCache:
-    """`tokens.verify` with a memory. Of a full one the oldest entry goes: tokens die in that order anyway."""
+    """Cache in front of `access_token.verify`.
+
+    When it is full, the oldest entry is removed; tokens expire in that order anyway.
+    """
 
     def __init__(
         self, find_key: Callable[[str], VerificationKey | None], rules: TokenExpectations, size: int = SIZE
@@ -29,7 +32,7 @@ class TokenCache:
         self._changing = Lock()
 
     def verify(self, token: str, now: datetime) -> Claims:
-        """Return the claims of a token; raises what `tokens.verify` does."""
+        """Return the claims of a token; raises the same errors as `access_token.verify`."""
         entry = self._entries.get(token)
         if entry is None:
             return self._first(token, now)

@@ -1,4 +1,4 @@
-"""Making the tokens that a client is given for a living session."""
+"""Token issuer: makes the tokens that a client receives for an active session."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,15 +19,15 @@ from sessionapi.tokens.refresh_token import RefreshToken
 log = structlog.get_logger()
 
 LAST_SECOND = 9_999_999_999
-"""Seconds since 1970 with as many digits as any until the year 2286."""
+"""Seconds since 1970, with as many digits as any time until the year 2286."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a client is given. All `*_in` are seconds from now.
+    """Tokens of a session, as returned to a client. All `*_in` are seconds from now.
 
-    `refresh_token` is None where only the access token is renewed; `is_new` says that it differs from the
-    one that the client showed, so that a cookie is to be set. A login adds the `device_token`.
+    A renewal of the access token alone has no `refresh_token`. `is_new` means that the refresh token differs
+    from the one that the client sent, so that a cookie has to be set. A login adds the `device_token`.
     """
 
     access_token: str = field(repr=False)
@@ -42,7 +42,7 @@ class Tokens:
 
 
 class Issuer:
-    """Makes tokens. `refresh_keys` are derived from the server secrets, the present one's first."""
+    """Issuer of all tokens. `refresh_keys` are derived from the server secrets, the current one's first."""
 
     def __init__(
         self,
@@ -59,16 +59,16 @@ class Issuer:
         self._new_secret = new_secret
 
     def read(self, text: str) -> RefreshToken | None:
-        """Return what a refresh token of ours says, under the present or an accepted secret."""
+        """Return the contents of a refresh token made under the current or an accepted secret, else None."""
         return refresh_token.match(text, self._refresh_keys)
 
     def issue(self, session: Session, user: User, now: datetime, secret: bytes | None) -> Tokens:
-        """Return the tokens of a session; without its secret only an access token can be made."""
+        """Return the tokens of a session; without its secret, only an access token can be made."""
         text = self._refresh_token(session, secret) if secret else None
         return self._tokens(session, user, now, text, is_new=text is not None)
 
     def renew(self, session: Session, user: User, now: datetime, shown: RefreshToken) -> Tokens:
-        """Return the tokens of a session whose refresh token was shown, of this generation or of another."""
+        """Return the tokens of a session after its refresh token, of any generation, was presented."""
         moved = session.generation != shown.generation
         text = None if moved else shown.text
         return self._tokens(
@@ -98,7 +98,7 @@ class Issuer:
     def refuse_oversized(self, user: User, changed: User) -> None:
         """Raise ValidationFailed if roles or claims would make access tokens that no server accepts.
 
-        A change that makes such a token smaller is allowed.
+        A change that makes an oversized token smaller is allowed.
         """
         size = self._longest(changed)
         if size <= bearer.MAX_TOKEN or size < self._longest(user):
@@ -115,13 +115,13 @@ class Issuer:
         raise ValidationFailed(text, [FieldError(field_name, "token_too_large", text)])
 
     def _longest(self, user: User) -> int:
-        """Return the bytes of a user's longest access token: with RS256, which ALGORITHM may name later."""
+        """Return the size of a user's longest access token: with RS256, which ALGORITHM may select later."""
         return access_token.longest(
             self._claims(user, user.id, ("pwd",), LAST_SECOND, LAST_SECOND, LAST_SECOND)
         )
 
     def _access_token(self, session: Session, user: User, now: datetime, end: datetime) -> tuple[str, int]:
-        """Return (token, seconds it lives)."""
+        """Return (token, lifetime in seconds)."""
         issued_at = int(now.timestamp())
         expires_at = int(access_token_expiry(end, now, self._access_token_ttl).timestamp())
         key, auth_time = self._ring.active, int(session.auth_time.timestamp())
@@ -145,7 +145,7 @@ class Issuer:
         expires_at: int,
         auth_time: int,
     ) -> dict[str, Any]:
-        """Return the claims of an access token. What we say in our own name wins over the user's `claims`."""
+        """Return the claims of an access token. Our own claims take precedence over the user's `claims`."""
         return {
             **{
                 name: value for name, value in user.claims.items() if name not in access_token.RESERVED_CLAIMS
@@ -164,5 +164,5 @@ class Issuer:
 
 
 def access_token_expiry(end: datetime, now: datetime, ttl: timedelta) -> datetime:
-    """Return when a new access token expires: after its lifetime, or at `end`, whichever is sooner."""
+    """Return when a new access token expires: after its lifetime or at `end`, whichever is sooner."""
     return min(now + ttl, end)

@@ -1,10 +1,10 @@
-"""The refresh token: `sr_` + base64url(version ‖ user ‖ session ‖ generation ‖ secret ‖ HMAC-SHA256).
+"""Refresh token format: `sr_` + base64url(version ‖ user ‖ session ‖ generation ‖ secret ‖ HMAC-SHA256).
 
-The fields have 1, 16, 16, 6, 16 and 32 bytes: 87 together, a multiple of three, so that the text has no
-padding and exactly one spelling. The session secret stays the same through rotations, so the successor
-follows from the token itself: whoever repeats a rotation is given the very same text again. The HMAC lets a
-forged token be refused without a query; the secret, of which the database keeps only a SHA-256, is what
-neither a stolen database nor a stolen server secret can make up.
+The fields have 1, 16, 16, 6, 16 and 32 bytes. The sum, 87, is a multiple of three, so the text has no padding
+and exactly one encoding. The session secret stays the same through rotations, so the successor of a token can
+be computed from the token itself: a client that repeats a rotation receives the same successor again. The
+HMAC allows a forged token to be refused without a query. The secret, of which the database stores only a
+SHA-256, cannot be derived from a stolen database or from a stolen server secret.
 """
 
 import hashlib
@@ -24,28 +24,28 @@ _TEXT_SIZE = len(PREFIX) + (_FIELDS.size + _MAC_SIZE) * 4 // 3
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """What a refresh token says. `generation` counts the rotations of its session, from 0."""
+    """Contents of a refresh token. `generation` is the number of rotations of its session, from 0."""
 
     user_id: UUID
     session_id: UUID
     generation: int
     secret: bytes = field(repr=False)
     text: str | None = field(default=None, repr=False, compare=False)
-    """What was read, if it was made under the present key: then it need not be made again."""
+    """The token's text, if it was made under the current key and can be returned unchanged."""
 
     @property
     def secret_digest(self) -> bytes:
-        """The SHA-256 that the session's row keeps of the secret."""
+        """SHA-256 of the secret, as stored in the session's row."""
         return digest(self.secret)
 
 
 def digest(secret: bytes) -> bytes:
-    """Return SHA-256 of a random secret; a slow hash would protect only what can be guessed."""
+    """Return the SHA-256 of a random secret; a slow hash would only help with secrets that can be guessed."""
     return hashlib.sha256(secret).digest()
 
 
 def mint(token: RefreshToken, key: bytes) -> str:
-    """Return the text of a token under the present key."""
+    """Return the text of a token, authenticated with the current key."""
     fields = _FIELDS.pack(
         VERSION,
         token.user_id.bytes,
@@ -57,10 +57,10 @@ def mint(token: RefreshToken, key: bytes) -> str:
 
 
 def match(text: str, keys: Sequence[bytes]) -> RefreshToken | None:
-    """Return what a text says if one of the keys made it, else None; no query is needed to know.
+    """Return the contents of a token if one of the keys made it, else None. This needs no query.
 
-    `keys` are those derived from the present and the accepted server secrets, so that a change of the
-    server secret logs nobody out.
+    `keys` are derived from the current and the accepted server secrets, so that a change of the server secret
+    logs no user out.
     """
     raw = _decode(text)
     if raw is None:
@@ -85,7 +85,7 @@ def _decode(text: str) -> bytes | None:
         raw = urlsafe_b64decode(encoded)
     except ValueError:
         return None
-    # The decoder skips letters it doesn't know: only what encodes to the same text again is canonical.
+    # The decoder skips invalid characters, so compare: only canonical text encodes to itself again.
     return raw if urlsafe_b64encode(raw) == encoded else None
 
 
