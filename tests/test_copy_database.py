@@ -216,8 +216,8 @@ async def test_a_copy_beside_a_running_service_says_that_it_is_none_and_the_next
             assert server.post("/logout", refresh_token=ada["refresh_token"]).status_code == 204
         said = copying.communicate(timeout=60)[1]
         assert copying.returncode == 1
-        assert "isn't the same on both sides" in said
-        assert "If the service was running, stop it; then run this again" in said
+        assert "is not the same in both databases" in said
+        assert "If the service was running, stop it. Then run this again" in said
     assert copied(data, target)["users"] == 5
     moved = {"database_url": target.url, "secret": (data / "secret").read_text().strip()}
     with serving(tmp_path / "new", **moved) as server:
@@ -297,7 +297,7 @@ async def test_a_row_that_arrives_changed_is_found(tmp_path: Path, target: Targe
         database.execute(sa.insert(users), [a_user(1)])
     fill_one.dispose()
     source, there = Store(url), Store(target.url, Options(timeout=PATIENCE))
-    with pytest.raises(Conflict, match="users isn't the same on both sides: 1 rows here, 1 there"):
+    with pytest.raises(Conflict, match="users is not the same in both databases: 1 rows here, 1 there"):
         await DatabaseCopy(source, there, lambda *_: None).run()
     async with there.read() as tx:
         assert await tx.copy_unfinished()
@@ -311,7 +311,7 @@ async def test_a_database_that_holds_other_data_is_left_alone(commands: Commands
     await commands.beside("keys", "list")
     said = await commands.beside("copy-database", "--to", target.url)
     assert (said.exit_code, said.stdout) == (1, "")
-    assert "holds data that no interrupted copy has left (1 rows of password_tries)" in said.stderr
+    assert "contains data that is not from an interrupted copy (1 rows of password_tries)" in said.stderr
     assert await target.run("select count(*) from signing_keys") == [(0,)]
     assert await target.run("select failures from password_tries") == [(1,)]
 
@@ -334,7 +334,7 @@ def test_what_can_not_be_copied_says_why(commands: Commands, tmp_path: Path, mon
     assert not commands.data.exists()
     commands("keys", "list")
     assert "must begin with sqlite:/// or postgresql://" in commands.refused(*to[:2], "mysql://x/y")
-    assert "holds data" in commands.refused(*to[:2], f"sqlite:///{commands.data}/sessionapi.db")
+    assert "contains data" in commands.refused(*to[:2], f"sqlite:///{commands.data}/sessionapi.db")
     monkeypatch.setenv("SESSIONAPI_SECRET", SERVER_SECRET + " of somebody else")
     assert "does not open the key ring" in commands.refused(*to)
     assert not (tmp_path / "b.db").exists()

@@ -200,8 +200,8 @@ def test_options_behind_an_sqlite_address_are_refused(tmp_path: Path):
     """These characters would be part of the file's name, or be ignored."""
     said = refusal_at_start(tmp_path / "var", database_url=f"sqlite:///{tmp_path}/a.db?mode=ro")
     assert said == (
-        "SESSIONAPI_DATABASE_URL has options, which sqlite:/// doesn't take; "
-        "in the name of a file ? is written %3F"
+        "SESSIONAPI_DATABASE_URL has options, which sqlite:/// does not support; "
+        "in a file name, write ? as %3F"
     )
 
 

@@ -105,8 +105,8 @@ async def test_a_newer_schema_that_only_adds_will_do_and_stays_as_it_is(url: str
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("alter table sessions drop column device_name", "no sessions.device_name"),
-        ("drop table password_tries", "no password_tries.bucket, no password_tries.ends_at"),
+        ("alter table sessions drop column device_name", "sessions.device_name is missing"),
+        ("drop table password_tries", "password_tries.bucket is missing, password_tries.ends_at is missing"),
     ],
     ids=["column", "table"],
 )
@@ -122,7 +122,7 @@ async def test_a_newer_schema_that_lacks_something_is_refused_and_left_alone(
 @pytest.mark.engines("postgresql")
 async def test_a_newer_schema_with_a_column_that_this_version_can_not_fill_is_refused(url: str):
     await ahead(url, "alter table users add column tenant integer not null")
-    with pytest.raises(StartupError, match=r"users\.tenant must be given"):
+    with pytest.raises(StartupError, match=r"users\.tenant is required"):
         await migrations.check(url)
 
 
@@ -140,7 +140,7 @@ async def test_a_migration_waits_for_a_table_only_shortly_and_so_does_nobody_beh
     await migrations._run(url, lambda connection: upgrade_to(connection, "0001"))
     holder, writer = await beside(url), await beside(url)
     await holder.execute(sa.text("update users set email = ''"))
-    with pytest.raises(StartupError, match="somebody holds a table"):
+    with pytest.raises(StartupError, match="another transaction holds a table"):
         await migrations.migrate(url, lock_seconds=0.2, tries=3)
     upgrade = asyncio.create_task(migrations.migrate(url, lock_seconds=0.2))
     for _ in range(10):

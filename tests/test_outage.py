@@ -191,7 +191,7 @@ async def test_a_commit_that_is_not_confirmed_is_not_called_undone(
     """Fails without Watch.commits: the response would claim that nothing was changed."""
     async with running(make_settings(database_timeout=1), clock) as service:
         await service.sign_up()
-        with pytest.raises(Exception, match="Look whether it was done"):
+        with pytest.raises(Exception, match="Check whether it was done"):
             async with service.parts.store.begin() as tx:
                 await tx._connection.execute(sa.update(users).values(email="ada@example.com"))
                 cluster.freeze()

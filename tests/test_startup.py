@@ -278,7 +278,10 @@ def test_postgresql_without_a_secret_is_refused(tmp_path: Path):
             "postgresql://user:hidden@127.0.0.1:1/name",
             "the database at postgresql://user:***@127.0.0.1:1/name can't be used: ",
         ),
-        ("postgresql://user:word@hidden@host:hidden/name", "SESSIONAPI_DATABASE_URL is no address as in "),
+        (
+            "postgresql://user:word@hidden@host:hidden/name",
+            "SESSIONAPI_DATABASE_URL is not a valid URL of the form ",
+        ),
     ],
     ids=["nobody listens", "a port that is no number"],
 )
@@ -333,7 +336,7 @@ def test_a_postgresql_host_that_can_not_be_encoded_is_refused(tmp_path: Path, ho
     said = refusal(tmp_path / "var", database_url=url, secret=SERVER_SECRET)
     assert said == (
         f"the database at postgresql://user:***@{escape_unprintable(host)}/name can't be used: "
-        "the URL has a host or a name that can't be encoded; "
+        "the URL has a host or a name that cannot be encoded; "
         "check the URL, and that PostgreSQL accepts connections there"
     )
 

@@ -1,10 +1,10 @@
 """The store: `run()` for a transaction that writes, `read()` for one that only reads.
 
-Whatever the driver raises leaves here as an error of the tree. A refusal is raised by the operation after
-its transaction has ended, so that it never rolls back the change that it reports.
+Driver errors are translated into errors of our tree. A refusal is raised by the operation after its
+transaction has ended, so that it never rolls back the change that it reports.
 
-Lock order of all transactions: rows of `users` in the order of their ids, then counters of wrong passwords in
-the order of their keys, then rows of `sessions` in the order of their keys, then everything else.
+All transactions lock in this order: rows of `users` by id, then counters of wrong passwords by key, then rows
+of `sessions` by key, then everything else.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,7 +30,7 @@ from sessionapi.storage.table_copy import CopyQueries
 from sessionapi.storage.users import UserQueries
 
 ATTEMPTS = 4
-"""How often a transaction is attempted that others undo: each time one of the others has gone on."""
+"""Attempts at a transaction that others abort; at each attempt one of the others has made progress."""
 T = TypeVar("T")
 
 
@@ -46,19 +46,19 @@ class Transaction(
     LoginAttemptQueries,
     CopyQueries,
 ):
-    """One transaction: a short method for each question, records out."""
+    """One transaction, with a short method for each query, which returns records."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         super().__init__(connection)
         self.followers: list[Callable[[], None]] = []
 
     def on_commit(self, follow: Callable[[], None]) -> None:
-        """Call this once the transaction is on the disk, and never if it isn't."""
+        """Register an on-commit hook: it is called once the transaction is durable, and never otherwise."""
         self.followers.append(follow)
 
 
 class Store:
-    """Where the rows are; `url` is a plain `sqlite:///` or `postgresql://` address."""
+    """Store behind a plain `sqlite:///` or `postgresql://` URL."""
 
     def __init__(self, url: str, options: Options | None = None) -> None:
         options = options or Options()
@@ -67,10 +67,10 @@ class Store:
         self._outage = CircuitBreaker()
 
     async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Do some work in a transaction that writes, and return its result.
+        """Run `work` in a transaction that writes, and return its result.
 
-        What a deadlock or a serialization failure has undone is attempted again. So `work` changes nothing
-        outside of its transaction, except by `Transaction.on_commit`.
+        After a deadlock or a serialization failure it is retried. So `work` has no effects outside of its
+        transaction, except through `Transaction.on_commit`.
         """
         for _ in range(ATTEMPTS - 1):
             try:
@@ -86,9 +86,9 @@ class Store:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
-        """Open a transaction that writes; it commits at the end, durably, and rolls back on an error.
+        """Open a transaction that writes. It commits durably at the end, and rolls back on an error.
 
-        It is attempted once: operations use `run`.
+        It is not retried, so operations use `run`.
         """
         with self._outage.watched() as watch:
             async with self._connected(self._writer) as connection, connection.begin():
@@ -100,14 +100,14 @@ class Store:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
-        """Open a transaction that only reads. On PostgreSQL each statement sees a moment of its own."""
+        """Open a transaction that only reads. On PostgreSQL each statement has a separate snapshot."""
         with self._outage.watched():
             async with self._connected(self._reader) as connection:
                 yield Transaction(connection)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Transaction]:
-        """Open a transaction that reads all from one moment, for as long as it takes."""
+        """Open a long transaction that reads everything from a single snapshot."""
         engine = self._reader if self._seconds is None else self._writer
         with self._outage.watched():
             async with engine.connect() as connection, connection.begin():
@@ -116,7 +116,7 @@ class Store:
                 yield tx
 
     def ensure_closed(self) -> None:
-        """Raise Unavailable at once, as a transaction would: for those who would wait for one of many."""
+        """Fail fast while the circuit is open, so that a caller does not join a batch first."""
         self._outage.refuse()
 
     async def close(self) -> None:
@@ -125,5 +125,5 @@ class Store:
         await self._reader.dispose()
 
     def _connected(self, engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Return a connection of the pool: SQLite has its own patience (`busy_timeout`)."""
+        """Return a pooled connection. SQLite has a separate timeout (`busy_timeout`)."""
         return engine.connect() if self._seconds is None else connected(engine, self._seconds)

@@ -1,4 +1,4 @@
-"""Questions about the sessions of everybody, each answered in batches by an index."""
+"""Queries on the sessions of all users, in batches that use an index."""
 
 from datetime import datetime
 from uuid import UUID
@@ -13,7 +13,7 @@ from sessionapi.storage.tables import sessions
 
 
 class AllSessionQueries:
-    """The part of `Transaction` that reads and deletes sessions whoever they belong to."""
+    """Part of `Transaction` that reads and deletes sessions regardless of their user."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -21,7 +21,7 @@ class AllSessionQueries:
     async def all_living_sessions(
         self, now: datetime, limit: int, after: SessionKey = FIRST_KEY
     ) -> list[Session]:
-        """Return everybody's living sessions in the order of the key, from behind one."""
+        """Return the active sessions of all users in the order of the key, starting after one."""
         behind = sa.tuple_(sessions.c.user_id, sessions.c.id) > sa.tuple_(*map(sa.literal, after))
         statement = (
             sa.select(sessions)
@@ -34,7 +34,7 @@ class AllSessionQueries:
     async def owners_of_living(
         self, now: datetime, limit: int, after: UUID, created_before: datetime | None = None
     ) -> list[UUID]:
-        """Return who has living sessions, disabled users too, in the order of their ids, from behind one."""
+        """Return the users with active sessions, even disabled ones, ordered by id, starting after one."""
         statement = (
             sa.select(sessions.c.user_id)
             .distinct()
@@ -45,9 +45,9 @@ class AllSessionQueries:
         return list((await self._connection.execute(statement)).scalars())
 
     async def purge_sessions(self, ended_before: datetime, limit: int) -> list[UUID]:
-        """Delete sessions that expired or were revoked before a moment, up to `limit` of each kind.
+        """Delete sessions that expired or were revoked before a given time, up to `limit` of each kind.
 
-        Return whose they were, a user once for each.
+        Return the user of each deleted session.
         """
         owners: list[UUID] = []
         for column in (sessions.c.expires_at, sessions.c.revoked_at):
@@ -56,7 +56,7 @@ class AllSessionQueries:
                 .where(column < ended_before)
                 .order_by(column)
                 .limit(limit)
-                .with_for_update(skip_locked=True)  # another purge deletes it, or a late refresh reads it
+                .with_for_update(skip_locked=True)  # in use by another purge or by a late refresh
             )
             statement = sa.delete(sessions).where(sa.tuple_(sessions.c.user_id, sessions.c.id).in_(chosen))
             deleted = await self._connection.execute(statement.returning(sessions.c.user_id))

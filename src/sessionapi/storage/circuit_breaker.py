@@ -1,4 +1,4 @@
-"""When the database is away: its driver's words turned into `Unavailable`, and who need not wait for it."""
+"""Circuit breaker: translates driver errors into `Unavailable`, and fails fast while the database is down."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -9,29 +9,29 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sessionapi.errors import Unavailable
 
-UNCONFIRMED = "The database did not confirm this in time. Look whether it was done before you repeat it."
+UNCONFIRMED = "The database did not confirm this in time. Check whether it was done before you repeat it."
 _OF_THE_DATABASE = ("08", "25006", "40", "53", "55P03", "57", "58")
-"""SQLSTATEs, or their first digits, of a server's condition; any other is a defect of ours."""
+"""SQLSTATEs, or their first digits, of conditions of the server. Any other is a defect of ours."""
 
 _CONTENDED = ("40P01", "40001")
-"""Deadlocks and serialization failures: nothing was done, and the same may be attempted again."""
+"""Deadlocks and serialization failures. Nothing was done, so the transaction can be retried."""
 _CONTENDED_SQLITE = ("SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY")
-"""The same on SQLite. A plain SQLITE_BUSY has waited for `busy_timeout`; another attempt would wait again."""
+"""The same on SQLite. A plain SQLITE_BUSY has already waited for `busy_timeout`; a retry would wait again."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-"""A file that another program has written into."""
+"""SQLite errors of a file that another program has written into."""
 
 
 class Watch:
-    """One transaction; `commits` from the moment when all is done but the commit."""
+    """One transaction; `commits` is true once only the commit is left."""
 
     commits = False
 
 
 class CircuitBreaker:
-    """Whether the database is away.
+    """Circuit breaker of one database.
 
-    While it is, one transaction at a time goes to see whether it is back, and all others are refused at
-    once: else each would wait its whole time, and they would pile up.
+    While the circuit is open, one transaction at a time is let through as a probe, and all others are refused
+    at once. Otherwise each would wait for its whole deadline, and they would pile up.
     """
 
     def __init__(self) -> None:
@@ -40,13 +40,13 @@ class CircuitBreaker:
         self._detail: str | None = None
 
     def refuse(self) -> None:
-        """Raise Unavailable if the database is away and somebody is there to see whether it is back."""
+        """Raise Unavailable if the circuit is open and another transaction is already probing."""
         if self._away and self._tried:
             raise Unavailable(self._detail)
 
     @contextmanager
     def watched(self) -> Iterator[Watch]:
-        """Watch over one transaction; raises Unavailable for whatever the database does to it."""
+        """Guard one transaction; raises Unavailable for any failure that the database causes."""
         self.refuse()
         tries = self._tried = self._away
         watch = Watch()
@@ -66,13 +66,17 @@ class CircuitBreaker:
 
 
 def _is_away(problem: Exception) -> bool:
-    """Return whether nothing came back; an empty pool and a lock that others hold are no sign of it."""
+    """Return whether the database is down. An exhausted pool or a lock held by others does not count."""
     lost = isinstance(problem, DBAPIError) and problem.connection_invalidated
     return lost or isinstance(problem, OSError | Unavailable)
 
 
 def _is_of_the_database(problem: Exception) -> bool:
-    """SQLite's `locked`, `full`, `I/O error` are all operational; PostgreSQL's are told by their SQLSTATE."""
+    """Return whether the database caused an error, as opposed to a defect of ours.
+
+    SQLite's `locked`, `full` and `I/O error` are all operational errors; PostgreSQL's are classified by their
+    SQLSTATE.
+    """
     if not isinstance(problem, DBAPIError):
         return isinstance(problem, OSError | PoolTimeout)
     named = type(problem).__name__ in ("OperationalError", "InterfaceError")

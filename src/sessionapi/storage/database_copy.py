@@ -1,9 +1,10 @@
-"""Moving to another database: every row of every table, verified, and nobody is logged out.
+"""Database copy: copies every row of every table to another database, verified, and logs no user out.
 
-The target is made equal to the source, page by page: what is there already and equal is left, what differs is
-written, what is gone is deleted. So a copy that was interrupted goes on when it is run again, and one that
-was made beside a running service is brought up to date in a short while once that is stopped. All is read
-from one snapshot; in the end both databases are read anew, and their counts and digests compared.
+The target is made equal to the source, page by page. Rows that are equal are left, rows that differ are
+written, and rows missing from the source are deleted. So an interrupted copy continues when it is run again,
+and a copy made while the service was running is quickly brought up to date once the service is stopped.
+Everything is read from one snapshot. In the end both databases are read again, and their row counts and
+digests compared.
 """
 
 import hashlib
@@ -22,15 +23,15 @@ from sessionapi.storage.table_copy import TABLES, Key, Row
 from sessionapi.storage.tables import to_microseconds
 
 PAGE = 1_000
-"""Rows in memory at once, of each side; a transaction of the target is as long."""
+"""Rows in memory at once, per side. A transaction of the target covers as many."""
 
 Follow = Callable[[str, int], None]
-"""Told which table is at work and how many rows of it are done more; each row is done twice."""
+"""Progress callback: receives the table and the number of further rows done. Each row is done twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """A table that is the same on both sides: how many rows, and the SHA-256 of all in their order."""
+    """Checksum of a table that is the same on both sides: number of rows, and SHA-256 of all in order."""
 
     table: str
     rows: int
@@ -38,7 +39,7 @@ class Sum:
 
 
 class DatabaseCopy:
-    """Copies one store into another of the same schema."""
+    """Copies one store into another with the same schema."""
 
     def __init__(self, source: Store, target: Store, follow: Follow, page: int = PAGE) -> None:
         self._source = source
@@ -47,14 +48,15 @@ class DatabaseCopy:
         self._page = page
 
     async def total(self) -> int:
-        """Return how many rows there are to copy."""
+        """Return the number of rows to copy."""
         async with self._source.read() as tx:
             return sum([await tx.count(table) for table in TABLES])
 
     async def run(self) -> list[Sum]:
-        """Copy all, and return what was verified.
+        """Copy everything, and return the verified checksums.
 
-        Raises Conflict if the target holds what no copy has brought, or if the source changed meanwhile.
+        Raises Conflict if the target contains data that is not from a copy, or if the source changed in the
+        meantime.
         """
         await self._claim()
         async with self._source.snapshot() as source:
@@ -68,20 +70,20 @@ class DatabaseCopy:
         return sums
 
     async def _claim(self) -> None:
-        """Mark the target as unfinished, if it isn't; refuse one that is in use or holds other data."""
+        """Mark the target as unfinished, unless it already is. A target with other data is refused."""
         async with self._target.begin() as tx:
             if await tx.copy_unfinished():
                 return
             for table in TABLES:
                 if held := await tx.count(table):
                     raise Conflict(
-                        f"The new database holds data that no interrupted copy has left ({held} rows of "
-                        f"{table.name}). Name an empty one; nothing was changed."
+                        f"The new database contains data that is not from an interrupted copy ({held} rows "
+                        f"of {table.name}). Choose an empty one; nothing was changed."
                     )
             await tx.mark_copy()
 
     async def _remove_gone(self, source: Transaction, table: sa.Table) -> None:
-        """Delete from the target what the source hasn't any more; a first copy finds nothing there."""
+        """Delete rows from the target that the source no longer has; a first copy finds none."""
         after: Key | None = None
         while True:
             async with self._target.begin() as tx:
@@ -94,7 +96,7 @@ class DatabaseCopy:
                 await tx.remove(table, [key for key in theirs if key <= after and key not in kept])
 
     async def _bring(self, source: Transaction, table: sa.Table) -> None:
-        """Write into the target what it lacks and what differs, a transaction for each page."""
+        """Write missing and differing rows into the target, in one transaction per page."""
         async for after, page in _pages(source, table, self._page):
             async with self._target.begin() as tx:
                 there = {_line(row) for row in await tx.between(table, after, _key(table, page[-1]))}
@@ -110,9 +112,9 @@ class DatabaseCopy:
                 self._follow(table.name, ours.rows)
                 if ours != theirs:
                     raise Conflict(
-                        f"{table.name} isn't the same on both sides: {ours.rows} rows here, {theirs.rows} "
-                        "there. If the service was running, stop it; then run this again, which copies only "
-                        "what differs."
+                        f"{table.name} is not the same in both databases: {ours.rows} rows here, "
+                        f"{theirs.rows} there. If the service was running, stop it. Then run this again, "
+                        "which copies only the differences."
                     )
                 sums.append(ours)
             return sums
@@ -124,12 +126,12 @@ async def refuse_unfinished(store: Store) -> None:
         if await tx.copy_unfinished():
             raise StartupError(
                 "not all of the old database has been copied into this one: run sessionapi copy-database "
-                "there again until it says that all is the same"
+                "there again until it reports that all tables are the same"
             )
 
 
 async def _pages(tx: Transaction, table: sa.Table, size: int) -> AsyncIterator[tuple[Key | None, list[Row]]]:
-    """Yield a table in pages, each with the key that it begins behind."""
+    """Yield a table in pages, each with the key after which it begins."""
     after: Key | None = None
     while page := await tx.page(table, after, size):
         yield after, page
@@ -149,12 +151,12 @@ def _key(table: sa.Table, row: Row) -> Key:
 
 
 def _line(row: Row) -> str:
-    """Return a row as text, the same for equal values whichever engine they come from."""
+    """Return a row as text, which is the same for equal values on both engines."""
     return json.dumps(_plain(row), sort_keys=True) + "\n"
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; PostgreSQL keeps 1e3 as 1000, so a whole number is written as one."""
+    """Return a value as JSON. PostgreSQL stores 1e3 as 1000, so a whole number is written as an integer."""
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""How long one transaction may take, from the wait for its connection to its end.
+"""Deadline of a transaction, from the wait for its connection to its end.
 
-A server that is frozen closes nothing and answers nothing, and its driver would wait for it even to cancel
-or to roll back. So the socket itself is closed when the time is over: whatever waits for it fails at once.
+A frozen server closes nothing and sends nothing, and its driver would wait for it even to cancel or to roll
+back. So at the deadline the socket itself is closed, and everything that waits for it fails at once.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 LAST_LOOK = 0.05
-"""Seconds for an answer that has come while this process itself was late."""
+"""Grace, in seconds, for a response that arrived while our event loop was blocked."""
 
 
 class _Deadline:
-    """Ends a connection of the driver at a moment of the event loop's clock, unless it is over before."""
+    """Timer that terminates a driver connection at a given time of the event loop, unless stopped before."""
 
     def __init__(self, driver: Any, until: float) -> None:
         self._driver = driver
@@ -32,9 +32,10 @@ class _Deadline:
 
 @asynccontextmanager
 async def connected(engine: AsyncEngine, seconds: float) -> AsyncIterator[AsyncConnection]:
-    """Take a connection of the pool for at most so many seconds; TimeoutError if it takes as long to get one.
+    """Take a pooled connection for at most `seconds`; TimeoutError if it takes that long to get one.
 
-    At their end the connection is closed, and whoever uses it gets the driver's error.
+    At the deadline the connection is closed, and the statement that is using it fails with the driver's
+    error.
     """
     until = asyncio.get_running_loop().time() + seconds
     connection = engine.connect()

@@ -7,7 +7,7 @@ from sessionapi.storage.database_url import Options
 
 
 def create(url: str, options: Options | None = None) -> tuple[AsyncEngine, AsyncEngine]:
-    """Return (engine for writes, engine for reads) of a plain `sqlite:///` or `postgresql://` address."""
+    """Return (engine for writes, engine for reads) for a plain `sqlite:///` or `postgresql://` URL."""
     database_url.check(url)
     if database_url.is_sqlite(url):
         return sqlite.create(url)

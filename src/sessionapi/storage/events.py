@@ -1,4 +1,4 @@
-"""Questions about the audit log."""
+"""Queries on the audit log."""
 
 from uuid import UUID
 
@@ -10,13 +10,13 @@ from sessionapi.storage.tables import events, row_of
 
 
 class EventQueries:
-    """The part of `Transaction` that reads and writes `events`."""
+    """Part of `Transaction` that reads and writes `events`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def record(self, *told: Event) -> None:
-        """Write events, in the transaction of what they tell of."""
+        """Record events, in the same transaction as the changes that they describe."""
         rows = [{**row_of(event), "details": dict(event.details)} for event in told]
         if rows:
             await self._connection.execute(_INSERT, rows)
@@ -24,7 +24,7 @@ class EventQueries:
     async def events(
         self, limit: int, before: UUID | None = None, user_id: UUID | None = None
     ) -> list[Event]:
-        """Return events, the newest first, of everybody or of one user."""
+        """Return events, newest first, of all users or of one."""
         statement = sa.select(events).order_by(events.c.id.desc()).limit(limit)
         if before is not None:
             statement = statement.where(events.c.id < before)

@@ -1,4 +1,4 @@
-"""Questions about counts of wrong passwords."""
+"""Queries on the counters of wrong passwords."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,7 +13,7 @@ from sessionapi.storage.tables import password_tries as tries
 
 
 class LoginAttemptQueries:
-    """The part of `Transaction` that reads and writes `password_tries`."""
+    """Part of `Transaction` that reads and writes `password_tries`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -21,9 +21,9 @@ class LoginAttemptQueries:
     async def reserve_attempt(
         self, buckets: FailureCounters, user_id: UUID | None, now: datetime
     ) -> dict[bytes, int]:
-        """Count one more try in each bucket that has room, and return the new counts of those that had.
+        """Count an attempt in each bucket that has room, and return the new counts of those that had.
 
-        One statement decides and counts, so that of any number of tries at once none is one too many.
+        One statement decides and counts, so no number of concurrent attempts can exceed the quota.
         """
         first, second = buckets.both
         asked = {
@@ -39,25 +39,26 @@ class LoginAttemptQueries:
         return {row.bucket: row.failures for row in await self._connection.execute(_RESERVE, asked)}
 
     async def counter_expires_at(self, bucket: bytes) -> datetime | None:
-        """Return when a count is forgotten, if it is one that ends."""
+        """Return when a counter expires, or None if it does not."""
         statement = sa.select(tries.c.ends_at).where(tries.c.bucket == bucket)
         found: datetime | None = (await self._connection.execute(statement)).scalar()
         return found
 
     async def rewrite_counters(self, buckets: FailureCounters) -> None:
-        """Write counts, which stay as they are: what a failure costs, whoever it is about.
+        """Rewrite the counters unchanged, so that a failed login costs the same write for an unknown user.
 
-        There and back, for SQLite writes no page that an UPDATE leaves as it is, and waits for no disk then.
+        The statement increments, then decrements: SQLite skips the write, and the fsync, of a page that an
+        UPDATE leaves unchanged.
         """
         steps = [{**key, "step": step} for key in _keys(buckets) for step in (1, -1)]
         await self._connection.execute(_TOUCH, steps)
 
     async def clear_counters(self, buckets: FailureCounters) -> None:
-        """Forget counts, one by one in the order of their reservation."""
+        """Delete counters one by one, in the order of their reservation."""
         await self._connection.execute(_CLEAR, _keys(buckets))
 
     async def clear_counters_of(self, user_id: UUID) -> int:
-        """Forget all counts of a user; return how many there were."""
+        """Delete all counters of a user; return how many there were."""
         chosen = (
             sa.select(tries.c.bucket)
             .where(tries.c.user_id == user_id)
@@ -68,17 +69,17 @@ class LoginAttemptQueries:
         return deleted.rowcount
 
     async def full_buckets(self, buckets: Sequence[bytes], quota: int) -> set[bytes]:
-        """Return those of the counts that have reached a quota."""
+        """Return those of the counters that have reached a quota."""
         statement = sa.select(tries.c.bucket).where(tries.c.bucket.in_(buckets), tries.c.failures >= quota)
         return set((await self._connection.execute(statement)).scalars())
 
     async def purge_tries(self, now: datetime, limit: int) -> int:
-        """Delete up to `limit` counts whose time is over; return how many."""
+        """Delete up to `limit` expired counters; return how many were deleted."""
         chosen = (
             sa.select(tries.c.bucket)
             .where(tries.c.ends_at <= now)
             .limit(limit)
-            .with_for_update(skip_locked=True)  # one that is being counted at this moment is none to delete
+            .with_for_update(skip_locked=True)  # a counter that is just being incremented is kept
         )
         deleted = await self._connection.execute(sa.delete(tries).where(tries.c.bucket.in_(chosen)))
         return deleted.rowcount
@@ -92,8 +93,8 @@ def _keys(buckets: FailureCounters) -> list[dict[str, bytes]]:
     return [{"key": bucket.key} for bucket in buckets.both]
 
 
-# Made once, for each login needs them. The first is text, for SQLAlchemy compiles an INSERT of two rows anew
-# for every call; both engines read it alike.
+# Built once, because each login needs them. The first is text, because SQLAlchemy compiles an INSERT of two
+# rows again for every call; both engines accept it.
 _RESERVE = (
     sa.text("""
         INSERT INTO password_tries AS kept (bucket, user_id, failures, ends_at)

@@ -1,8 +1,8 @@
-"""Queries about revocation marks: records that end many sessions at once.
+"""Queries on revocation marks, records that end many sessions at once.
 
-A session is ended by a mark as soon as the mark is committed: `storage.sessions.living` and the columns
-`EFFECTIVE` compare its id with the greatest mark in the statement that reads or changes it. The rows follow
-in batches.
+A mark ends a session as soon as it is committed: `storage.sessions.living` and the columns `EFFECTIVE`
+compare the session's id with the greatest mark in the statement that reads or changes it. The rows follow in
+batches.
 """
 
 from collections.abc import Sequence
@@ -23,32 +23,35 @@ FIRST_KEY: SessionKey = (UUID(int=0), UUID(int=0))
 
 
 class MarkQueries:
-    """The part of `Transaction` that reads and writes `revocation_marks`."""
+    """Part of `Transaction` that reads and writes `revocation_marks`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def revocation_marks(self) -> list[RevocationMark]:
-        """Return all marks, the one that ends the most sessions first. There are a handful."""
+        """Return all marks, of which there are a handful, the one that ends the most sessions first."""
         statement = sa.select(revocation_marks).order_by(revocation_marks.c.up_to.desc())
         return [RevocationMark(*row) for row in await self._connection.execute(statement)]
 
     async def newest_session_id(self) -> UUID | None:
-        """Return the greatest id of all sessions. It reads the whole primary key: for the command line."""
+        """Return the greatest id of all sessions.
+
+        This reads the whole primary key, and is meant for the command line.
+        """
         statement = sa.select(sessions.c.id).order_by(sessions.c.id.desc()).limit(1)
         return (await self._connection.execute(statement)).scalar()
 
     async def insert_mark(self, mark: RevocationMark) -> None:
-        """Insert a mark; the same one from another process stays as it is."""
+        """Insert a mark, unless another process has inserted the same one."""
         insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
         await self._connection.execute(insert(revocation_marks).values(row_of(mark)).on_conflict_do_nothing())
 
     async def end_marked(
         self, mark: RevocationMark, now: datetime, limit: int, after: SessionKey = FIRST_KEY
     ) -> list[SessionKey]:
-        """Write into up to `limit` rows that the mark has ended them, and delete their data.
+        """Record in up to `limit` rows that the mark has ended them, and delete their data.
 
-        In the order of the key, from behind one. Return the keys of the sessions.
+        Rows are taken in the order of the key, starting after one. Return the keys of the sessions.
         """
         chosen = (
             sa.select(sessions.c.user_id, sessions.c.id)
@@ -74,12 +77,12 @@ class MarkQueries:
         return keys
 
     async def count_marked(self, mark: RevocationMark) -> int:
-        """Return how many sessions a mark has ended, as far as their rows are written."""
+        """Return the number of sessions whose rows record that the mark has ended them."""
         counted = sa.select(sa.func.count()).where(sessions.c.revoked_at == mark.at)
         return int((await self._connection.execute(counted)).scalar_one())
 
     async def finish_marks(self, up_to: UUID, now: datetime) -> None:
-        """Note that the rows of a mark, and so those of all smaller ones, are written."""
+        """Record that the rows of a mark, and so those of all smaller ones, are written."""
         statement = sa.update(revocation_marks).where(
             revocation_marks.c.up_to <= up_to, revocation_marks.c.finished_at.is_(None)
         )

@@ -1,6 +1,6 @@
-"""Bringing the schema up to date, on both engines, with the migrations that ship with the package.
+"""Schema migrations, on both engines, with the migration files that ship with the package.
 
-On the embedded default the server does it at its start; on PostgreSQL `sessionapi migrate` does.
+On the embedded default the server runs them at startup; on PostgreSQL `sessionapi migrate` does.
 """
 
 import asyncio
@@ -19,22 +19,26 @@ from sessionapi.storage.database_url import Options
 from sessionapi.storage.tables import metadata
 
 AS_IF_BEHIND_PGBOUNCER = Options(timeout=10, pgbouncer=True)
-"""Works with it and without; the timeout is that of connecting."""
+"""Options that work with and without PgBouncer; the timeout is that of connecting."""
 LOCK_SECONDS = 0.5
-"""How long a migration waits for a table: all who come after it wait as long, of their DATABASE_TIMEOUT."""
+"""Seconds that a migration waits for a table lock.
+
+Later queries queue behind it for as long, which counts towards their DATABASE_TIMEOUT.
+"""
 TRIES = 40
-BUSY = "somebody holds a table that a migration has to change (see pg_stat_activity); run it again later"
+BUSY = "another transaction holds a table that a migration must change (see pg_stat_activity); retry later"
 _LOCK_NOT_AVAILABLE = "55P03"
 _ONE_AT_A_TIME = 7_305_201_139
-"""An advisory lock of our own: whoever migrates second finds everything done."""
+"""Key of our advisory lock: the second process to migrate finds everything done."""
 T = TypeVar("T")
 
 
 async def migrate(url: str, *, lock_seconds: float = LOCK_SECONDS, tries: int = TRIES) -> str:
-    """Bring the schema to the newest version, in one transaction, and return which it is now.
+    """Upgrade the schema to the newest version in one transaction, and return the resulting version.
 
-    Servers may go on meanwhile: a lock that doesn't come soon is given up, and tried for again. A schema of a
-    newer sessionapi stays as it is, if this one can work with it. StartupError if any of that can't be.
+    Servers may keep running: a lock that is not granted soon is given up and requested again. The schema of a
+    newer sessionapi stays as it is if this version can work with it. Raises StartupError if any of this is
+    impossible.
     """
 
     def upgrade(connection: sa.Connection) -> str:
@@ -48,28 +52,28 @@ async def migrate(url: str, *, lock_seconds: float = LOCK_SECONDS, tries: int = 
 
 
 async def check(url: str) -> str:
-    """Return which version the schema is of; StartupError unless it is ours or a newer one that will do."""
+    """Return the schema version; StartupError unless it is ours or a newer, compatible one."""
     return await _run(url, _compare)
 
 
 def folder() -> Path:
-    """Return where the migrations are: in the package, or beside it in the source tree."""
+    """Return the directory of the migrations, in the package or next to it in the source tree."""
     shipped = Path(__file__).parents[1] / "migrations"
     return shipped if shipped.exists() else Path(__file__).parents[3] / "alembic"
 
 
 def revisions() -> list[str]:
-    """Return the ids of all migrations, the oldest first: the numbers that their files begin with."""
+    """Return the ids of all migrations, oldest first: the numbers that their file names begin with."""
     return sorted(path.name.partition("_")[0] for path in folder().glob("versions/[0-9]*.py"))
 
 
 def newest() -> str:
-    """Return the version of this sessionapi's schema."""
+    """Return the schema version of this sessionapi."""
     return revisions()[-1]
 
 
 class Locked(StartupError):
-    """Somebody holds a table that a migration has to change."""
+    """Another transaction holds a table that a migration has to change."""
 
 
 def _upgrade(connection: sa.Connection, lock_seconds: float) -> str:
@@ -87,7 +91,10 @@ def _upgrade(connection: sa.Connection, lock_seconds: float) -> str:
 
 
 def _wait_politely(connection: sa.Connection, lock_seconds: float) -> None:
-    """Let one at a time migrate; for tables wait little, for whoever comes later waits behind us."""
+    """Serialise migrations with an advisory lock, and give up quickly on table locks.
+
+    Later queries queue behind a lock request of ours.
+    """
     connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ONE_AT_A_TIME})")
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(lock_seconds * 1000)}")
@@ -100,10 +107,11 @@ def _compare(connection: sa.Connection) -> str:
 
 
 def _usable_version(connection: sa.Connection) -> str | None:
-    """Return which version the schema is of, if it is our own or a newer one; StartupError if that won't do.
+    """Return the schema version if it is ours or a newer, compatible one, and None if it is older.
 
-    During a rolling upgrade the schema is a version ahead of most processes, and any of them may have to
-    start again. What it needs is there, for a version only adds: what is no longer used, the next removes.
+    During a rolling upgrade the schema is one version ahead of most processes, and any of them may have to
+    restart. Everything they need is still there, because a version only adds: the next version removes what
+    is no longer used. Raises StartupError if the schema is incompatible.
     """
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
@@ -113,22 +121,22 @@ def _usable_version(connection: sa.Connection) -> str | None:
         return None
     if version != known[-1] and (obstacles := sorted(_obstacles(connection))):
         raise StartupError(
-            f"the database has schema {version}, of a newer sessionapi that this version can't work beside: "
+            f"the database has schema {version}, of a newer sessionapi that this version cannot work with: "
             + ", ".join(obstacles)
         )
     return version
 
 
 def _obstacles(connection: sa.Connection) -> Iterator[str]:
-    """Yield what our statements name and the schema lacks, and what they must fill and don't know."""
+    """Yield each incompatibility: a column we use that is missing, or a required one that we don't know."""
     there = sa.inspect(connection).get_multi_columns()
     for table in metadata.tables.values():
         found = {column["name"]: column for column in there.get((None, table.name), [])}
         ours = set(table.columns.keys())
-        yield from (f"no {table.name}.{name}" for name in ours - found.keys())
+        yield from (f"{table.name}.{name} is missing" for name in ours - found.keys())
         for name in found.keys() - ours:
             if not found[name]["nullable"] and found[name]["default"] is None:
-                yield f"{table.name}.{name} must be given"
+                yield f"{table.name}.{name} is required"
 
 
 async def _run(url: str, work: Callable[[sa.Connection], T]) -> T:

@@ -1,8 +1,8 @@
-"""PostgreSQL: how it is connected to, and what makes sure that nobody waits for one that is away.
+"""PostgreSQL connections, and the timeouts that keep requests from hanging while the server is unreachable.
 
-Reads are single statements without BEGIN and ROLLBACK around them: each sees what is committed, as it would
-in a READ COMMITTED transaction, for a third of the round trips. Behind PgBouncer that pools transactions,
-what is prepared in one would be looked for on another connection: there everything is a transaction, and
+Reads are single statements without BEGIN and ROLLBACK. Each sees what is committed, as in a READ COMMITTED
+transaction, for a third of the round trips. Behind a PgBouncer that pools transactions, a statement prepared
+in one transaction would be looked for on another connection. There everything is a transaction, and prepared
 statements have no names (design section 7).
 """
 
@@ -23,9 +23,9 @@ from sessionapi.storage.database_url import Options
 
 CLOSE_SECONDS = 1
 IDLE_IN_TRANSACTION = 10
-"""Seconds beyond `timeout` after which the server ends the transaction of a process that was halted."""
+"""Seconds beyond `timeout` after which the server ends the transaction of a halted process."""
 GONE = frozenset({"57P01", "57P02", "57P03", "25006"})
-"""SQLSTATEs of a server that stops, starts, or has become a standby: its connections are of no use."""
+"""SQLSTATEs of a server that is stopping, starting, or has become a standby; its connections are useless."""
 
 REFUSALS = (
     OSError,
@@ -34,15 +34,18 @@ REFUSALS = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-"""Errors of a new connection. UnicodeError: the URL has a host or a name that can't be encoded.
-InternalClientError: the host isn't one of `target_session_attrs`."""
+"""Errors of a new connection attempt.
+
+UnicodeError means that the URL has a host or a name that cannot be encoded, InternalClientError that the host
+does not match `target_session_attrs`.
+"""
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]  # it has no types
-    """A connection whose end waits for nobody: a server that is frozen would never answer."""
+    """Connection that closes without waiting indefinitely, because a frozen server would never respond."""
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the driver's own
-        """Say goodbye if there is time: SQLAlchemy names a timeout when it gives a connection up."""
+        """Close gracefully if there is time; SQLAlchemy passes a timeout when it discards a connection."""
         if timeout is not None:
             self.terminate()
             return
@@ -53,7 +56,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]  # it has no types
 
 
 def create(url: str, options: Options) -> tuple[AsyncEngine, AsyncEngine]:
-    """Return (engine for writes, engine for reads), which share their connections."""
+    """Return (engine for writes, engine for reads), which share a pool."""
     arguments: dict[str, Any] = {"async_creator_fn": Hosts(url, options).connect}
     if options.pgbouncer:
         arguments |= {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
@@ -74,9 +77,9 @@ def create(url: str, options: Options) -> tuple[AsyncEngine, AsyncEngine]:
 
 
 class Hosts:
-    """The hosts of an address. The one that was connected to last is tried first.
+    """Hosts of a database URL. The last one that worked is tried first.
 
-    Each has its share of the time, so that one that is frozen does not use up that of the others.
+    Each host has its share of the time, so that a frozen one does not use up the time of the others.
     """
 
     def __init__(self, url: str, options: Options) -> None:
@@ -89,7 +92,7 @@ class Hosts:
             self._arguments["server_settings"] = _server_settings(url, options)
 
     async def connect(self, *_: object, **__: object) -> asyncpg.Connection:
-        """Return a new connection; Unavailable, with what the last host said."""
+        """Return a new connection; Unavailable, with the error of the last host, if none accepts one."""
         said: Exception | None = None
         for url in list(self._urls):
             try:
@@ -102,7 +105,7 @@ class Hosts:
                 return connection
         refusal = Unavailable()
         if isinstance(said, UnicodeError):  # its text may show a part of the password
-            refusal.cause = "the URL has a host or a name that can't be encoded"
+            refusal.cause = "the URL has a host or a name that cannot be encoded"
         else:
             refusal.cause = (str(said) or type(said).__name__).splitlines()[0]
         if "startup parameter" in refusal.cause:
@@ -111,9 +114,9 @@ class Hosts:
 
 
 def _server_settings(url: str, options: Options) -> dict[str, str]:
-    """Return what the server is told once, at the beginning of a connection. PgBouncer would refuse it.
+    """Return the server settings of a new connection. PgBouncer would refuse them.
 
-    A statement that waits for a lock is given up by the server a little before we give up the server.
+    The server cancels a statement that waits for a lock shortly before our deadline.
     """
     own = {
         "statement_timeout": str(int(options.timeout * 800)),
@@ -125,12 +128,12 @@ def _server_settings(url: str, options: Options) -> dict[str, str]:
 
 
 def _note_gone(context: ExceptionContext) -> None:
-    """Let go of all connections to a server that is going; what is closed is known without this."""
+    """Discard all connections to a server that is shutting down; a closed one is detected without this."""
     if getattr(context.original_exception, "sqlstate", None) in GONE:
         context.is_disconnect = True
 
 
 def _refuse_closed(connection: Any, _entry: ConnectionPoolEntry, _proxy: object) -> None:
-    """Don't hand out a connection of the pool that was closed meanwhile; asking the server isn't needed."""
+    """Skip a pooled connection that has been closed in the meantime; this needs no query."""
     if connection.driver_connection.is_closed():
         raise sa.exc.DisconnectionError

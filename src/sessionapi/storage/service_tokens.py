@@ -1,4 +1,4 @@
-"""Questions about service tokens."""
+"""Queries on service tokens."""
 
 from datetime import datetime
 
@@ -11,13 +11,13 @@ from sessionapi.storage.tables import service_tokens
 
 
 class ServiceTokenQueries:
-    """The part of `Transaction` that reads and writes `service_tokens`."""
+    """Part of `Transaction` that reads and writes `service_tokens`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def insert_service_token(self, token: ServiceToken) -> bool:
-        """Insert a token; False if a living one has its name: the unique index decides."""
+        """Insert a token; False if an active one has its name. The unique index decides."""
         statement = sa.insert(service_tokens).values(
             id=token.id, name=token.name, digest=token.digest, created_at=token.created_at
         )
@@ -29,12 +29,12 @@ class ServiceTokenQueries:
         return True
 
     async def service_tokens(self) -> list[ServiceToken]:
-        """Return all tokens, the oldest first."""
+        """Return all tokens, oldest first."""
         rows = await self._connection.execute(sa.select(service_tokens).order_by(service_tokens.c.id))
         return [ServiceToken(*row) for row in rows]
 
     async def service_token(self, digest: bytes) -> ServiceToken | None:
-        """Return the living token of a digest."""
+        """Return the active token with this digest, or None."""
         statement = sa.select(service_tokens).where(
             service_tokens.c.digest == digest, service_tokens.c.revoked_at.is_(None)
         )
@@ -42,7 +42,7 @@ class ServiceTokenQueries:
         return None if row is None else ServiceToken(*row)
 
     async def revoke_service_token(self, name: str, now: datetime) -> bool:
-        """End the living token of a name; False if there is none."""
+        """Revoke the active token of a name; False if not found."""
         statement = (
             sa.update(service_tokens)
             .where(service_tokens.c.name == name, service_tokens.c.revoked_at.is_(None))

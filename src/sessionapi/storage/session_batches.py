@@ -1,8 +1,8 @@
-"""Questions about many sessions at once, each one statement.
+"""Queries on a batch of sessions, each in one statement.
 
-They travel as one JSON text, in which only ids, integers, hex, addresses and booleans may stand: a NUL in one
-text would fail all. There is one entry for each session, for rows come back by session: a stale token in the
-same batch would be let in with its successor's row.
+The entries are passed as one JSON text, which may contain only ids, integers, hex, addresses and booleans,
+because a NUL in one string would make the whole batch fail. There is one entry per session, because rows are
+returned by session. With two, a stale token in the batch would be accepted with its successor's row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ SessionKey = tuple[UUID, UUID]
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """A rotation that was decided upon: to the generation after `generation`.
+    """A rotation that was decided, to the generation after `generation`.
 
-    `waited` is the latest moment of a late repeat that has been waited for.
+    `waited` is the latest time of a late repeat for which the rotation has waited long enough.
     """
 
     key: SessionKey
@@ -44,15 +44,15 @@ class Rotation:
 
 
 class BatchQueries:
-    """The part of `Transaction` that refreshes many sessions at once."""
+    """Part of `Transaction` that refreshes many sessions at once."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def sessions_and_users(self, keys: Sequence[SessionKey]) -> list[tuple[Session, User] | None]:
-        """Return each of these sessions with its user, in the order asked; None where there is none.
+        """Return each of these sessions with its user, in the order of `keys`; None if not found.
 
-        A row says by its place which key it belongs to, so that no id has to be read again.
+        A row carries the position of its key, so that no id has to be parsed again.
         """
         asked = [{"place": place, "user_id": key[0].hex, "id": key[1].hex} for place, key in enumerate(keys)]
         found: list[tuple[Session, User] | None] = [None] * len(keys)
@@ -64,19 +64,20 @@ class BatchQueries:
         return found
 
     async def rotate_all(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
-        """Rotate sessions, one entry for each; return those that could be, with their `auth_time`.
+        """Rotate sessions, one entry for each; return those that were rotated, with their `auth_time`.
 
-        `policy.rotated` says what the statement writes; `auth_time` is what it leaves, and a token tells.
+        `policy.rotated` describes the values that the statement writes. It leaves `auth_time` unchanged,
+        which is part of the token.
 
-        The statement asks again for all that could have changed since a read: the secret, both ends, the
+        The statement checks again everything that could have changed since a read: the secret, both ends, the
         revocation, the generation, and a late repeat that a rotation has to wait for. On PostgreSQL the rows
-        are locked in the order of the key, without which two batches wait for each other.
+        are locked in the order of the key, because otherwise two batches could deadlock.
         """
         asked = [_entry(rotation) for rotation in rotations]
         return {(row[0], row[1]): row[2] for row in await self._ask(_ROTATE, asked)}
 
     async def commit_asynchronously(self) -> None:
-        """Let the commit not wait for PostgreSQL's disk: a crash may lose what this transaction does."""
+        """Do not wait for PostgreSQL's disk at the commit; a crash may lose what this transaction changes."""
         if self._connection.dialect.name == "postgresql":
             await self._connection.execute(_NO_WAIT)
 
@@ -89,7 +90,7 @@ class BatchQueries:
 
 _NO_WAIT = sa.text("SET LOCAL synchronous_commit = off")
 _OTHERS = EFFECTIVE[2:]
-"""The columns of a session beside its key."""
+"""Columns of a session without its key."""
 _OF_SESSION = len(_OTHERS)
 _OF_USER = [column for column in users.c if column.name not in ("id", "username_key")]
 _KEY: dict[str, sa.types.TypeEngine[Any]] = {"user_id": sa.Uuid(), "id": sa.Uuid()}
@@ -181,7 +182,7 @@ def _rotate(dialect: str) -> sa.Update:
 
 
 def _locked(asked: sa.FromClause) -> sa.FromClause:
-    """Return the entries that have a row, each when its row is locked, in the order of the key."""
+    """Return the entries that have a row, with the rows locked in the order of the key."""
     held = sessions.alias("held")
     return (
         sa.select(*asked.c)

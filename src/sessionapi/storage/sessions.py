@@ -1,4 +1,4 @@
-"""Questions about sessions. Every change is one guarded statement, never a read and then a write."""
+"""Queries on sessions. Every change is one guarded statement, never a read followed by a write."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from sessionapi.storage.users import user_of
 _GREATEST = (
     sa.select(revocation_marks).order_by(revocation_marks.c.up_to.desc()).limit(1).subquery("greatest_mark")
 )
-"""The mark that ends the most sessions: no other one matters."""
+"""The mark that ends the most sessions, so that no other mark matters."""
 _NO_MARK = UUID(int=0)
 EFFECTIVE: tuple[sa.ColumnElement[Any], ...] = tuple(
     {
@@ -36,26 +36,26 @@ EFFECTIVE: tuple[sa.ColumnElement[Any], ...] = tuple(
     }.get(column.name, column)
     for column in sessions.c
 )
-"""The columns of a session; those of its revocation say too what a mark has ended. Needs `with_mark`."""
+"""Columns of a session, in which the revocation also includes that by a mark. Needs `with_mark`."""
 
 session_and_user = (*EFFECTIVE, *(column for column in users.c if column.name != "username_key"))
-"""The columns of `session_and_user_of`."""
+"""Columns that `session_and_user_of` expects."""
 
 IDS_PER_STATEMENT = 10_000
-"""SQLite takes 32,766 parameters in a statement, PostgreSQL 32,767; a user may have more sessions."""
+"""SQLite accepts 32,766 parameters in a statement, PostgreSQL 32,767; a user may have more sessions."""
 
 
 class SessionQueries:
-    """The part of `Transaction` that reads and writes `sessions` and `session_data`."""
+    """Part of `Transaction` that reads and writes `sessions` and `session_data`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def insert_session(self, session: Session) -> Session:
-        """Insert a new session, and return it: with another id if a mark would have ended it at once.
+        """Insert a new session and return it, with another id if a mark would have ended it at once.
 
-        A mark may be ahead of the clock of this host by what the clocks of two hosts differ. The statement
-        itself returns the greatest mark, so no login that begins after a mark is ended by it.
+        A mark may be ahead of this host's clock by the difference between the clocks of two hosts. The
+        statement itself returns the greatest mark, so no login that begins after a mark is ended by it.
         """
         row = {**row_of(session), "amr": list(session.amr)}
         mark = (await self._connection.execute(_INSERT, row)).scalar()
@@ -67,7 +67,7 @@ class SessionQueries:
         return moved
 
     async def session(self, user_id: UUID, session_id: UUID, *, lock: bool = False) -> Session | None:
-        """Return a session, ended ones too; locked if it is about to be changed."""
+        """Return a session, including an ended one; `lock` it if it is about to be changed."""
         statement = sa.select(*EFFECTIVE).select_from(with_mark(sessions)).where(_is(user_id, session_id))
         rows = await self._connection.execute(statement.with_for_update(of=sessions) if lock else statement)
         row = rows.first()
@@ -84,7 +84,7 @@ class SessionQueries:
         return None if row is None else session_and_user_of(row)
 
     async def secret_matches(self, user_id: UUID, session_id: UUID, digest: bytes) -> bool:
-        """Return whether this is the digest of a session's secret, which can't be made up from ids."""
+        """Return whether this is the digest of a session's secret, which cannot be derived from ids."""
         statement = sa.select(sessions.c.id).where(
             _is(user_id, session_id), sessions.c.secret_digest == digest
         )
@@ -93,7 +93,7 @@ class SessionQueries:
     async def note_refresh(
         self, session: Session, attempt: Attempt, decision: Decision, now: datetime
     ) -> Session | None:
-        """Write what a renewal or a repeat leaves behind; None if the session has moved on or ended."""
+        """Record a renewal or a repeat; None if the session has been rotated or ended in the meantime."""
         changes: dict[str, Any] = {"generation": sessions.c.generation}
         if decision.moves_idle_clock:
             changes["last_seen_at"] = now
@@ -112,7 +112,7 @@ class SessionQueries:
     async def replace_secret(
         self, user_id: UUID, session_id: UUID, digest: bytes, now: datetime
     ) -> Session | None:
-        """Give a living session another secret, as a rotation of its own."""
+        """Give an active session another secret. This counts as a rotation."""
         statement = (
             sa.update(sessions)
             .where(_is(user_id, session_id), living(now))
@@ -129,7 +129,7 @@ class SessionQueries:
         return await self._changed(statement)
 
     async def name_device(self, user_id: UUID, session_id: UUID, name: str) -> None:
-        """Name the device of a session, unless that is its name already."""
+        """Name the device of a session, unless it already has this name."""
         statement = sa.update(sessions).where(
             _is(user_id, session_id), sessions.c.device_name.is_distinct_from(name)
         )
@@ -138,7 +138,7 @@ class SessionQueries:
     async def living_sessions(
         self, user_id: UUID, now: datetime, limit: int, before: UUID | None = None
     ) -> list[Session]:
-        """Return a user's living sessions, the newest first; ids are ordered by time."""
+        """Return a user's active sessions, newest first; ids are ordered by time."""
         statement = (
             sa.select(sessions)
             .where(sessions.c.user_id == user_id, living(now))
@@ -152,7 +152,7 @@ class SessionQueries:
     async def living_ids(
         self, user_id: UUID, now: datetime, created_before: datetime | None = None
     ) -> list[UUID]:
-        """Return the ids of a user's living sessions, locked in the order of the key."""
+        """Return the ids of a user's active sessions, locked in the order of the key."""
         statement = (
             sa.select(sessions.c.id)
             .where(sessions.c.user_id == user_id, living(now), started_before(created_before))
@@ -164,7 +164,7 @@ class SessionQueries:
     async def least_recently_seen(
         self, user_id: UUID, now: datetime, keep: int, ending: UUID | None = None
     ) -> list[UUID]:
-        """Return the ids of a user's active sessions except for the `keep` that were seen last.
+        """Return the ids of a user's active sessions, except the `keep` most recently seen ones.
 
         The session `ending` is not counted.
         """
@@ -174,9 +174,9 @@ class SessionQueries:
     async def revoke(
         self, user_id: UUID, session_ids: Sequence[UUID], reason: RevokeReason, now: datetime
     ) -> list[UUID]:
-        """End those of a user's sessions that are active, and delete their data; return which ended.
+        """End those of a user's sessions that are active, and delete their data; return which ones ended.
 
-        Their end is a whole millisecond, which that of a mark never is: see `revoked_since`.
+        The time of their end is a whole millisecond, which the time of a mark never is; see `revoked_since`.
         """
         ended: list[UUID] = []
         at = now.replace(microsecond=now.microsecond // 1000 * 1000)
@@ -196,10 +196,11 @@ class SessionQueries:
     async def revoked_since(
         self, moment: datetime, marked_at: Sequence[datetime] = ()
     ) -> list[RevokedSession]:
-        """Return the sessions that were revoked one by one at or after a time, of all users.
+        """Return the sessions of all users that were revoked one by one at or after a given time.
 
-        Those that a mark has ended have the time of that mark, one of `marked_at`. They may be millions, so
-        the ranges of the index between these times are read. Other requests run between two partitions.
+        Sessions that a mark has ended have the time of that mark, one of `marked_at`. They may be millions,
+        so only the ranges of the index between these times are read. Other requests run between two
+        partitions.
         """
         ended: list[RevokedSession] = []
         marks = sorted(at for at in marked_at if at >= moment)
@@ -214,13 +215,13 @@ class SessionQueries:
         return ended
 
     async def session_data(self, user_id: UUID, session_id: UUID) -> dict[str, Any]:
-        """Return a session's own JSON object; an empty one if nothing was kept."""
+        """Return the JSON object of a session, or an empty one if none was stored."""
         statement = sa.select(session_data.c.data).where(_data_of(user_id, session_id))
         data: dict[str, Any] | None = (await self._connection.execute(statement)).scalar()
         return data or {}
 
     async def put_session_data(self, user_id: UUID, session_id: UUID, data: Mapping[str, Any]) -> None:
-        """Keep the JSON object of a session whose user's row this transaction has locked."""
+        """Store the JSON object of a session; the transaction must have locked the row of its user."""
         changed = await self._connection.execute(
             sa.update(session_data).where(_data_of(user_id, session_id)).values(data=dict(data))
         )
@@ -243,28 +244,28 @@ def _data_of(user_id: UUID, session_id: UUID) -> sa.ColumnElement[bool]:
 
 
 def started_before(moment: datetime | None) -> sa.ColumnElement[bool]:
-    """The condition that a session began before a moment, if there is one."""
+    """Return the condition that a session began before a given time, if there is one."""
     return sa.true() if moment is None else sessions.c.created_at < moment
 
 
 def with_mark(joined: sa.FromClause) -> sa.FromClause:
-    """Return sessions, joined to others or not, each with the mark that has ended it, if one has."""
+    """Return sessions, joined to others or not, each with the mark that has ended it, if any."""
     return joined.outerjoin(_GREATEST, sessions.c.id <= _GREATEST.c.up_to)
 
 
 def living(now: datetime) -> sa.ColumnElement[bool]:
-    """`policy.ended` as a condition: not revoked, alone or by a mark, and before both ends."""
+    """Return `policy.ended` as an SQL condition: not revoked, alone or by a mark, and before both ends."""
     return living_at(sa.literal(to_microseconds(now), sa.BigInteger))
 
 
 def living_at(microseconds: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-    """The same at a moment that the statement itself knows, in microseconds since 1970."""
+    """Return the same condition for a time in the statement, in microseconds since 1970."""
     mark = sa.func.coalesce(sa.select(_GREATEST.c.up_to).scalar_subquery(), _NO_MARK)
     return sa.and_(_unended_at(microseconds), sessions.c.id > mark)
 
 
 def unmarked_and_unexpired(now: datetime) -> sa.ColumnElement[bool]:
-    """The condition that a row doesn't say that its session has ended; a mark may have ended it."""
+    """Return the condition that a row has no end recorded; a mark may still have ended its session."""
     return _unended_at(sa.literal(to_microseconds(now), sa.BigInteger))
 
 
@@ -276,36 +277,36 @@ def _unended_at(microseconds: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
 
 
 def hide_from_planner(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """The same condition, so that no index is chosen for it.
+    """Return the same condition in a form for which the planner uses no index.
 
-    For `living` SQLite would take the one on `revoked_at`, which finds everybody who lives.
+    Otherwise SQLite would use the index on `revoked_at`, which matches every active session.
     """
     return sa.case((condition, sa.true()), else_=sa.false())
 
 
 def _with_digest(digest: str) -> sa.ColumnElement[str]:
-    """Append a digest to those kept, unless it is there or they are as many as may be."""
+    """Append a digest to the stored ones, unless it is among them or the maximum is reached."""
     kept = sessions.c.retry_digests
     full = sa.func.length(kept) >= MAX_IDEMPOTENCY_KEYS * DIGEST_SIZE
     return sa.case((sa.or_(full, kept.contains(digest)), kept), else_=kept + digest)
 
 
 def session_of(row: Sequence[Any]) -> Session:
-    """Return the record of a row: it has the table's columns in their order."""
+    """Return the record of a row, which has the table's columns in order."""
     *before, amr, transport, remember = row
     record = (*before, tuple(amr), transport, remember)
     return Session(*record)
 
 
 def session_and_user_of(row: Sequence[Any]) -> tuple[Session, User]:
-    """Return the two records of a row of both tables."""
+    """Return the two records of a row that has the columns of both tables."""
     return session_of(row[:_SESSION_SIZE]), user_of(row[_SESSION_SIZE:])
 
 
 _SESSION_SIZE = len(sessions.c)
 _NO_ID = UUID(int=0)
 
-# Made once, for each login needs them.
+# Built once, because each login needs them.
 _INSERT = sa.insert(sessions).returning(sa.select(_GREATEST.c.up_to).scalar_subquery())
 _LEAST_RECENTLY_SEEN = (
     sa.select(sessions.c.id)

@@ -1,4 +1,4 @@
-"""Questions about signing keys."""
+"""Queries on signing keys."""
 
 from datetime import datetime
 from uuid import UUID
@@ -12,13 +12,13 @@ from sessionapi.storage.tables import signing_keys
 
 
 class KeyQueries:
-    """The part of `Transaction` that reads and writes `signing_keys`."""
+    """Part of `Transaction` that reads and writes `signing_keys`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def now(self) -> datetime | None:
-        """Return the database's own time; None from SQLite, which has only that of our host."""
+        """Return the time of the database; None for SQLite, which uses the clock of our host."""
         if self._connection.dialect.name == "sqlite":
             await self._connection.execute(sa.select(1))
             return None
@@ -26,13 +26,13 @@ class KeyQueries:
         return moment
 
     async def signing_keys(self, *, lock: bool = False) -> list[StoredKey]:
-        """Return the whole ring, oldest first; locked if it is about to be changed."""
+        """Return the whole ring, oldest first; `lock` it if it is about to be changed."""
         statement = sa.select(signing_keys).order_by(signing_keys.c.id)
         rows = await self._connection.execute(statement.with_for_update() if lock else statement)
         return [StoredKey(*row) for row in rows]
 
     async def insert_key(self, key: StoredKey) -> bool:
-        """Insert a key; False if another is `active`, or `next`, already: the unique index decides."""
+        """Insert a key; False if there already is an `active`, or a `next`, one. The unique index decides."""
         statement = sa.insert(signing_keys).values(
             id=key.id,
             algorithm=key.algorithm,
@@ -50,7 +50,7 @@ class KeyQueries:
         return True
 
     async def retire_active_key(self, now: datetime) -> None:
-        """Let the active key sign no more; it goes on verifying."""
+        """Retire the active key. It no longer signs, but still verifies."""
         await self._connection.execute(
             sa.update(signing_keys)
             .where(signing_keys.c.state == "active")
@@ -58,7 +58,7 @@ class KeyQueries:
         )
 
     async def activate_key(self, key_id: UUID, now: datetime) -> bool:
-        """Let the next key sign; False if it isn't the next one any more."""
+        """Let the next key sign; False if it is no longer the next one."""
         statement = (
             sa.update(signing_keys)
             .where(signing_keys.c.id == key_id, signing_keys.c.state == "next")
@@ -67,7 +67,7 @@ class KeyQueries:
         return (await self._connection.execute(statement)).rowcount == 1
 
     async def drop_key(self, key_id: UUID, now: datetime) -> bool:
-        """Drop a key and wipe its private part; False if that has been done."""
+        """Drop a key and wipe its private part; False if it was dropped before."""
         statement = (
             sa.update(signing_keys)
             .where(signing_keys.c.id == key_id, signing_keys.c.state != "dropped")
@@ -76,7 +76,7 @@ class KeyQueries:
         return (await self._connection.execute(statement)).rowcount == 1
 
     async def reseal_key(self, key: StoredKey, sealed: bytes) -> bool:
-        """Replace the sealed private part, only over the one that was opened."""
+        """Replace the encrypted private key, but only over the one that was decrypted."""
         statement = (
             sa.update(signing_keys)
             .where(signing_keys.c.id == key.id, signing_keys.c.private_key == key.sealed_private_key)
@@ -85,7 +85,7 @@ class KeyQueries:
         return (await self._connection.execute(statement)).rowcount == 1
 
     async def delete_retired_keys(self, before: datetime) -> None:
-        """Delete keys that were retired before a moment: none of their tokens is alive."""
+        """Delete keys that were retired before a given time, so that all of their tokens have expired."""
         chosen = (
             sa.select(signing_keys.c.id)
             .where(signing_keys.c.state == "retired", signing_keys.c.state_since < before)

@@ -1,8 +1,8 @@
-"""SQLite: how it is connected to, and how its transactions begin.
+"""SQLite connections, and how their transactions begin.
 
-It has one writer: a pool of one connection that begins IMMEDIATE, so that a write never finds in its middle
-that it must wait, beside readers that begin deferred and see a snapshot (WAL). `synchronous=FULL` makes a
-commit an fdatasync of the log: what was acknowledged is on the disk.
+Writes use BEGIN IMMEDIATE on a single connection, so a transaction never has to wait for the write lock
+halfway through. Reads are deferred and see a WAL snapshot. With `synchronous=FULL` a commit includes an
+fdatasync of the log, so acknowledged changes are on the disk.
 """
 
 from contextlib import closing
@@ -18,13 +18,16 @@ from sessionapi.storage.sqlite_file import BUSY_TIMEOUT, SqliteFile
 
 READERS = 4
 CACHE_KIB = 500
-"""Pages that a connection keeps: SQLite's 2,000 for each of five would be resident without being faster."""
+"""Page cache of a connection in KiB.
+
+SQLite's default of 2,000 for each of five connections would occupy memory without being faster.
+"""
 POOL_TIMEOUT = 10
-"""Seconds that a transaction waits for a connection of the pool."""
+"""Seconds that a transaction waits for a pooled connection."""
 
 
 def create(url: str) -> tuple[AsyncEngine, AsyncEngine]:
-    """Return (engine for writes, engine for reads) of an `sqlite:///` address."""
+    """Return (engine for writes, engine for reads) for an `sqlite:///` URL."""
     file = SqliteFile(database_url.sqlite_path(url))
     writer, reader = (
         _engine(file, sqlite_cursor.BEGIN_WRITE, 1),
@@ -35,18 +38,18 @@ def create(url: str) -> tuple[AsyncEngine, AsyncEngine]:
 
 
 def try_opening(url: str) -> None:
-    """Open the file once as every connection will, and raise sqlite3.Error or OSError if that can't be.
+    """Open the file once like every connection will, and raise sqlite3.Error or OSError on failure.
 
-    A file that is missing is created, so that only its owner may read it.
+    A missing file is created, readable by its owner alone.
 
-    Without a thread: aiosqlite leaves one behind a failed opening, which prints a trace if the event loop
-    has ended by then.
+    This does not use aiosqlite, which leaves a thread behind a failed opening. The thread prints a traceback
+    if the event loop has ended by then.
     """
     path = database_url.sqlite_path(url)
     sqlite_file.make_private(path)
     with closing(sqlite_file.connect(path)) as connection:
         set_pragmas(connection, None)
-        connection.execute("SELECT count(*) FROM sqlite_master")  # which opens the log and its index
+        connection.execute("SELECT count(*) FROM sqlite_master")  # opens the log and its index
 
 
 def _engine(file: SqliteFile, begin: str, size: int) -> AsyncEngine:
@@ -59,8 +62,8 @@ def _engine(file: SqliteFile, begin: str, size: int) -> AsyncEngine:
         pool_size=size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
-        hide_parameters=True,  # a trace in the log would show them: hashes, names, digests
-        json_deserializer=from_json,  # a tenth of the time of the standard library's
+        hide_parameters=True,  # a logged traceback would contain hashes, names and digests
+        json_deserializer=from_json,  # takes a tenth of the time of the standard library's
         connect_args={"async_creator_fn": connect},
     )
     sa.event.listen(engine.sync_engine, "connect", set_pragmas)
@@ -74,7 +77,7 @@ def _begin(connection: sa.Connection) -> None:
 
 
 def set_pragmas(connection: Connection | Any, _record: object) -> None:
-    """Prepare a new connection; the driver's own BEGIN is off, for the engine says which one."""
+    """Prepare a new connection. The driver's BEGIN is turned off, because the engine chooses its kind."""
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (

@@ -1,8 +1,8 @@
-"""SQLite statements in one change of thread each.
+"""A cursor for aiosqlite that needs one thread switch per statement instead of four.
 
-aiosqlite runs a connection in a thread of its own, and changes to it for opening a cursor, for the statement,
-for its rows and for closing: four times, which is most of the time of a small statement (measured: a login
-costs half as much this way).
+aiosqlite runs each connection in a separate thread. It switches to that thread to open a cursor, to run the
+statement, to fetch the rows, and to close the cursor. These four switches are most of the time of a small
+statement (measured: with one switch a login costs half as much).
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -19,19 +19,19 @@ BEGIN_WRITE = "BEGIN IMMEDIATE"
 
 
 def connect(file: SqliteFile, begin: str) -> "Connection":
-    """Return a connection for SQLAlchemy's `async_creator_fn`; its thread doesn't outlive the process."""
+    """Return a connection for SQLAlchemy's `async_creator_fn`. Its thread ends with the process."""
     connection = Connection(file, begin)
-    connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does with those that it makes itself
+    connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does for its own connections
     return connection
 
 
 class Connection(aiosqlite.Connection):
-    """A connection whose cursors have read everything when a statement returns.
+    """Connection whose cursors have fetched all rows when a statement returns.
 
-    `begin` is the statement that begins its transactions. `begins` says that one has had no statement yet:
-    its BEGIN goes along with the first. `used` says that there was a statement since the last end, so that
-    there is something to end. When the file was replaced, no transaction begins, and none that writes counts
-    as committed: `file` raises Unavailable.
+    `begin` is the statement that begins its transactions. `begins` is true until the first statement of a
+    transaction, which runs the BEGIN as well. `used` is true after any statement since the last commit or
+    rollback, so that there is something to end. Once the file has been replaced, no transaction begins, and
+    none that writes counts as committed; `file` raises Unavailable.
     """
 
     begins = False
@@ -43,7 +43,7 @@ class Connection(aiosqlite.Connection):
         self.begin = begin
 
     async def commit(self) -> None:
-        """Commit, unless nothing was begun."""
+        """Commit, unless no statement was run."""
         if self.used:
             await self._end(super().commit)
             if self.begin == BEGIN_WRITE:
@@ -51,7 +51,7 @@ class Connection(aiosqlite.Connection):
         self.begins = False
 
     async def rollback(self) -> None:
-        """Roll back, unless nothing was begun: SQLAlchemy's pool asks for it after every transaction."""
+        """Roll back, unless no statement was run; SQLAlchemy's pool calls this after every transaction."""
         await self._end(super().rollback)
 
     async def _end(self, end: Callable[[], Awaitable[None]]) -> None:
@@ -61,12 +61,12 @@ class Connection(aiosqlite.Connection):
             self.used = False
 
     def cursor(self) -> "Cursor":  # type: ignore[override]
-        """Return a cursor; SQLite knows of it when it is used."""
+        """Return a cursor, which is opened in SQLite only when it is used."""
         return Cursor(self)
 
 
 class Cursor:
-    """What SQLAlchemy asks of a cursor, with all that SQLite answered to one statement."""
+    """Cursor interface that SQLAlchemy needs, with the complete result of one statement."""
 
     arraysize = 1
 
@@ -78,11 +78,11 @@ class Cursor:
         self.lastrowid: int | None = None
 
     async def __aenter__(self) -> "Cursor":
-        """Return itself: there is nothing to open."""
+        """Return itself; nothing has to be opened."""
         return self
 
     async def execute(self, statement: str, parameters: Iterable[Any] = ()) -> None:
-        """Run a statement and read its rows."""
+        """Run a statement and fetch its rows."""
         await self._change("execute", statement, parameters)
 
     async def executemany(self, statement: str, parameters: Iterable[Iterable[Any]]) -> None:
@@ -94,7 +94,7 @@ class Cursor:
         return self._rows
 
     async def close(self) -> None:
-        """Do nothing: it was closed behind the statement."""
+        """Do nothing; the cursor was closed after the statement."""
 
     async def _change(self, how: str, statement: str, parameters: Any) -> None:
         self._connection.used = True

@@ -1,7 +1,8 @@
-"""The SQLite file: private from its first byte, and watched for being replaced under a running process.
+"""SQLite file: keeps it private from its first byte, and detects if it is replaced while in use.
 
-A process that holds a file open can write into it after it was removed or replaced, and SQLite does: what it
-commits there is lost. The log (`-wal`) and the index of the log (`-shm`) are as much a part of the database.
+A process with an open file can still write into it after it was removed or replaced, and SQLite does, so that
+everything it commits there is lost. The log (`-wal`) and its index (`-shm`) belong to the database just as
+much.
 """
 
 import contextlib
@@ -28,16 +29,17 @@ REMEDY = (
 )
 
 Identity = tuple[int, int]
-"""Device and inode: what a name in a folder refers to."""
+"""Device and inode number, which identify the file behind a name."""
 
 
 def make_private(path: Path) -> None:
-    """Create the file if it is missing, and take away what others may do with it and with its companions.
+    """Create the file if it is missing, and deny other users access to it and its companions.
 
-    Raise OSError for a folder or a device: without its mode for others, `/tmp` is of no use to them.
+    Raise OSError for a directory or a device: making `/tmp` private, for example, would break it for other
+    users.
 
-    SQLite gives its log, index and journal the mode of the database. An existing file is never opened here:
-    closing it would release the locks that SQLite holds on it in this process.
+    SQLite gives its log, index and journal the mode of the database. An existing file is never opened here,
+    because closing it would release the locks that SQLite holds on it in this process.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
@@ -50,15 +52,15 @@ def make_private(path: Path) -> None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a file that exists; one that is missing is not created."""
+    """Open an existing file; a missing one is not created."""
     address = f"{path.absolute().as_uri()}?mode=rw"
     return sqlite3.connect(address, uri=True, check_same_thread=False)
 
 
 class SqliteFile:
-    """The file of one store, with a connection that keeps its log in place for as long as the store is open.
+    """SQLite file of one store, with a connection that keeps its log in place while the store is open.
 
-    Without that connection SQLite would remove the log and create another one whenever the pool is empty.
+    Without that connection, SQLite would remove the log and create another one whenever the pool is empty.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,7 +72,7 @@ class SqliteFile:
         self._reported = False
 
     def connect(self) -> sqlite3.Connection:
-        """Open another connection to the same file; Unavailable if another one is in its place."""
+        """Open another connection to the same file; Unavailable if the file has been replaced."""
         with self._lock:
             if self._keeper is None:
                 self._keep()
@@ -83,7 +85,7 @@ class SqliteFile:
         return connection
 
     def check(self) -> None:
-        """Raise Unavailable unless the names still lead to the files that are open: three system calls."""
+        """Raise Unavailable unless the names still refer to the open files. This takes three system calls."""
         try:
             found = [_identity(name) for name in self._names]
         except OSError:
@@ -100,7 +102,7 @@ class SqliteFile:
         raise refusal
 
     def close(self) -> None:
-        """Release the file, after the pools did."""
+        """Release the file, after the pools have been closed."""
         with self._lock:
             if self._keeper is not None:
                 self._keeper.close()
@@ -128,8 +130,8 @@ class SqliteFile:
             except FileNotFoundError:
                 return f"{name} was removed while the server was running"
             except OSError as problem:
-                return f"{name} can't be looked at: {problem.strerror}"
-        return f"{self._path} was replaced, and is back"
+                return f"{name} cannot be read: {problem.strerror}"
+        return f"{self._path} was replaced, and has been put back"
 
 
 def _identity(name: str) -> Identity:
@@ -143,4 +145,6 @@ def _close_to_others(path: Path) -> None:
     try:
         path.chmod(PRIVATE)
     except PermissionError:
-        log.warning(f"others may read {path}, and this user may not change that; run: chmod 600 {path}")
+        log.warning(
+            f"other users can read {path}, and this process may not change that; run: chmod 600 {path}"
+        )

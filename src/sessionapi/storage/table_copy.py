@@ -1,6 +1,6 @@
-"""Whole tables, page by page in the order of their primary keys: what a copy asks of both databases.
+"""Queries on whole tables, page by page in the order of their primary keys, for copying a database.
 
-The keys are ordered alike on both engines: ids and digests by their bytes.
+Both engines order the keys alike: ids and digests by their bytes.
 """
 
 from collections.abc import Sequence
@@ -15,54 +15,54 @@ from sessionapi.errors import Conflict
 from sessionapi.storage.tables import metadata
 
 TABLES: Sequence[sa.Table] = metadata.sorted_tables
-"""All tables, each behind those that it refers to."""
+"""All tables in foreign-key order."""
 
 Key = tuple[Any, ...]
-"""The values of a primary key."""
+"""Values of a primary key."""
 Row = dict[str, Any]
-"""The values of a row by the names of its columns."""
+"""Values of a row by column name."""
 
 _unfinished = sa.Table("unfinished_copy", sa.MetaData(), sa.Column("one", sa.Integer, primary_key=True))
-"""There from the first row of a copy to the last check: a mark in the database that is copied to."""
+"""Marker in the target database, which exists from the first row of a copy to its final check."""
 
 
 class CopyQueries:
-    """The part of `Transaction` that reads and writes rows as they are, of any table."""
+    """Part of `Transaction` that reads and writes raw rows of any table."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def take_snapshot(self) -> None:
-        """Let all that this transaction reads be of one moment; it must be the first statement."""
+        """Let this transaction read everything from one snapshot; it must be the first statement."""
         if self._connection.dialect.name == "postgresql":
             await self._connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             await self._connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
 
     async def count(self, table: sa.Table) -> int:
-        """Return how many rows a table has."""
+        """Return the number of rows of a table."""
         counted = await self._connection.execute(sa.select(sa.func.count()).select_from(table))
         return int(counted.scalar_one())
 
     async def keys(self, table: sa.Table, after: Key | None, limit: int) -> list[Key]:
-        """Return primary keys in their order, from behind one."""
+        """Return primary keys in order, starting after one."""
         columns = tuple(table.primary_key.columns)
         statement = sa.select(*columns).where(_behind(columns, after)).order_by(*columns).limit(limit)
         return [tuple(row) for row in await self._connection.execute(statement)]
 
     async def page(self, table: sa.Table, after: Key | None, limit: int) -> list[Row]:
-        """Return rows in the order of their keys, from behind one."""
+        """Return rows in the order of their keys, starting after one."""
         columns = tuple(table.primary_key.columns)
         statement = sa.select(table).where(_behind(columns, after)).order_by(*columns).limit(limit)
         return [dict(row) for row in (await self._connection.execute(statement)).mappings()]
 
     async def between(self, table: sa.Table, after: Key | None, last: Key) -> list[Row]:
-        """Return rows from behind one key up to another."""
+        """Return rows after one key, up to and including another."""
         columns = tuple(table.primary_key.columns)
         statement = sa.select(table).where(_behind(columns, after), _tuple(columns) <= _values(columns, last))
         return [dict(row) for row in (await self._connection.execute(statement)).mappings()]
 
     async def put(self, table: sa.Table, rows: Sequence[Row]) -> None:
-        """Insert rows, over those of the same keys; Conflict if the database doesn't take one."""
+        """Insert rows or replace those with the same keys; Conflict if the database refuses one."""
         if not rows:
             return
         insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
@@ -78,12 +78,12 @@ class CopyQueries:
                 raise
             said = str(problem.orig).splitlines()[0]
             raise Conflict(
-                f"A row of {table.name} can't be written over what was copied before ({said}). "
-                "Make the new database empty, and copy again."
+                f"A row of {table.name} conflicts with rows that were copied before ({said}). "
+                "Empty the new database, and copy again."
             ) from problem
 
     async def remove(self, table: sa.Table, keys: Sequence[Key]) -> None:
-        """Delete the rows of these keys."""
+        """Delete the rows with these keys."""
         columns = tuple(table.primary_key.columns)
         for key in keys:
             await self._connection.execute(sa.delete(table).where(_tuple(columns) == _values(columns, key)))
@@ -93,11 +93,11 @@ class CopyQueries:
         return await self._connection.run_sync(lambda it: sa.inspect(it).has_table(_unfinished.name))
 
     async def mark_copy(self) -> None:
-        """Mark this database as one whose rows are not all there."""
+        """Mark this database as incomplete."""
         await self._connection.run_sync(_unfinished.create)
 
     async def unmark_copy(self) -> None:
-        """Take the mark away: all is there."""
+        """Remove the mark, because the copy is complete."""
         await self._connection.run_sync(_unfinished.drop)
 
 

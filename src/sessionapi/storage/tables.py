@@ -1,7 +1,7 @@
-"""The tables. Alembic owns the schema; a test compares these with what the migrations make.
+"""Table definitions. Alembic owns the schema; a test compares these with the result of the migrations.
 
-A moment is stored as whole microseconds since 1970: exact, the same on both engines, comparable in SQL, and
-an integer in the JSON that carries a batch.
+A time is stored as whole microseconds since 1970. This is exact, the same on both engines, comparable in SQL,
+and an integer in the JSON that carries a batch.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def to_microseconds(moment: datetime) -> int:
-    """Return whole microseconds since 1970; a naive moment is an error."""
+    """Return whole microseconds since 1970; a naive datetime is an error."""
     return (moment - EPOCH) // _MICROSECOND
 
 
 class Moment(sa.TypeDecorator[datetime]):
-    """An aware datetime in UTC, as BIGINT microseconds."""
+    """Column type for an aware datetime in UTC, stored as BIGINT microseconds."""
 
     impl = sa.BigInteger
     cache_ok = True
@@ -32,7 +32,8 @@ class Moment(sa.TypeDecorator[datetime]):
         return None if value is None else to_microseconds(value)
 
     def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any]:  # noqa: ARG002
-        """Return what converts from the database: a plain function, for a session has eight moments."""
+        """Return the conversion from the database as a plain function, because each session has eight
+        datetimes."""
         return _moment
 
 
@@ -41,7 +42,7 @@ def _moment(value: int | None) -> datetime | None:
 
 
 def row_of(record: Any) -> dict[str, Any]:
-    """Return a record's members by name; a deep copy, as `asdict` makes, takes a tenth of a millisecond."""
+    """Return a record's fields by name. The deep copy of `asdict` would take a tenth of a millisecond."""
     return {member.name: getattr(record, member.name) for member in fields(record)}
 
 
@@ -97,7 +98,7 @@ sessions = sa.Table(
     sa.Column("amr", Json, nullable=False),
     sa.Column("transport", sa.String(8), nullable=False),
     sa.Column("remember", sa.Boolean, nullable=False),
-    postgresql_with={"fillfactor": 90},  # its next version goes beside a row, and no index changes (HOT)
+    postgresql_with={"fillfactor": 90},  # room for HOT updates, which change no index
 )
 
 session_data = sa.Table(

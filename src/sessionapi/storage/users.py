@@ -1,4 +1,4 @@
-"""Questions about users."""
+"""Queries on users."""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -16,13 +16,13 @@ _COLUMNS = [column for column in users.c if column.name != "username_key"]
 
 
 class UserQueries:
-    """The part of `Transaction` that reads and writes `users`."""
+    """Part of `Transaction` that reads and writes `users`."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def insert_user(self, user: User, username_key: str) -> bool:
-        """Insert a user; False if the name is taken. The unique index decides, also between processes."""
+        """Insert a user; False if the name is taken. The unique index decides, even between processes."""
         statement = sa.insert(users).values(
             id=user.id,
             username=user.username,
@@ -43,23 +43,23 @@ class UserQueries:
         return True
 
     async def user_by_name(self, username_key: str) -> User | None:
-        """Return the user of this folded name, disabled ones too."""
+        """Return the user with this folded name, including disabled ones."""
         return await self._one(_BY_NAME, username_key)
 
     async def user(self, user_id: UUID) -> User | None:
-        """Return a user, disabled and deleted ones too."""
+        """Return a user, including disabled and deleted ones."""
         return await self._one(_BY_ID, user_id)
 
     async def lock_if_unchanged(self, user_id: UUID, credential_version: int) -> User | None:
-        """Lock and return a user who is enabled and whose credentials are still those that were verified."""
+        """Lock and return a user who is enabled and whose credentials are still the verified ones."""
         verified = {"key": user_id, "version": credential_version}
         row = (await self._connection.execute(_LOCK, verified)).first()
         return None if row is None else user_of(row)
 
     async def lock_users(self, user_ids: Collection[UUID]) -> dict[UUID, User]:
-        """Lock the rows of users, in the order of their ids; return those that exist, also deleted ones.
+        """Lock the rows of users in the order of their ids; return those that exist, including deleted ones.
 
-        This is the first statement of a transaction: it comes before any lock of a session.
+        This is the first statement of a transaction, before any lock on a session.
         """
         statement = (
             sa.select(*_COLUMNS)
@@ -73,16 +73,16 @@ class UserQueries:
     async def lock_all_users(self) -> None:
         """Wait until no other transaction has locked a user's row, and keep others from doing so.
 
-        SQLite has one writer, and needs nothing.
+        SQLite has a single writer and needs no lock.
         """
         if self._connection.dialect.name == "postgresql":
             await self._connection.execute(_LOCK_ALL)
 
     async def bump_credential_version(self, user_id: UUID, **changes: Any) -> bool:
-        """Change a living user's row and move its `credential_version`; False if there is none.
+        """Change the row of a user who is not deleted and increment `credential_version`; False if not found.
 
-        Every ending of many sessions begins with this: it waits for logins that hold the row, and makes
-        those that verified the old credentials fail (design 4.4).
+        Every operation that ends many sessions begins with this. It waits for logins that hold the row, and
+        makes those fail that verified the old credentials (design 4.4).
         """
         statement = (
             sa.update(users)
@@ -92,7 +92,7 @@ class UserQueries:
         return (await self._connection.execute(statement)).rowcount == 1
 
     async def change_user(self, user_id: UUID, **changes: Any) -> bool | None:
-        """Change a living user's row: None if there is none, False if the new name is taken."""
+        """Change the row of a user who is not deleted; None if not found, False if the new name is taken."""
         statement = (
             sa.update(users).where(users.c.id == user_id, users.c.deleted_at.is_(None)).values(changes)
         )
@@ -104,14 +104,14 @@ class UserQueries:
         return True if changed.rowcount == 1 else None
 
     async def all_users(self, limit: int, after: UUID | None = None) -> list[User]:
-        """Return users who were not deleted, the oldest first, from behind an id."""
+        """Return users who are not deleted, oldest first, starting after an id."""
         statement = sa.select(*_COLUMNS).where(users.c.deleted_at.is_(None)).order_by(users.c.id).limit(limit)
         if after is not None:
             statement = statement.where(users.c.id > after)
         return [user_of(row) for row in await self._connection.execute(statement)]
 
     async def upgrade_hash(self, user_id: UUID, verified: str, upgraded: str) -> None:
-        """Write a stronger hash of the same password, only over the one that was verified."""
+        """Write a stronger hash of the same password, but only over the hash that was verified."""
         await self._connection.execute(
             sa.update(users)
             .where(users.c.id == user_id, users.c.password_hash == verified)
@@ -119,33 +119,33 @@ class UserQueries:
         )
 
     async def insert_password_reset(self, user_id: UUID, digest: bytes, expires_at: datetime) -> None:
-        """Keep the digest of a one-time token, the only one of this user."""
+        """Store the digest of a one-time token, replacing any earlier one of this user."""
         await self.delete_password_reset(user_id)
         await self._connection.execute(
             sa.insert(password_resets).values(token_digest=digest, user_id=user_id, expires_at=expires_at)
         )
 
     async def delete_password_reset(self, user_id: UUID) -> None:
-        """Let a user's one-time token be void."""
+        """Void a user's one-time token."""
         await self._connection.execute(sa.delete(password_resets).where(password_resets.c.user_id == user_id))
 
     async def password_reset(self, digest: bytes, now: datetime) -> UUID | None:
-        """Return whose one-time token this is, while it lives."""
+        """Return the user of a one-time token that has not expired, or None."""
         statement = sa.select(password_resets.c.user_id).where(*_good_reset(digest, now))
         found: UUID | None = (await self._connection.execute(statement)).scalar()
         return found
 
     async def use_password_reset(self, digest: bytes, now: datetime) -> bool:
-        """Use a one-time token up; False if somebody else has, or its time is over."""
+        """Use up a one-time token; False if another request has used it or if it has expired."""
         statement = sa.delete(password_resets).where(*_good_reset(digest, now))
         return (await self._connection.execute(statement)).rowcount == 1
 
     async def purge_password_resets(self, now: datetime) -> int:
-        """Delete one-time tokens whose time is over."""
+        """Delete expired one-time tokens."""
         chosen = (
             sa.select(password_resets.c.token_digest)
             .where(password_resets.c.expires_at <= now)
-            .with_for_update(skip_locked=True)  # another purge, or a newer token, deletes it already
+            .with_for_update(skip_locked=True)  # another purge, or a newer token, is deleting it
         )
         statement = sa.delete(password_resets).where(password_resets.c.token_digest.in_(chosen))
         return (await self._connection.execute(statement)).rowcount
@@ -170,7 +170,7 @@ class UserQueries:
 
 _LOCK_ALL = sa.text("LOCK TABLE users IN EXCLUSIVE MODE")
 
-# Made once, for each login needs them.
+# Built once, because each login needs them.
 _BY_NAME = sa.select(*_COLUMNS).where(users.c.username_key == sa.bindparam("key"))
 _BY_ID = sa.select(*_COLUMNS).where(users.c.id == sa.bindparam("key"))
 _LOCK = (
@@ -181,12 +181,12 @@ _LOCK = (
         users.c.disabled_at.is_(None),
         users.c.deleted_at.is_(None),
     )
-    .with_for_update()  # SQLite has one writer and leaves this out
+    .with_for_update()  # omitted on SQLite, which has a single writer
 )
 
 
 def user_of(row: Sequence[Any]) -> User:
-    """Return the record of a row: it has the table's columns in their order, but for `username_key`."""
+    """Return the record of a row, which has the table's columns in order, except `username_key`."""
     *before, roles, claims, preferences, disabled_at, deleted_at, created_at = row
     record = (*before, tuple(roles), claims, preferences, created_at, disabled_at, deleted_at)
     return User(*record)
