@@ -111,7 +111,7 @@ def verify(
     if key is None:
         raise UnknownKey(kid)
     if key.algorithm != algorithm:
-        raise InvalidToken("The token names a key that does not verify here.")
+        raise InvalidToken("The token was signed with an unknown key. Get a new one with POST /refresh.")
     signed = f"{header}.{payload}".encode()
     if not jwt.get_algorithm_by_name(key.algorithm).verify(signed, key.public_key, _decode(signature)):
         raise InvalidToken("The signature does not match.")
