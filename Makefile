@@ -27,6 +27,7 @@ check: $(VENV)/.dev  ## linters, types, layers, dependencies, weaknesses
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/deptry src
 	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
+	@$(BIN)/python .ci/links.py
 	@$(PIP) check
 
 prove: $(VENV)/.dev  ## the long proofs at full size
