@@ -7,7 +7,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # Seconds after which a test that outlived its own timeout ends its process, which then says where each thread is.
 WATCHED := -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
-.PHONY: run test check prove bench bench-large lock clean
+.PHONY: run test check docs prove bench bench-large lock clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.run  ## start the service on the embedded default: http://localhost:8000
@@ -30,6 +30,9 @@ check: $(VENV)/.dev  ## linters, types, layers, dependencies, weaknesses
 	@$(BIN)/python .ci/links.py
 	@$(PIP) check
 
+docs: $(VENV)/.docs  ## the documentation as a site, which loads nothing from other hosts: site/index.html
+	@$(BIN)/python .ci/site.py
+
 prove: $(VENV)/.dev  ## the long proofs at full size
 	@tests/system-packages
 	@SESSIONAPI_PROVE=1 $(BIN)/pytest -n 0 -s -m prove
@@ -50,6 +53,10 @@ lock: | $(VENV)/bin/python  ## pin again what pyproject.toml allows; the locks h
 	@printf 'hatchling\neditables\n' | $(BIN)/pip-compile --quiet --upgrade --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate -o requirements-build.lock \
 	  -c requirements-dev.lock -
+	@$(BIN)/python -c "import tomllib; \
+	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" \
+	  | $(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --no-header --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --no-annotate -o requirements-docs.lock -c requirements-dev.lock -
 
 clean:  ## remove what was set up, but not the data
 	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -66,4 +73,8 @@ $(VENV)/.run: requirements.lock requirements-build.lock pyproject.toml | $(VENV)
 $(VENV)/.dev: requirements-dev.lock requirements-build.lock pyproject.toml | $(VENV)/bin/python
 	@$(PIP) install --require-hashes -r requirements-build.lock -r requirements-dev.lock
 	@$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.docs: requirements-docs.lock | $(VENV)/bin/python
+	@$(PIP) install --require-hashes -r requirements-docs.lock
 	@touch $@

@@ -124,15 +124,18 @@ def broken(paths: list[Path], root: Path) -> Iterator[str]:
                 yield f"{path}:{line}: {why}"
 
 
+def tracked(root: Path) -> list[Path]:
+    """Return the Markdown files that git tracks."""
+    command = ["git", "-C", str(root), "ls-files", "*.md"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - it is constant
+    return [root / name for name in listed.stdout.splitlines()]
+
+
 def main(names: list[str]) -> int:
     """Print the broken links of the files, and return the exit status."""
     root = Path(__file__).parents[1]
     if not names:
-        command = ["git", "ls-files", "*.md"]
-        names = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, check=True
-        ).stdout.splitlines()
-        names = [str(root / name) for name in names]
+        names = [str(path) for path in tracked(root)]
     lines = list(broken([path for name in names if (path := Path(name)).exists()], root))
     for line in lines:
         print(line.removeprefix(f"{root}/"))
