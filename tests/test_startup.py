@@ -140,7 +140,7 @@ def test_a_newer_schema_that_lacks_what_this_version_needs_is_refused_and_stays_
     before = query(prepared, "SELECT sql FROM sqlite_master ORDER BY name")
     assert "schema 9999" in (said := refusal(prepared, secret=SERVER_SECRET))
     assert "newer sessionapi" in said
-    assert "no sessions.device_name" in said
+    assert "sessions.device_name is missing" in said
     assert query(prepared, "SELECT version_num FROM alembic_version") == [("9999",)]
     assert query(prepared, "SELECT sql FROM sqlite_master ORDER BY name") == before
 
