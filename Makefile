@@ -23,6 +23,7 @@ test: $(VENV)/.dev  ## all tests, with the coverage of the branches
 check: $(VENV)/.dev  ## linters, types, layers, dependencies, weaknesses
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/python .ci/prose.py
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/deptry src
@@ -59,7 +60,7 @@ lock: | $(VENV)/bin/python  ## pin again what pyproject.toml allows; the locks h
 	  --no-emit-find-links --no-emit-trusted-host --no-annotate -o requirements-docs.lock -c requirements-dev.lock -
 
 clean:  ## remove what was set up, but not the data
-	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) site build .cache .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	@echo "Setting up $(VENV)"

@@ -27,9 +27,9 @@ ENTRY = "RequestResponseCycle.run_asgi"
 """The functions in which a request begins. Their callers are in every stack, so they carry no information."""
 OWNERS = {
     "uvicorn, asyncio": "uvicorn|httptools|uvloop|asyncio",
-    "signature": r"jwt/|cryptography|sessionapi/tokens\.py",
+    "signature": r"jwt/|cryptography|sessionapi/tokens/access_token\.py",
     "SQLAlchemy, driver, rows": "sqlalchemy|aiosqlite|asyncpg|greenlet|sessionapi/storage",
-    "log line, metrics, headers": r"structlog|prometheus|sessionapi/(logs|metrics|web/headers)\.py",
+    "log line, metrics, headers": r"structlog|prometheus|sessionapi/(logging|metrics|web/headers)\.py",
     "framework": "starlette|fastapi|pydantic",
     "our own Python": "sessionapi",
     "standard library, hash pool": "",

@@ -93,7 +93,7 @@ def test_an_end_is_told_with_its_reason(chromium: Browser, server: Server):
     words = {
         "disabled": "Your account is disabled. Ask an administrator.",
         "revoked": "An administrator ended your session.",
-        "idle": "You were signed out because nobody used this device for a while.",
+        "idle": "You were signed out because this device was not used for a while.",
         "absolute": "Your session has reached its end. Sign in again to go on.",
     }
     with ExitStack() as stack:

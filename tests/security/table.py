@@ -1,4 +1,4 @@
-"""Makes the table of `docs/security.md` from the tests: `python -m tests.security.table`.
+"""Make the table of `docs/security.md` from the tests: `python -m tests.security.table`.
 
 Each line of the list belongs to the tests whose names begin with its id. The script runs them all; a test
 compares the table with the tests there are.
@@ -103,7 +103,7 @@ def tests() -> dict[str, list[str]]:
 
 
 def table(outcomes: Mapping[str, str]) -> str:
-    """Return the table; `outcomes` says `passed`, `skipped` or `failed` of each `file::name`."""
+    """Return the table; `outcomes` is `passed`, `skipped` or `failed` for each `file::name`."""
     rows = ["| id | requirement | test, in tests/security | result |", "|---|---|---|---|"]
     for key, named in tests().items():
         line, claim = LINES[key]

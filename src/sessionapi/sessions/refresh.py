@@ -41,7 +41,7 @@ class RefreshRequest:
     active: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Request:
     """A refresh with a genuine token. All decisions about it use the same time `now`."""
 
@@ -59,7 +59,7 @@ class _Request:
         return self.token.user_id, self.token.session_id
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Step:
     """Progress of a refresh: either its tokens, or a decision that has to be written first.
 

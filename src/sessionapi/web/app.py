@@ -157,7 +157,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _in_a_process(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
-    """The same in a process of its own, which is told by signals when to stop."""
+    """Run the lifespan in a process that signals stop."""
     parts: container.Container = app.state.sessionapi
     _spare_the_collector()
     with graceful_shutdown.watched(parts.shutting_down, parts.settings.stop_delay):

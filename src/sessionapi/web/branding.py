@@ -1,6 +1,6 @@
 """The look that the settings give the pages: the accent colour, in shades that can be read, and the mark.
 
-Both are files of their own, because the pages' policy allows no style inline.
+Both are separate files, because the content security policy of the pages allows no inline style.
 """
 
 from html import escape

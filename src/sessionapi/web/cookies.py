@@ -1,11 +1,12 @@
 """Our two cookies: HttpOnly, Secure, SameSite=Lax, Path=/, and no Domain (RFC 6265bis).
 
-`__Host-session` holds the refresh token, `__Host-device` the device token, which outlives logouts. `__Host-`
-keeps every other host of the domain from setting them, the HttpOnly flag keeps every script from reading
-them. Without remember me they have no lifetime of their own and go with the browser's session.
+`__Host-session` holds the refresh token. `__Host-device` holds the device token, which a logout keeps.
+`__Host-` keeps every other host of the domain from setting them, and the HttpOnly flag keeps every script
+from reading them. Without remember me they have no lifetime and end with the browser's session.
 
-On plain http on a loopback name they are `sessionapi-session` and `sessionapi-device`, without Secure:
-WebKit drops Secure cookies there. All ports of a host share cookies: no framework uses these names.
+On plain http on a loopback name they are `sessionapi-session` and `sessionapi-device`, without Secure,
+because WebKit drops Secure cookies there. All ports of a host share cookies, so no framework uses these
+names.
 """
 
 from starlette.requests import Request

@@ -1,8 +1,8 @@
 """Which origins a browser may call from (design 5): for POSTs that read or set a cookie.
 
-Own origins come from the settings alone: that of PUBLIC_URL and those of ALLOWED_ORIGINS. The host that a
-request names is not used, since a proxy or an attacker's DNS may have changed it. The exception is a
-PUBLIC_URL that is http on a loopback name: there the port and the loopback name come from the request.
+Own origins come from the settings alone. They are that of PUBLIC_URL and those of ALLOWED_ORIGINS. The host
+that a request names is not used, since a proxy or an attacker's DNS may have changed it. The exception is a
+PUBLIC_URL that is http on a loopback name. There the port and the loopback name come from the request.
 
 `Origin` decides where it is sent. Without it `Sec-Fetch-Site` must be same-origin. With neither header the
 request comes from no browser, so its cookie was not added by one.

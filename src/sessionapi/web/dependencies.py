@@ -1,4 +1,4 @@
-"""What routes are handed: the parts of the app, the claims behind a Bearer token, the client."""
+"""Dependencies of the routes: the container, the claims of an access token, the client, the caller."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -31,7 +31,7 @@ def app_of(request: Request) -> Container:
 def client_of(request: Request) -> Client:
     """Return where a request comes from; behind a trusted proxy uvicorn has put the real address there.
 
-    What is no address (a proxy may say `unknown`) is none here.
+    The address is None if it is not an IP address (a proxy may send `unknown`).
     """
     user_agent = header(request, b"user-agent")
     return Client(
@@ -114,7 +114,7 @@ async def admin_of(request: Request, claims: Annotated[Claims, Security(AccessTo
 
 
 def id_in_path(kind: ids.Kind, text: str) -> UUID:
-    """Return the id that a path names; a malformed one is answered as an unknown one."""
+    """Return the id in a path; raise NotFound for a malformed one, as for an unknown one."""
     found = ids.parse(kind, text)
     if found is None:
         raise NotFound

@@ -1,4 +1,4 @@
-"""Why a session ended, in words for people. Pages show these and never a text that came with an address."""
+"""Texts of the reasons why a session ended. Pages show these, and never a text from a URL."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ _COPIED = "Your session was ended for your safety: a copy of it was in use elsew
 
 REASONS: Mapping[str, str] = {
     "logout": "You are signed out.",
-    "idle": "You were signed out because nobody used this device for a while.",
+    "idle": "You were signed out because this device was not used for a while.",
     "absolute": "Your session has reached its end. Sign in again to go on.",
     "revoked_by_user": "This device was signed out from another one.",
     "revoked_by_admin": "An administrator ended your session.",
@@ -16,7 +16,7 @@ REASONS: Mapping[str, str] = {
     "user_disabled": "Your account is disabled. Ask an administrator.",
     "user_deleted": "The account was deleted.",
     "session_limit": "You signed in on too many devices, and this was the one used least.",
-    "replaced": "Somebody signed in anew in this browser.",
+    "replaced": "Another sign-in in this browser ended this session.",
     "refresh_reuse": _COPIED,
     "refresh_token_reused": _COPIED,
     "session_revoked": _ENDED,

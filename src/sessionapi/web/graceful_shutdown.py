@@ -1,7 +1,7 @@
-"""How a server process stops: it says that it isn't ready, then takes no more, then ends what is under way.
+"""Graceful shutdown: a server process turns unready, then takes no new requests, then finishes the open ones.
 
-The time between is for a balancer to look and to send new requests elsewhere. Whoever presses Ctrl-C doesn't
-wait for it. A worker whose parent has died stops too, for nobody else would end it.
+The delay gives a load balancer time to see that the process is unready and to send new requests elsewhere.
+Ctrl-C does not wait for it. A worker whose parent process has ended stops too, because nothing else ends it.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from types import FrameType
 
 
 class _Stop:
-    """The end of this process; uvicorn's own handler of SIGTERM begins it."""
+    """The shutdown of this process, which uvicorn's handler of SIGTERM begins."""
 
     def __init__(self, leaving: Event, delay: float) -> None:
         self._leaving = leaving

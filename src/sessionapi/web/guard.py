@@ -1,7 +1,7 @@
-"""What is refused before anything is read or asked: bodies that are too long, browsers from elsewhere.
+"""Early refusals: malformed headers, bodies that are too long, and cookies that another origin's page sent.
 
-It also is the last net: whatever nobody expected becomes a 500 without a trace, and a log line with it. In
-plain ASGI, inside of CORS, so that a page of a listed origin can read these answers too.
+It is also the last line of defence: an unexpected exception is logged with its traceback and becomes a bare
+500. This is plain ASGI inside of CORS, so that a page of a listed origin can read these responses too.
 """
 
 from starlette.requests import Request

@@ -1,4 +1,4 @@
-"""The outermost layer, in plain ASGI: the rules of HTTP, security headers, one log line and the counters."""
+"""The outermost layer, in plain ASGI: header fields, security headers, the log line and the counters."""
 
 import re
 import time
@@ -14,12 +14,12 @@ log = structlog.get_logger()
 
 API_CSP = b"default-src 'none'; frame-ancestors 'none'"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Labels of a metric are closed: a stranger's method must not make a series of its own."""
+"""Labels of a metric are closed: an unknown method must not add a series."""
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def security_headers(*, https: bool) -> list[tuple[bytes, bytes]]:
-    """Return the headers of every answer that doesn't say otherwise; HSTS only where the address is https."""
+    """Return the headers of all responses that do not set them; HSTS only if PUBLIC_URL is https."""
     headers = [
         (b"x-content-type-options", b"nosniff"),
         (b"referrer-policy", b"no-referrer"),
@@ -48,7 +48,7 @@ class Edge:
         self._names = {name for name, _ in self._headers}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. It is a task of its own, so what is bound to its log lines ends with it."""
+        """Serve one request. Each request is a task, so the context of its log lines ends with it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

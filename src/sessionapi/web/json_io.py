@@ -34,7 +34,7 @@ async def read(request: Request) -> bytes:
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise MalformedBody  # nobody is there to read it
+            raise MalformedBody  # the client has gone and reads no response
         body += message.get("body", b"")
         if len(body) > MAX_BODY:
             raise PayloadTooLarge
@@ -114,7 +114,7 @@ class _Read(Request):
 
 
 class NoStoreJSON(Response):
-    """JSON that nobody may store."""
+    """A JSON response with `Cache-Control: no-store`."""
 
     def __init__(self, members: Mapping[str, Any], status: int = 200) -> None:
         self.status_code = status

@@ -1,4 +1,4 @@
-"""Work that a server does beside its requests, again and again, until it stops."""
+"""Periodic background work of a server."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 `application/problem+json`: one table from code to status, one form for every answer."""
+"""Errors as RFC 9457 `application/problem+json`: one table from code to status, one form for all of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -58,7 +58,7 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "unsupported_media_type": (415, "Content type not supported"),
     "validation_failed": (422, "Input invalid"),
     "weak_password": (422, "Password too weak"),
-    "rate_limited": (429, "Too many tries"),
+    "rate_limited": (429, "Too many attempts"),
     "internal_error": (500, "Internal error"),
     "overloaded": (503, "Overloaded"),
     "unavailable": (503, "Database unavailable"),
@@ -66,7 +66,7 @@ STATUS: Mapping[str, tuple[int, str]] = {
 
 
 def response(error: SessionApiError, request: Request) -> JSONResponse:
-    """Return the problem that tells an error."""
+    """Return the problem response for an error."""
     public_url = request.app.state.sessionapi.settings.public_url
     body = members(error, public_url, request.scope["state"]["request_id"])
     status = body["status"]
@@ -120,7 +120,7 @@ def _challenge(error: SessionApiError, request: Request) -> str:
 
 
 async def on_error(request: Request, problem: Exception) -> JSONResponse:
-    """Answer an error of the tree; what the database said goes to the log alone."""
+    """Return the response for an error of the tree. The database's own message is only logged."""
     if isinstance(problem, Unavailable) and problem.cause:  # without one it was refused at once
         log.error("database unavailable", error=problem.cause)
     if isinstance(problem, RateLimited):

@@ -107,7 +107,7 @@ class SignupIn(_StartIn):
 class RefreshIn(Body):
     refresh_token: RefreshText | None = None
     active: bool = Field(
-        True, description="Whether somebody was there; `false` renews without moving the idle clock."
+        True, description="Whether the user was active; `false` renews without moving the idle clock."
     )
 
 
@@ -202,7 +202,7 @@ class AdminUserOut(MeOut):
 
 class SessionOut(BaseModel):
     id: str = Field(examples=[SESSION_ID])
-    current: bool = Field(description="Whether this is the session that asks.")
+    current: bool = Field(description="Whether this is the session of the access token.")
     device_name: str | None = Field(examples=["Firefox on Linux"])
     ip: str | None = Field(examples=["203.0.113.7"])
     created_at: str = Field(examples=[MOMENT])
@@ -306,7 +306,7 @@ class IntrospectionOut(BaseModel):
 
 
 def tokens_out(tokens: Tokens) -> Json:
-    """Return the members of a `TokensOut`, the body that a login or a refresh is answered with."""
+    """Return the fields of a `TokensOut`, the response body of a login or a refresh."""
     in_body = tokens.session.transport == "body"
     return {
         "access_token": tokens.access_token,
@@ -337,7 +337,7 @@ def session_out(session: Session, current: str) -> SessionOut:
 
 
 def current_out(session: Session, data: Json) -> CurrentOut:
-    """Return the session that asks, with its data."""
+    """Return the caller's session with its data."""
     own = representations.session(session)
     return CurrentOut(**own, current=True, data=data, auth_time=representations.moment(session.auth_time))
 

@@ -1,4 +1,4 @@
-"""What a user's access token opens: the example, and the account."""
+"""The example of a protected route, and the user's own account."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -21,7 +21,7 @@ router = APIRouter(tags=["account"], route_class=JsonRoute)
     openapi_extra={"security": [{AccessToken.NAME: []}]},
 )
 async def protected(request: Request) -> Response:
-    """Answer whoever has a valid access token. Nothing is read from the database."""
+    """Return the ids in a valid access token. Nothing is read from the database."""
     claims = await access(request)
     return NoStoreJSON({"data": "Protected data", "user_id": claims.user_id, "session_id": claims.session_id})
 
@@ -88,5 +88,5 @@ async def change_password(body: PasswordIn, caller: Writer, parts: Parts) -> Res
     responses=answers("weak_password", "csrf_rejected", *BUSY, *BODY, *STORE),
 )
 async def reset_password(body: PasswordResetIn, parts: Parts, client: From) -> None:
-    """Set a new password and end all sessions. The token lives for 30 minutes and works once."""
+    """Set a new password and end all sessions. The token is valid for 30 minutes and works once."""
     await parts.accounts.reset_password(body.token, body.new_password, client)

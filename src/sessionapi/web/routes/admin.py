@@ -1,4 +1,4 @@
-"""For administrators: the role `admin`, read from the live row, and a recent login."""
+"""Routes for administrators. They need the role `admin`, read from the database, and a recent login."""
 
 from typing import Annotated
 from uuid import UUID
@@ -96,7 +96,7 @@ async def list_sessions(
     limit: Limit = 50,
     cursor_text: Annotated[Cursor, Query(alias="cursor")] = None,
 ) -> SessionsOut:
-    """Return the living sessions of a user, the newest first."""
+    """Return the active sessions of a user, the newest first."""
     response.headers["Cache-Control"] = "no-store"
     user = await parts.accounts.get(id_in_path("user", user_id))
     found, following = await parts.sessions.devices(user.id, limit, cursor("sess", cursor_text))
@@ -127,7 +127,7 @@ async def revoke_sessions(user_id: str, admin: Admin, parts: Parts) -> RevokedOu
     responses=answers("rate_limited", *REFUSED, "not_found"),
 )
 async def revoke_session(user_id: str, session_id: str, admin: Admin, parts: Parts) -> None:
-    """End a living session."""
+    """End an active session."""
     await parts.sessions.revoke(
         id_in_path("user", user_id), id_in_path("sess", session_id), "revoked_by_admin", admin
     )

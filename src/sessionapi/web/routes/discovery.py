@@ -1,4 +1,4 @@
-"""For other services: public keys, where to find things, what was revoked, whether a token is good."""
+"""Routes for other services: public keys, metadata, revocations and token introspection."""
 
 import time
 from typing import Annotated
@@ -30,7 +30,7 @@ FORM = "application/x-www-form-urlencoded"
 
 @router.get(JWKS, operation_id="jwks", summary="Public keys (RFC 7517)", responses=answers())
 async def jwks(parts: Parts, response: Response) -> JwksOut:
-    """Return the keys that verify access tokens; cache them as long as the answer says."""
+    """Return the keys that verify access tokens; cache them as Cache-Control allows."""
     response.headers.update(_public(parts))
     return JwksOut.model_validate(parts.ring.jwks())
 
@@ -56,7 +56,7 @@ async def metadata(parts: Parts, response: Response) -> MetadataOut:
 @router.get(
     "/revocations",
     operation_id="revocations",
-    summary="Sessions that ended lately",
+    summary="Sessions that ended recently",
     response_model=RevocationsOut,
     responses={304: {"description": "Nothing changed."}, **answers(*SERVICE, "validation_failed", *STORE)},
 )
@@ -64,7 +64,7 @@ async def revocations(
     service: Service,  # noqa: ARG001 - it is there for its check
     parts: Parts,
     response: Response,
-    if_none_match: Annotated[str | None, Header(description="The ETag of the answer before.")] = None,
+    if_none_match: Annotated[str | None, Header(description="The ETag of the previous response.")] = None,
 ) -> Response:
     """Return the whole window each time, so that a verifier never has to catch up.
 

@@ -12,7 +12,7 @@ router = APIRouter(include_in_schema=False)
 
 
 class Fresh(StaticFiles):
-    """Files that a browser asks for each time, and is answered 304: no new file meets an old one."""
+    """Static files that a browser revalidates each time (304), so that files of two versions never mix."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         """Return the file."""

@@ -1,4 +1,4 @@
-"""For machines: health, metrics."""
+"""Health checks and metrics."""
 
 from fastapi import APIRouter, Response
 
@@ -10,15 +10,15 @@ from sessionapi.web.schemas import StatusOut
 router = APIRouter(tags=["service"])
 
 
-@router.get("/healthz", operation_id="healthz", summary="Alive, and can verify tokens", responses=answers())
+@router.get("/healthz", operation_id="healthz", summary="Runs, and can verify tokens", responses=answers())
 async def healthz(parts: Parts) -> StatusOut:
-    """Answer as long as the process can verify access tokens; the database may be away."""
+    """Return 200 while the process can verify access tokens, with or without the database."""
     return StatusOut(status="ok" if parts.ring.active else "")
 
 
 @router.get("/readyz", operation_id="readyz", summary="Can serve everything", responses=answers(*STORE))
 async def readyz(parts: Parts) -> StatusOut:
-    """Answer 200 while everything can be served, else 503 with the reason: for a load balancer."""
+    """Return 200 while all requests can be served, else 503 with the reason, for a load balancer."""
     await parts.check_ready()
     return StatusOut(status="ready")
 

@@ -48,7 +48,7 @@ async def signup(body: SignupIn, request: Request, parts: Parts, client: From) -
     responses=answers("invalid_credentials", "csrf_rejected", *BUSY, *BODY, *STORE),
 )
 async def login(body: LoginIn, request: Request, parts: Parts, client: From) -> Response:
-    """Verify the password and start a session. A wrong name and a wrong password are answered alike."""
+    """Verify the password and start a session. A wrong name and a wrong password get the same response."""
     known = body.device_token or cookies.read_device(request, parts.settings)
     device = replace(_device(body, request, parts, client), token=known)
     tokens = await parts.users.log_in(body.username, body.password, device)
@@ -56,7 +56,7 @@ async def login(body: LoginIn, request: Request, parts: Parts, client: From) -> 
 
 
 def token_response(tokens: Tokens, parts: Container, *, status: int = 200) -> Response:
-    """Return the answer that gives tokens to the client, the refresh token by the session's transport."""
+    """Return the response with the tokens. The refresh token travels by the session's transport."""
     response = NoStoreJSON(tokens_out(tokens), status)
     by_cookie = tokens.session.transport == "cookie"
     if by_cookie and tokens.is_new:
@@ -67,7 +67,7 @@ def token_response(tokens: Tokens, parts: Container, *, status: int = 200) -> Re
 
 
 def _device(body: LoginIn | SignupIn, request: Request, parts: Container, client: From) -> Device:
-    """Return what is said of the device; the session whose cookie is overwritten ends."""
+    """Return the device of a login. A session whose cookie is overwritten ends."""
     if body.transport == "body":
         return Device(client, body.remember, body.transport, body.device_name)
     if not may_use_cookie(request):

@@ -1,7 +1,7 @@
-"""The pages that people see. They hold no data of the user: the scripts fetch that with the access token.
+"""The hosted pages. They contain no data of the user, because their scripts fetch it with the access token.
 
-Deny by default: a page that isn't declared `public` is sent only to a browser whose cookie holds a living
-session, and everybody else is sent to sign in. Looking at the cookie neither rotates nor moves a clock.
+A page that is not declared `public` is sent only to a browser whose cookie holds an active session. All other
+browsers are redirected to the sign-in page. Reading the cookie neither rotates it nor moves the idle clock.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 ENTRANCES = ("/sign-in", "/sign-up")
-"""Whoever is signed in is led on from these."""
+"""Pages that redirect a signed-in user."""
 MAX_WARNING = 120
 """Seconds before its end that a page warns of it (WCAG 2.2.1: at least 20)."""
 MAX_NEXT = 2000
@@ -39,7 +39,7 @@ MAX_NEXT = 2000
 
 
 def page(path: str, name: str, *, public: bool = False) -> None:
-    """Serve a template; unless it is declared public, to browsers with a living session alone."""
+    """Serve a template, to browsers with an active session only unless it is declared public."""
 
     async def serve(request: Request) -> Response:
         refused = await _refusal(request)
@@ -53,7 +53,7 @@ def page(path: str, name: str, *, public: bool = False) -> None:
 
 
 async def _refusal(request: Request) -> AuthenticationError | None:
-    """Return why the cookie opens no page, or None if it holds a living session."""
+    """Return why the cookie opens no page, or None if it holds an active session."""
     parts = app_of(request)
     try:
         await parts.refreshes.look(cookies.read(request, parts.settings) or "")
@@ -121,8 +121,8 @@ def _kept(request: Request) -> str:
 def stays_home(target: str, settings: Settings) -> bool:
     r"""Return whether an address is a path here, or of our origin or one in ALLOWED_ORIGINS.
 
-    Browsers read `\` as `/` and drop tabs and line ends, so what holds one is no address of ours; `//host` is
-    another host. An origin must be spelled as it is listed: no two ways to read it.
+    Browsers read `\` as `/` and drop tabs and line ends, so a URL with one of them is refused. `//host` is
+    another host. An origin must be spelled as it is listed, so that it can be read in one way only.
     """
     plain = target.isascii() and target.isprintable() and not set(target) & set('\\ "<>')
     if not plain or len(target) > MAX_NEXT:

@@ -16,11 +16,11 @@ SHARED = {
     "Cross-Origin-Resource-Policy": "cross-origin",
     "Cache-Control": "no-cache",
 }
-"""It is no secret: any origin may import it. A browser asks each time, so that nobody runs an old one."""
+"""Any origin may import the file. A browser revalidates it each time, so that no page runs an old one."""
 
 
 class Script:
-    """A file of the client, read once. Who has it already is answered 304 (RFC 9110, 13.1.2)."""
+    """A file of the client, read once. A browser that has it already gets 304 (RFC 9110, 13.1.2)."""
 
     def __init__(self, name: str, media_type: str) -> None:
         self._content = (STATIC / name).read_bytes()

@@ -66,7 +66,7 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="One random value for each refresh token, sent with every try.",
+        description="One random value for each refresh token, sent with every attempt.",
     ),
 ]
 KEY: TypeAdapter[str] = TypeAdapter(IdempotencyKey)
@@ -85,7 +85,7 @@ KEY: TypeAdapter[str] = TypeAdapter(IdempotencyKey)
     },
 )
 async def refresh(request: Request) -> Response:
-    """Answer a new access token, and now and then a new refresh token. Trying again is harmless.
+    """Return a new access token, and from time to time a new refresh token. Trying again is harmless.
 
     The refresh token comes in the body or in the cookie. Two requests with one token get the same successor.
     """
@@ -152,7 +152,7 @@ async def list_sessions(
     limit: Limit = 50,
     cursor_text: Annotated[Cursor, Query(alias="cursor")] = None,
 ) -> SessionsOut:
-    """Return my living sessions, the newest first."""
+    """Return my active sessions, the newest first."""
     response.headers["Cache-Control"] = "no-store"
     user_id, _ = owner(claims)
     found, following = await parts.sessions.devices(user_id, limit, cursor("sess", cursor_text))
@@ -171,7 +171,7 @@ async def list_sessions(
 async def revoke_sessions(
     caller: Writer,
     parts: Parts,
-    keep_current: Annotated[bool, Query(description="Keep the session that asks.")] = False,  # noqa: FBT002
+    keep_current: Annotated[bool, Query(description="Keep the session of the access token.")] = False,  # noqa: FBT002
 ) -> RevokedOut:
     """End my sessions everywhere and answer how many there were."""
     keep = caller.session_id if keep_current else None
