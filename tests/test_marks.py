@@ -19,8 +19,10 @@ from benchmarks import fill as filling
 
 from sessionapi import ids
 from sessionapi.clock import system_clock
+from sessionapi.models import RevocationMark
 from sessionapi.settings import Settings
 from sessionapi.storage import tables
+from sessionapi.storage.marks import FIRST_KEY, SessionKey
 from tests.conftest import (
     SERVER_SECRET,
     FakeClock,
@@ -372,3 +374,24 @@ def test_a_command_that_is_killed_has_ended_all_sessions_and_the_next_one_writes
 
 def count(url: str, what: str) -> int:
     return rows(url, f"select count(*) from {what}")[0][0]
+
+
+@pytest.mark.engines("postgresql")
+async def test_a_batch_has_at_most_as_many_rows_as_its_limit(service: Running):
+    """Fails without `evaluated_once`: in a nested loop PostgreSQL runs the subquery again for each row.
+
+    Then a batch also has rows after the next key, and those between are skipped. 9 of 10 sessions were ended.
+    """
+    for number in range(5):
+        await service.sign_up(f"u{number}")
+        await service.log_in(f"u{number}")
+    now = service.clock()
+    mark = RevocationMark(ids.last_id_of_next_millisecond(ids.new_id()), now, "revoked_by_admin")
+    ended: list[SessionKey] = []
+    async with service.parts.store.begin() as tx:
+        for way in ("hashjoin", "mergejoin", "hashagg", "sort", "material"):
+            await tx._connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
+        while keys := await tx.end_marked(mark, now, 2, ended[-1] if ended else FIRST_KEY):
+            assert len(keys) == 2
+            ended += keys
+    assert len(ended) == 10

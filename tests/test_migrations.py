@@ -280,7 +280,7 @@ async def test_in_a_rolling_upgrade_servers_of_two_versions_go_on_and_start_on_t
                 assert rows(url, "select version_num from alembic_version") == [("9000",)]
                 await load.goes_on(users)
                 newer = await asyncio.to_thread(servers.enter_context, serving(tmp_path / "newer", **own))
-            assert "9000, of a newer" in await carried_out(tmp_path / "cli", "migrate", "--check", **own)
+            assert "9000, from a newer" in await carried_out(tmp_path / "cli", "migrate", "--check", **own)
             again = await asyncio.to_thread(servers.enter_context, serving(tmp_path / "again", **own))
             load.urls += [newer.url, again.url]
             await load.goes_on(users)

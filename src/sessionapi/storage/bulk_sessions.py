@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sessionapi.models import Session
 from sessionapi.storage.marks import FIRST_KEY, SessionKey
 from sessionapi.storage.sessions import hide_from_planner, living, session_of, started_before
-from sessionapi.storage.tables import sessions
+from sessionapi.storage.tables import evaluated_once, sessions
 
 
 class AllSessionQueries:
@@ -58,7 +58,9 @@ class AllSessionQueries:
                 .limit(limit)
                 .with_for_update(skip_locked=True)  # in use by another purge or by a late refresh
             )
-            statement = sa.delete(sessions).where(sa.tuple_(sessions.c.user_id, sessions.c.id).in_(chosen))
+            statement = sa.delete(sessions).where(
+                sa.tuple_(sessions.c.user_id, sessions.c.id).in_(evaluated_once(chosen))
+            )
             deleted = await self._connection.execute(statement.returning(sessions.c.user_id))
             owners += deleted.scalars()
         return owners

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.models import FailureCounter, FailureCounters
-from sessionapi.storage.tables import Moment
+from sessionapi.storage.tables import Moment, evaluated_once
 from sessionapi.storage.tables import password_tries as tries
 
 
@@ -65,7 +65,9 @@ class LoginAttemptQueries:
             .order_by(tries.c.bucket)
             .with_for_update()
         )
-        deleted = await self._connection.execute(sa.delete(tries).where(tries.c.bucket.in_(chosen)))
+        deleted = await self._connection.execute(
+            sa.delete(tries).where(tries.c.bucket.in_(evaluated_once(chosen)))
+        )
         return deleted.rowcount
 
     async def full_buckets(self, buckets: Sequence[bytes], quota: int) -> set[bytes]:
@@ -81,7 +83,9 @@ class LoginAttemptQueries:
             .limit(limit)
             .with_for_update(skip_locked=True)  # a counter that is just being incremented is kept
         )
-        deleted = await self._connection.execute(sa.delete(tries).where(tries.c.bucket.in_(chosen)))
+        deleted = await self._connection.execute(
+            sa.delete(tries).where(tries.c.bucket.in_(evaluated_once(chosen)))
+        )
         return deleted.rowcount
 
 

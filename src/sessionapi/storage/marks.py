@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.models import RevocationMark
 from sessionapi.storage.sessions import hide_from_planner, unmarked_and_unexpired
-from sessionapi.storage.tables import revocation_marks, row_of, session_data, sessions
+from sessionapi.storage.tables import evaluated_once, revocation_marks, row_of, session_data, sessions
 
 SessionKey = tuple[UUID, UUID]
 """(user id, session id), the primary key."""
@@ -66,7 +66,7 @@ class MarkQueries:
         )
         ended = await self._connection.execute(
             sa.update(sessions)
-            .where(sa.tuple_(sessions.c.user_id, sessions.c.id).in_(chosen))
+            .where(sa.tuple_(sessions.c.user_id, sessions.c.id).in_(evaluated_once(chosen)))
             .values(revoked_at=mark.at, revoke_reason=mark.reason)
             .returning(sessions.c.user_id, sessions.c.id)
         )

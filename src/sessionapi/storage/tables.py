@@ -194,3 +194,13 @@ password_tries = sa.Table(
     sa.Column("ends_at", Moment, index=True),
     sa.Index(None, "user_id", "bucket"),
 )
+
+
+def evaluated_once(chosen: sa.Select[Any]) -> sa.Select[Any]:
+    """Return a query of rows to lock as a subquery of a DELETE or an UPDATE, which runs it only once.
+
+    Without the common table expression, PostgreSQL may run it again for each row (a nested loop). It skips
+    rows that the statement has changed already, so a LIMIT would not hold.
+    """
+    once = chosen.cte("chosen")
+    return sa.select(*once.c)
