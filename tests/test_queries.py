@@ -24,8 +24,8 @@ from sessionapi.tokens import refresh_token
 from sessionapi.tokens.refresh_token import RefreshToken
 from tests.conftest import Running
 
-SMALL = ("signing_keys", "service_tokens", "revocation_marks", "greatest_mark")
-"""Tables of a handful of rows, which may be read whole."""
+SMALL = ("signing_keys", "service_tokens", "revocation_marks", "greatest_mark", "chosen")
+"""Tables of a handful of rows, and the rows of one batch (`evaluated_once`), which are read whole."""
 
 
 BUCKETS = FailureCounters(
