@@ -65,9 +65,7 @@ class LoginAttemptQueries:
             .order_by(tries.c.bucket)
             .with_for_update()
         )
-        deleted = await self._connection.execute(
-            sa.delete(tries).where(tries.c.bucket.in_(evaluated_once(chosen)))
-        )
+        deleted = await self._connection.execute(sa.delete(tries).where(tries.c.bucket.in_(chosen)))
         return deleted.rowcount
 
     async def full_buckets(self, buckets: Sequence[bytes], quota: int) -> set[bytes]:
@@ -83,10 +81,9 @@ class LoginAttemptQueries:
             .limit(limit)
             .with_for_update(skip_locked=True)  # a counter that is just being incremented is kept
         )
-        deleted = await self._connection.execute(
-            sa.delete(tries).where(tries.c.bucket.in_(evaluated_once(chosen)))
-        )
-        return deleted.rowcount
+        statement = sa.delete(tries).where(tries.c.bucket.in_(evaluated_once(chosen)))
+        deleted = await self._connection.execute(statement.returning(tries.c.bucket))
+        return len(deleted.all())
 
 
 def _end(bucket: FailureCounter, now: datetime) -> datetime | None:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.models import StoredKey
-from sessionapi.storage.tables import evaluated_once, signing_keys
+from sessionapi.storage.tables import signing_keys
 
 
 class KeyQueries:
@@ -92,6 +92,4 @@ class KeyQueries:
             .order_by(signing_keys.c.id)
             .with_for_update()
         )
-        await self._connection.execute(
-            sa.delete(signing_keys).where(signing_keys.c.id.in_(evaluated_once(chosen)))
-        )
+        await self._connection.execute(sa.delete(signing_keys).where(signing_keys.c.id.in_(chosen)))

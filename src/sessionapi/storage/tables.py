@@ -197,10 +197,11 @@ password_tries = sa.Table(
 
 
 def evaluated_once(chosen: sa.Select[Any]) -> sa.Select[Any]:
-    """Return a query of rows to lock as a subquery of a DELETE or an UPDATE, which runs it only once.
+    """Return a query with a LIMIT as a subquery of a DELETE or an UPDATE, which runs it only once.
 
     Without the common table expression, PostgreSQL may run it again for each row (a nested loop). It skips
-    rows that the statement has changed already, so a LIMIT would not hold.
+    rows that the statement has changed already, so the LIMIT would not hold. Count the rows with RETURNING,
+    because Python's sqlite3 has a `rowcount` of -1 for a statement that begins with WITH.
     """
     once = chosen.cte("chosen")
     return sa.select(*once.c)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.models import User
-from sessionapi.storage.tables import evaluated_once, password_resets, sessions, users
+from sessionapi.storage.tables import password_resets, sessions, users
 
 _COLUMNS = [column for column in users.c if column.name != "username_key"]
 
@@ -147,9 +147,7 @@ class UserQueries:
             .where(password_resets.c.expires_at <= now)
             .with_for_update(skip_locked=True)  # another purge, or a newer token, is deleting it
         )
-        statement = sa.delete(password_resets).where(
-            password_resets.c.token_digest.in_(evaluated_once(chosen))
-        )
+        statement = sa.delete(password_resets).where(password_resets.c.token_digest.in_(chosen))
         return (await self._connection.execute(statement)).rowcount
 
     async def purge_users(self, user_ids: Iterable[UUID]) -> int:
