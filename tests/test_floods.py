@@ -109,11 +109,11 @@ def shown(seconds: list[float]) -> str:
     return f"{statistics.median(seconds) * 1000:7.1f} {p99 * 1000:8.1f} {max(seconds) * 1000:8.1f}"
 
 
-def report(kind: str, before: float, growth: float, quiet: Work, meanwhile: Work) -> None:
+def report(kind: str, before: float, growth: float, quiet: Work, during: Work) -> None:
     print(  # noqa: T201
         f"\n{kind:24} memory {before:.0f} MB + {growth:.0f} MB; ms (median, p99, longest):"
         f"\n  quiet     login {shown(quiet[0])}   /protected {shown(quiet[1])}"
-        f"\n  meanwhile login {shown(meanwhile[0])}   /protected {shown(meanwhile[1])}"
+        f"\n  during    login {shown(during[0])}   /protected {shown(during[1])}"
     )
 
 

@@ -10,8 +10,6 @@ from sessionapi.throttling.limits import MANY, LimitName, RateLimits, refusal
 
 MAX_KEYS = 100_000
 """Maximum number of networks or sessions per limit: 26 MB with one attempt each (measured)."""
-
-
 REFUSALS_PER_ADDRESS = 300
 """Refusals per network and minute before further ones are delayed: ten times the logins of a network."""
 
@@ -34,29 +32,26 @@ class RateLimiter:
         self._metrics = metrics
         self._enabled = enabled
 
-    def count(self, policy: LimitName, key: str) -> None:
+    def count(self, limit: LimitName, key: str) -> None:
         """Count an attempt of a network, a user or a session, or raise RateLimited and count nothing."""
-        if not self._enabled:
-            return
-        windows = self._windows[policy]
-        wait = windows.count(key, self._clock().timestamp())
-        if wait > 0:
-            self._metrics.throttled.labels(policy).inc()
-            raise refusal(policy, windows.quota, windows.seconds, wait)
+        if self._enabled:
+            self._refuse(limit, self._windows[limit].count(key, self._clock().timestamp()))
 
-    def check(self, policy: LimitName, key: str) -> None:
+    def check(self, limit: LimitName, key: str) -> None:
         """Raise RateLimited if `count` would, but count nothing."""
-        if not self._enabled:
-            return
-        windows = self._windows[policy]
-        wait = windows.wait(key, self._clock().timestamp())
-        if wait > 0:
-            self._metrics.throttled.labels(policy).inc()
-            raise refusal(policy, windows.quota, windows.seconds, wait)
+        if self._enabled:
+            self._refuse(limit, self._windows[limit].wait(key, self._clock().timestamp()))
 
     def is_flooding(self, network: str) -> bool:
         """Count a refusal of a network, and return whether it has had too many in the last minute."""
         return self._enabled and self._refusals.count(network, self._clock().timestamp()) > 0
+
+    def _refuse(self, limit: LimitName, wait: float) -> None:
+        """Raise RateLimited if there are seconds to wait."""
+        if wait > 0:
+            self._metrics.throttled.labels(limit).inc()
+            window = self._windows[limit]
+            raise refusal(limit, window.quota, window.seconds, wait)
 
 
 @dataclass(slots=True)
@@ -79,10 +74,11 @@ class SlidingWindow:
         """Count an attempt if there is room and return 0, else return the seconds until there is room."""
         begin = now - self.seconds
         self._forget(begin)
+        wait = self.wait(key, now)
+        if wait > 0:
+            return wait
         tries = self._tries.setdefault(key, [])
         del tries[: bisect_right(tries, begin)]
-        if len(tries) >= self.quota:
-            return tries[0] - begin
         tries.append(now)
         self._tries.move_to_end(key)
         return 0.0

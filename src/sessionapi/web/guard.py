@@ -13,8 +13,6 @@ from sessionapi.web.dependencies import may_use_cookie
 
 MAX_BODY = 64 * 1024
 """Bytes. A larger declared length is refused here, unread; a body without one by the router, on the way."""
-
-
 _DIGITS = len(str(MAX_BODY))
 
 
@@ -55,14 +53,16 @@ def refusal(scope: Scope) -> SessionApiError | None:
         refused: SessionApiError = state["refused"]
         return refused
     length = state["headers"].get(b"content-length", b"")
-    if len(length) >= _DIGITS and _is_over(length, MAX_BODY):
+    if _is_too_long(length):
         return PayloadTooLarge()
     if scope["method"] != "POST" or not state["cookies"]:
         return None
     return None if may_use_cookie(Request(scope)) else CsrfRejected()
 
 
-def _is_over(length: bytes, most: int) -> bool:
-    """Return whether a Content-Length is over a bound; it may have more digits than `int` takes."""
+def _is_too_long(length: bytes) -> bool:
+    """Return whether a Content-Length is over MAX_BODY. It may have more digits than `int` accepts."""
+    if len(length) < _DIGITS:
+        return False
     digits = length.lstrip(b"0")
-    return digits.isdigit() and (len(digits) > len(str(most)) or int(digits) > most)
+    return digits.isdigit() and (len(digits) > _DIGITS or int(digits) > MAX_BODY)

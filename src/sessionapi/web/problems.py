@@ -23,8 +23,8 @@ from sessionapi.errors import (
     Unavailable,
     ValidationFailed,
 )
-from sessionapi.models import Client
 from sessionapi.tokens import bearer
+from sessionapi.web.dependencies import app_of, client_of
 
 log = structlog.get_logger()
 
@@ -67,7 +67,7 @@ STATUS: Mapping[str, tuple[int, str]] = {
 
 def response(error: SessionApiError, request: Request) -> JSONResponse:
     """Return the problem response for an error."""
-    public_url = request.app.state.sessionapi.settings.public_url
+    public_url = app_of(request).settings.public_url
     body = members(error, public_url, request.scope["state"]["request_id"])
     status = body["status"]
     request.scope["state"]["code"] = error.code
@@ -124,13 +124,12 @@ async def on_error(request: Request, problem: Exception) -> JSONResponse:
     if isinstance(problem, Unavailable) and problem.cause:  # without one it was refused at once
         log.error("database unavailable", error=problem.cause)
     if isinstance(problem, RateLimited):
-        client = Client((request.scope.get("client") or (None,))[0])
-        await request.app.state.sessionapi.throttle.slow_down(client)
+        await app_of(request).throttle.slow_down(client_of(request))
     return response(problem if isinstance(problem, SessionApiError) else InternalError(), request)
 
 
 async def on_validation_error(request: Request, problem: Exception) -> JSONResponse:
-    """Answer what FastAPI found wrong in the input: never with the input itself, it may be a password."""
+    """Return the response for invalid input. It never repeats the input, which may contain a password."""
     errors = problem.errors() if isinstance(problem, RequestValidationError) else []
     count = len(errors) + request.scope["state"].get("surplus", 0)
     many = count > MAX_ERRORS
@@ -140,9 +139,9 @@ async def on_validation_error(request: Request, problem: Exception) -> JSONRespo
 
 
 async def on_http_exception(request: Request, problem: Exception) -> Response:
-    """Answer what the framework itself refuses, in our form and with its headers.
+    """Return the response for an error of the framework, as a problem and with the framework's headers.
 
-    OPTIONS is refused by every route and answered here, for an existing path with what it allows.
+    Every route refuses OPTIONS. For a path that exists, this returns the methods that it allows.
     """
     by_status = {400: MalformedBody, 404: NotFound, 405: MethodNotAllowed, 413: PayloadTooLarge}
     status = problem.status_code if isinstance(problem, HTTPException) else 500
@@ -156,7 +155,7 @@ async def on_http_exception(request: Request, problem: Exception) -> Response:
 
 
 def unexpected(request: Request, problem: Exception) -> JSONResponse:
-    """Log a defect with its trace, and answer without it."""
+    """Log a defect with its traceback, and return a 500 without it."""
     log.error("unexpected error", path=request.url.path, exc_info=problem)
     return response(InternalError(), request)
 
