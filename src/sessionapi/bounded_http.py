@@ -1,10 +1,10 @@
 """GET requests with a deadline for the whole response and a limit on its decompressed size.
 
-The timeouts of httpx apply to each read of a socket, so it waits without end for a server that sends one byte
-a second, and it decompresses gzip without a limit. Here `Bounds` covers the connection, the headers, the body
-and the size of the decompressed body. Only gzip is requested and accepted, because zlib can stop at a given
-size, while a few KiB of brotli or zstd become gigabytes. Name resolution is the one step that a thread cannot
-interrupt. The resolver has its own deadline.
+The timeouts of httpx apply to each read of a socket. So httpx waits indefinitely for a server that sends one
+byte a second, and it decompresses gzip without a limit. Here `Bounds` limits the time for the connection, the
+headers and the body together, and the size of the decompressed body. Only gzip is requested and accepted,
+because zlib can stop at a given size, while a few KiB of brotli or zstd can expand to gigabytes. Name
+resolution is the only step that another thread cannot interrupt. The resolver has its own deadline.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The only place that reads the time. All other code receives a `Clock`."""
+"""The only place that reads the date and time. Other code, except the log, receives a `Clock`."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,5 +8,5 @@ Clock = Callable[[], datetime]
 
 
 def system_clock() -> datetime:
-    """Return the host's time. The poll compares it with the database's time (design 4.4)."""
+    """Return the host's time. `StateSync` compares it with the database's time (design 4.4)."""
     return datetime.now(UTC)

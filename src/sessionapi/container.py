@@ -91,7 +91,7 @@ class Container:
 
 
 def build(settings: Settings, clock: Clock = system_clock) -> Container:
-    """Connect the services. This opens and reads nothing except the server secret."""
+    """Connect the services. The only file that this reads, or creates if necessary, is the server secret."""
     server_secret = _server_secret(settings)
     metrics, store, ring = Metrics(), store_of(settings), KeyRing()
     passwords = _passwords(settings, metrics)
@@ -104,7 +104,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> Container:
         server_secret.derive("key ring"),
         clock,
         algorithm=settings.algorithm,
-        # Two more polls, because every process has to load the key before it can publish it.
+        # Plus two polls, because every process has to load the key before it can publish it.
         published_for=timedelta(seconds=settings.jwks_max_age + 2 * settings.revocation_poll),
         max_age=timedelta(seconds=settings.key_max_age),
     )
@@ -150,9 +150,10 @@ def build(settings: Settings, clock: Clock = system_clock) -> Container:
 async def bootstrap(settings: Settings, clock: Clock = system_clock, *, abandon_keys: bool = False) -> None:
     """Create what the first start needs: the data folder, the server secret, the schema and a signing key.
 
-    Several processes may do so at once on one data folder. A file lock lets them through one by one, and
-    all but the first find everything in place. On PostgreSQL the schema is only checked. A secret that does
-    not decrypt the key ring is refused, unless `abandon_keys` drops the keys that it does not decrypt.
+    Several processes may do this at once on one data folder. A file lock admits one at a time, and all but
+    the first find that everything exists already. On PostgreSQL the schema is only checked. A secret that
+    cannot decrypt the key ring is refused, unless `abandon_keys` is set, which drops the keys that it cannot
+    decrypt.
     """
     with _data_folder(settings):
         app = build(settings, clock)
@@ -210,7 +211,7 @@ def password_rules_of(settings: Settings, metrics: Metrics) -> PasswordRules:
     names = (settings.brand_name, "sessionapi")
     if not settings.breached_passwords:
         return PasswordRules(names)
-    from sessionapi.users.breached_passwords import BreachedPasswords  # noqa: PLC0415 - 3 MB that few services need
+    from sessionapi.users.breached_passwords import BreachedPasswords  # noqa: PLC0415 - 3 MB that few installations need
 
     return PasswordRules(names, BreachedPasswords(settings.breached_passwords_url, metrics).contains)
 

@@ -5,9 +5,9 @@ SessionApiError
 │   ├── MissingToken              the request lacks the kind of credential that the operation requires
 │   ├── MalformedAuthorization    an Authorization header that does not hold exactly one Bearer token
 │   ├── InvalidToken              an access token that we did not issue, or not for this service
-│   │   └── UnknownKey            its key is not in the key ring, so loading the newest ring may help
+│   │   └── UnknownKey            its key is not in the key ring; reloading the ring may help
 │   ├── ExpiredToken              an access token of ours, past its `exp`
-│   ├── SessionRevoked            the session was revoked; `reason` is how
+│   ├── SessionRevoked            the session was revoked; `reason` is why
 │   ├── SessionExpired            the session has expired; `reason` is idle or absolute
 │   ├── InvalidRefreshToken       not the refresh token of any session
 │   ├── RefreshTokenReused        a refresh token that was replaced long ago; its session has been ended
@@ -18,7 +18,9 @@ SessionApiError
 │   ├── ReauthenticationRequired  the last login is too long ago for this operation
 │   └── SignupClosed
 ├── BadInput
-│   ├── MalformedBody, ValidationFailed, WeakPassword, PayloadTooLarge, UnsupportedMediaType
+│   ├── MalformedBody, PayloadTooLarge, UnsupportedMediaType
+│   ├── ValidationFailed
+│   │   └── WeakPassword
 │   ├── MalformedRequest, RequestTimedOut
 │   ├── NotFound, MethodNotAllowed
 │   └── UsernameTaken, Conflict
@@ -218,7 +220,7 @@ class TryLater(SessionApiError):
 
 
 class RateLimited(TryLater):
-    """A limit of `quota` attempts in `window` seconds is used up; `remaining` attempts are left."""
+    """A limit of `quota` attempts in `window` seconds is used up, so `remaining` is always 0."""
 
     code = "rate_limited"
     default_detail = "Too many attempts. Wait, then try again."
@@ -242,7 +244,7 @@ class Unavailable(TryLater):
     cause: str = ""
     """The driver's message, for the log and the operator, never for the client."""
     contended: bool = False
-    """True if a deadlock rolled the transaction back, so that it can be retried."""
+    """True if a deadlock or a serialization failure rolled the transaction back, so it can be retried."""
 
 
 class InternalError(SessionApiError):

@@ -36,7 +36,8 @@ IGNORABLE = (
 )
 """First and last code points with `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt, Unicode 17.0).
 
-The property already covers unassigned code points that later versions may use. `unicodedata` lacks it.
+The property already covers unassigned code points that later versions may use. Python's `unicodedata` does
+not have it.
 """
 WHITE_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -49,7 +50,9 @@ _SIGNS = "@.+-_"
 _AS_LETTERS = str.maketrans(_SIGNS, "a" * len(_SIGNS))
 _ASCII_NAME = re.compile(rf"[A-Za-z0-9@.+_-]{{1,{MAX_NAME}}}")
 _EARLIER_NAME = re.compile(rf"[\w@.+-]{{1,{MAX_NAME}}}")
-"""Names that earlier versions accepted. Some contain numbers and fillers that identifiers cannot contain."""
+"""Names that earlier versions accepted. They may contain numeric symbols and fillers, which identifiers
+cannot contain.
+"""
 
 
 def parse_name(text: str) -> tuple[str, str]:
@@ -87,7 +90,7 @@ def strip(text: str) -> str:
 def spellings(text: str) -> tuple[str, ...]:
     """Return the distinct forms of a text: as received, in NFC and in NFD.
 
-    Systems encode one accented letter in two ways.
+    Some systems encode an accented letter as one code point, others as a letter and a combining mark.
     """
     if text.isascii():
         return (text,)
@@ -97,7 +100,7 @@ def spellings(text: str) -> tuple[str, ...]:
 
 
 def length(text: str) -> int:
-    """Return the number of characters. A letter with a mark counts once, however it is encoded."""
+    """Return the number of characters. A letter with a mark counts once if NFC has one code point for it."""
     return len(text) if text.isascii() else min(len(text), len(unicodedata.normalize("NFC", text)))
 
 

@@ -65,7 +65,7 @@ class Lines:
         return self
 
     def msg(self, line: str) -> None:
-        """Write a line at the end of this turn of the event loop, or at once without an event loop."""
+        """Write a line at the end of this turn of the event loop, or at once if no event loop is running."""
         self._waiting.append(line)
         if len(self._waiting) > 1:
             return
@@ -90,7 +90,7 @@ def escape_unprintable(text: str) -> str:
 
 
 def _add_context(_logger: object, method: str, event: EventDict) -> EventDict:
-    """Add the request id, the level and the time. It is one step, because every line passes through it."""
+    """Add the request id, the level and the time, in one step because every line passes through it."""
     of = request_id.get()
     if of is not None:
         event["request_id"] = of

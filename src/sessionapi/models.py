@@ -1,7 +1,7 @@
 """The records of the product's domain. Secret fields are left out of the repr.
 
 Records are never modified. `dataclasses.replace` creates a changed copy. `User` and `Session` are not
-declared frozen, because each refresh creates one of each, and a frozen one takes four times as long
+declared frozen, because each refresh creates one of each, and creating a frozen one takes four times as long
 (measured).
 """
 
@@ -31,13 +31,13 @@ ExpireReason = Literal["idle", "absolute"]
 REVOCATION_WINDOW = timedelta(seconds=315)
 """The longest lifetime of an access token (300 s) plus 15 s.
 
-No token of an ended session is valid after that.
+After that time, none of the access tokens of an ended session is valid.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The origin of a request, for the list of devices and the audit log. Both fields may be unknown."""
+    """The sender of a request, for the list of devices and the audit log. Both fields may be unknown."""
 
     ip: str | None = None
     user_agent: str | None = None
@@ -62,7 +62,7 @@ class User:
 
 @dataclass(slots=True)
 class Session:
-    """One login of one user on one device. `idle_timeout` is in seconds; every `*_at` is aware, in UTC."""
+    """One login of one user on one device. `idle_timeout` is in seconds; every `*_at` is aware and in UTC."""
 
     user_id: UUID
     id: UUID
@@ -99,8 +99,9 @@ class Session:
 DIGEST_SIZE = 32
 """The length of the digest of an `Idempotency-Key`, which is the first half of its SHA-256 in hex."""
 MAX_IDEMPOTENCY_KEYS = 4
-"""The number of keys that a rotation stores. The first ones win, so that no later client can displace the key
-of the client that rotated the token.
+"""Maximum number of keys that a session stores per rotation.
+
+The first ones are kept, so that a later client cannot displace the key of the client that rotated the token.
 """
 
 Outcome = Literal["renewal", "rotation", "repeat", "reuse"]
@@ -117,11 +118,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The result of a refresh. `generation` is that of the refresh token that the client then holds.
+    """The result of a refresh. `generation` is that of the refresh token that is returned.
 
-    The three flags are the writes other than a rotation. `moves_idle_clock` restarts the idle timeout,
-    `stores_key` stores the `Idempotency-Key`, and `records_late_repeat` marks a repeat that came so late
-    that the next rotation has to wait.
+    The three flags select further writes. `moves_idle_clock` restarts the idle timeout, `stores_key` stores
+    the `Idempotency-Key`, and `records_late_repeat` records a repeat that came so late that the next rotation
+    has to wait.
     """
 
     outcome: Outcome
@@ -139,10 +140,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class FailureCounter:
-    """A counter of wrong passwords in the database, which allows `quota` of them.
+    """A counter of wrong passwords in the database. At most `quota` of them are allowed.
 
-    It expires `kept` after the first wrong password. Without `kept`, only a correct password, a new password
-    or an administrator clears it.
+    It expires `kept` after the first wrong password. If `kept` is None, only a correct password, a new
+    password or an administrator clears it.
     """
 
     key: bytes
@@ -154,7 +155,7 @@ class FailureCounter:
 class FailureCounters:
     """The two counters of a login attempt: failures in the last minutes, and consecutive failures.
 
-    `on` is the object that is throttled and that a lock would lock.
+    `on` is what the failures are counted for, and what is locked after too many of them.
     """
 
     on: Literal["account", "device", "session"]

@@ -1,7 +1,7 @@
-"""Web origins (RFC 6454) and base URLs, normalized as browsers do it.
+"""Web origins (RFC 6454) and base URLs, normalized the way browsers do.
 
 A browser compares and sends origins in a normal form: lower case, punycode, no default port. A setting in
-another form means the same URL to people, but would never be equal to an `Origin` header.
+another form would mean the same URL to people, but never equal an `Origin` header.
 """
 
 import re
@@ -68,7 +68,7 @@ def is_plain_loopback(url: str) -> bool:
 def loopback_origin(host: str) -> str | None:
     """Return the http origin of a Host header that is a loopback name, or None for any other name.
 
-    The names are fixed, so a name that an attacker's DNS points at the loopback address is not one of them.
+    Only fixed names count, so a name that an attacker's DNS points at the loopback address does not.
     """
     return f"http://{host}" if _LOOPBACK_HOST.fullmatch(host) else None
 

@@ -41,7 +41,8 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 class Settings(BaseSettings):
     """The settings of one process.
 
-    All processes on one database must have the same settings, except for the last group.
+    All processes on one database must have the same settings, except for the last ones, which concern the
+    process itself (timeouts, connections, hashing and logging).
     """
 
     model_config = SettingsConfigDict(

@@ -1,6 +1,6 @@
 """Warn about settings that are valid but probably mistakes.
 
-They are warnings, not errors, because the host may use our prefix for its own variables.
+They are warnings, not errors, because other software on the host may use our prefix.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 from sessionapi.settings import ENV_FILE, PREFIX, Settings
 
 _SHOWN = re.compile(r"[A-Z_]+|[a-z_]+")
-"""Names that are safe to log. If the equals sign is missing, the rest of a name may be a secret."""
+"""Names that are safe to log. In a line without an equals sign, the rest of the name may be a secret."""
 _OF_KUBERNETES = re.compile(r"service_(host|port).*|port(_.*)?")
 """The variables that Kubernetes sets for a service named `sessionapi`."""
 

@@ -1,10 +1,10 @@
 """Key ring: the signing keys of this process, in memory, and their encryption.
 
-A key is `next` (published, not yet signing), `active` (exactly one signs), `retired` (verifies until its last
-token has expired) or `dropped` (leaked, and refused at once).
+A key is `next` (published, not yet signing), `active` (signs; there is exactly one), `retired` (verifies
+until its last token has expired) or `dropped` (leaked, and refused at once).
 
-Private keys are encrypted for the database with AES-256-GCM, bound to their `kid`, so that neither a copy of
-the database nor two exchanged rows in it reveal a key.
+Private keys are encrypted for the database with AES-256-GCM and bound to their `kid`. So a copy of the
+database reveals no key, and a key that is moved to another row cannot be decrypted.
 """
 
 import hashlib
@@ -72,12 +72,12 @@ class KeyRing:
         return self._active
 
     def find(self, kid: str) -> VerificationKey | None:
-        """Return the key that verifies tokens of this `kid`, or None. It is the same object each time."""
+        """Return the key that verifies tokens of this `kid`, or None. It is always the same object."""
         key = self._by_kid.get(kid)
         return None if key is None else key.public
 
     def opened(self, stored: StoredKey) -> SigningKey | None:
-        """Return a key of the ring in its new state, so that it is not decrypted again, or None."""
+        """Return the key of a row, in the row's state, if the ring already has it decrypted, else None."""
         key = self._by_kid.get(ids.public("key", stored.id))
         return None if key is None else replace(key, state=stored.state)
 

@@ -1,7 +1,7 @@
 """Key rotation: make, publish, promote, retire, drop and re-encrypt signing keys, and load the ring.
 
 A change is one guarded statement, or two in one transaction. So several processes and the command line may
-attempt the same change at once: one of them makes it, and the others find it made.
+attempt the same change at once. One of them succeeds, and the others find that it has been made.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Keys:
         self._max_age = max_age
 
     async def ensure_active(self) -> None:
-        """Make the first key. If several processes try at once, the unique index lets one succeed."""
+        """Make the first key if there is none. If several processes try, the unique index admits one."""
 
         async def work(tx: Transaction) -> None:
             if not any(key.state == "active" for key in await tx.signing_keys()):
@@ -85,8 +85,8 @@ class Keys:
     async def promote(self, *, early: bool = False) -> StoredKey | None:
         """Let the next key sign and retire the active one; None without a next key or before it is due.
 
-        `early` is for emergencies: verifiers that cache the JWKS then see a key that they have to fetch
-        first.
+        `early` is for emergencies. Verifiers that cache the JWKS then receive tokens whose key they still
+        have to fetch.
         """
         now = self._clock()
 
@@ -144,7 +144,10 @@ class Keys:
         return await self._store.run(work)
 
     async def abandon(self) -> None:
-        """Drop the keys that our secret does not decrypt, because it is lost, or leaked with the database."""
+        """Drop the keys that our secret does not decrypt.
+
+        This is for a server secret that is lost, or that leaked together with the database.
+        """
         now = self._clock()
 
         async def work(tx: Transaction) -> None:

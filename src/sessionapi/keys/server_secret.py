@@ -32,7 +32,7 @@ class ServerSecret:
         self._all = tuple(dict.fromkeys([*stripped, current]))
 
     def derive(self, purpose: str) -> tuple[bytes, ...]:
-        """Return one 32-byte key for each secret, the current one's first (HKDF-SHA256, RFC 5869).
+        """Return one 32-byte key for each secret, the current one first (HKDF-SHA256, RFC 5869).
 
         Keys for different purposes are independent, so a leaked key reveals nothing about the others.
         """
@@ -47,7 +47,7 @@ def read_or_make(path: Path, fresh: str) -> bytes:
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Write a file atomically, and never replace one that another process has made in the meantime."""
+    """Write a file atomically, and never replace one that another process has just made."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

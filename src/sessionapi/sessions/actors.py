@@ -27,7 +27,7 @@ from sessionapi.tokens.access_token import Claims
 ADMIN = "admin"
 T = TypeVar("T")
 Work = Callable[[Transaction, User, datetime], Awaitable[T]]
-"""Work of an operation on the locked row of its account, at the time of its transaction."""
+"""The work of an operation. It receives the transaction, the locked row of the account, and the time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Batcher(Generic[Question, Answer]):
             await self._answer([(question, answer) for question, answer in batch if not answer.done()])
 
     async def _answer(self, asked: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
-        """Handle a batch. After a defect, split the batch, so that only the request that causes it fails."""
+        """Handle a batch. After an unexpected error it is split, so that only the request at fault fails."""
         try:
             found = await self._work([question for question, _ in asked])
         except Exception as problem:
@@ -85,7 +85,7 @@ class Batcher(Generic[Question, Answer]):
                 answer.set_result(each)
 
     def _also_refused(self, problem: Exception) -> Sequence[tuple[Question, asyncio.Future[Answer]]]:
-        """Take the queued requests if the database is unavailable, so that they do not time out in turn."""
+        """Take the queued requests if the database is unavailable, so they do not time out one by one."""
         if not isinstance(problem, Unavailable) or problem.contended:
             return []
         waited, self._waiting = self._waiting, deque()

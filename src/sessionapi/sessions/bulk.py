@@ -60,7 +60,8 @@ class AllSessions:
     async def _revoke_rest(self, now: datetime, created_before: datetime, reason: RevokeReason) -> int:
         """End, one by one, the sessions that began before a given time although their ids are later.
 
-        There are few of them, because an id is made just after `created_at` was taken.
+        There are few of them, because the id of a session is made just after the time for `created_at` is
+        taken.
         """
         ended, owners = 0, await self._owners(now, created_before)
         while owners:

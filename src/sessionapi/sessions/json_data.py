@@ -1,4 +1,4 @@
-"""JSON objects of users (session data and preferences): merging by RFC 7396, and limits."""
+"""JSON objects of users (session data, preferences and claims): merging by RFC 7396, and limits."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pydantic_core import from_json
 from sessionapi.errors import FieldError, ValidationFailed
 
 MAX_OBJECT = 4096
-"""Maximum size, in bytes of JSON, of a session's data or a user's preferences."""
+"""Maximum size, in bytes of JSON, of a session's data, a user's preferences or a user's claims."""
 MAX_DEPTH = 32
 
 
@@ -40,8 +40,9 @@ def same_json(one: object, other: object) -> bool:
 def bounded(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON object that both engines can store and that is small enough, else raise ValidationFailed.
 
-    The check parses it as the store will, which accepts 200 nested lists. A row that cannot be parsed would
-    break every query that returns it, including an administrator's list and the refreshes of other users.
+    The check uses the parser of the store, which accepts at most 200 nested lists. A row that cannot be
+    parsed would break every query that returns it, including an administrator's list and the refreshes of
+    other users.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

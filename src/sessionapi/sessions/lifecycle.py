@@ -25,7 +25,7 @@ from sessionapi.tokens.refresh_token import RefreshToken
 class Device:
     """Device details of a login, as sent by the client.
 
-    `replaces` is the refresh token of its cookie, `token` its device token, if it has one.
+    `replaces` is the refresh token from its cookie and `token` its device token, if it sent any.
     """
 
     client: Client
@@ -61,8 +61,8 @@ class Sessions:
         """Insert a new session for a user whose row is locked, and return its tokens.
 
         A login always starts a new session and never adopts one that was sent along (ASVS 7.2.4). The session
-        whose cookie it replaces ends, and so does the least recently seen one over the limit. The row of the
-        user whose session is replaced is locked too; see `replaced_users`.
+        whose cookie it replaces is ended, and so are the least recently seen ones beyond the limit. The row
+        of the user whose session is replaced must be locked too; see `replaced_users`.
         """
         replaced = await self._replaced(tx, device)
         over = await tx.least_recently_seen(
@@ -128,7 +128,7 @@ class Sessions:
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def revoke(self, user_id: UUID, session_id: UUID, reason: RevokeReason, caller: Caller) -> None:
-        """End one active session of this user. NotFound for anything else, which reveals nothing."""
+        """End one active session of this user; NotFound for any other id, whether or not it exists."""
 
         async def work(tx: Transaction, user: User, now: datetime) -> Sequence[UUID]:
             return await self.end(tx, user.id, [session_id], reason, now, caller.client)
@@ -152,7 +152,7 @@ class Sessions:
     ) -> int:
         """End a user's active sessions that began before a given time; return how many there were.
 
-        The credential version stays as it is, because a login that is under way is newer.
+        The credential version is not changed, because a login that is under way starts a newer session.
         """
 
         async def work(tx: Transaction, user: User, now: datetime) -> Sequence[UUID]:
@@ -174,7 +174,7 @@ class Sessions:
     ) -> tuple[Session, dict[str, Any]]:
         """Merge a patch into the data of the caller's session (RFC 7396), and name its device.
 
-        Two concurrent patches lose nothing.
+        Concurrent patches are applied one after the other, so none is lost.
         """
         key = (actor.user_id, actor.session_id)
 
@@ -193,7 +193,7 @@ class Sessions:
     async def renew_secret(self, tx: Transaction, user: User, session_id: UUID, now: datetime) -> Tokens:
         """Give an active session a new secret and `auth_time`, and return its tokens.
 
-        A refresh token from before can neither renew the session nor gain the new `auth_time` (ASVS 7.2.4).
+        An earlier refresh token can neither renew the session nor gain the new `auth_time` (ASVS 7.2.4).
         """
         secret = self._new_secret()
         session = await tx.replace_secret(user.id, session_id, refresh_token.digest(secret), now)
@@ -225,8 +225,8 @@ class Sessions:
     ) -> Sequence[UUID]:
         """End those of the given sessions that are active, delete their data, and audit each of them.
 
-        The transaction must have locked the row of their user, on which `Actors` relies. After the commit,
-        this process refuses their access tokens.
+        The transaction must have locked the row of their user, because `Actors` relies on it. After the
+        commit, this process refuses their access tokens.
         """
         ended = await tx.revoke(user_id, session_ids, reason, now) if session_ids else []
         told: dict[str, Any] = {"user_id": user_id, "client": client, "details": {"reason": reason}}

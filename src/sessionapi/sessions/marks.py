@@ -1,9 +1,9 @@
 """Revocation marks: end very many sessions at once with one row, then update their rows in batches.
 
 The mark is one row, committed before anything else. From then on, in every process, the statements that renew
-or change a session refuse those up to the mark; access tokens are refused from the next poll. The rows follow
-in batches of short transactions, so memory is bounded and others can write in between. If the process is
-killed, any server writes the remaining rows within five minutes.
+or change a session refuse all sessions up to the mark. Access tokens are refused from the next poll on. The
+rows of the sessions follow in batches of short transactions, so memory is bounded and other requests can
+write in between. If the process is killed, any running server writes the remaining rows within five minutes.
 
 Which sessions are ended depends on their ids alone, not on the clocks of hosts. The mark is at least as great
 as the id of every session in the database. A session that is inserted after the mark was committed gets a
@@ -67,9 +67,9 @@ class Marks:
         await self._store.run(work)
 
     async def finish(self, progress: Progress | None = None) -> int:
-        """Mark the rows of the greatest mark as ended; return how many sessions the mark has ended.
+        """Update the rows of the sessions that the greatest mark ends; return how many it has ended.
 
-        The result is 0 if all of them were written before. Several processes may do this at once. Between two
+        The result is 0 if all of them were updated before. Several processes may do this at once. Between two
         batches it pauses for as long as the last one took, so that the transactions of requests get half of
         the time.
         """
@@ -90,7 +90,7 @@ class Marks:
         return await self._store.run(lambda tx: self._finish(tx, marks[0]))
 
     async def tidy(self) -> None:
-        """Finish the rows that a killed command left, and delete old marks that a greater one covers."""
+        """Update the rows that a killed command left, and delete old marks that a greater one covers."""
         await self.finish()
         async with self._store.read() as tx:
             marks = await tx.revocation_marks()
@@ -127,7 +127,7 @@ class Marks:
 def _free_time(now: datetime, marks: Sequence[RevocationMark]) -> datetime:
     """Return a time that no other mark has.
 
-    Nor can it be the time of an individual revocation, which is a whole millisecond.
+    It cannot be the time of an individual revocation either, because that is a whole millisecond.
     """
     taken = {mark.at for mark in marks}
     at = now.replace(microsecond=now.microsecond // 1000 * 1000 + 1)

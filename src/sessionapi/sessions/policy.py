@@ -49,10 +49,10 @@ class Ended:
 
 
 def ended(session: Session, now: datetime) -> Ended | None:
-    """Return how the session has ended, or None while it is active. At exactly its end it has ended.
+    """Return how the session has ended, or None while it is active. At exactly `ends_at` it has ended.
 
-    If both the idle and the absolute end have passed, the earlier one is reported: that is the one the user
-    ran into.
+    If both the idle and the absolute end have passed, the earlier one is reported, because that is the one
+    the user ran into.
     """
     if session.revoked_at is not None:
         return Ended("revoked", session.revoke_reason or "revoked_by_admin")

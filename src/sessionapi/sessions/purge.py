@@ -1,9 +1,9 @@
 """Purge of unneeded rows: sessions that ended long enough ago, expired one-time tokens, old counters.
 
 It works in batches, each a short transaction, so that requests do not wait for it. Several processes may do
-it at once. A session past its idle timeout is kept until its absolute end, because the idle timeout has no
-index, which every refresh would have to update. The emptied row of a deleted user is deleted with the last of
-its sessions.
+it at once. A session past its idle timeout is kept until its absolute end, because an index on the idle
+timeout would have to be updated by every refresh. The emptied row of a deleted user is deleted with the last
+of its sessions.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Purged:
 
 
 class Purge:
-    """Purges one store; ended sessions are kept for `kept` first."""
+    """Purges one store. Ended sessions are kept for `kept` before they are deleted."""
 
     def __init__(self, store: Store, clock: Clock, kept: timedelta, batch: int = BATCH) -> None:
         self._store = store

@@ -3,8 +3,8 @@
 A session that is ended individually has an entry for as long as one of its access tokens could be valid. When
 many sessions end at once, one mark stands for all of them. It ends every session whose id is equal to the
 mark's or sorts before it. An id begins with the time at which its session began, and ids sort the same as
-text and as bytes, so a check is one comparison. The time in `iat` would not work, because another process
-that has not yet read the mark may renew an old session after it.
+text and as bytes, so a check is one comparison. Comparing `iat` would not work, because a process that has
+not yet read the mark may issue a token for an old session after it.
 """
 
 import hashlib
@@ -100,5 +100,5 @@ class Revocations:
 
 
 def _digest(session_id: UUID) -> int:
-    """Return a 256-bit number. The XOR of several does not depend on their order."""
+    """Return a 256-bit digest of an id. The XOR of several digests does not depend on their order."""
     return int.from_bytes(hashlib.sha256(session_id.bytes).digest())

@@ -1,8 +1,9 @@
-"""State synchronisation: each process polls the database twice a second for revocations and the key ring.
+"""State synchronisation: each process polls the database for revocations and the key ring.
 
-Every poll reads again *all* sessions that were revoked one by one within the window, and the marks that end
-many sessions with one row each. Applying them is idempotent. So a transaction that commits late is never
-missed, as it would be with a cursor, and after a failure there is nothing to catch up with.
+By default a process polls twice a second. Every poll reads again *all* sessions that were revoked one by one
+within the window, and the marks that end many sessions with one row each. Applying them is idempotent. So a
+transaction that commits late is never missed, as it could be with a cursor, and after a failure there is
+nothing to catch up with.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ log = structlog.get_logger()
 LARGEST_SKEW = timedelta(seconds=2)
 """Largest allowed difference between the clocks of a host and the database (design 4.4).
 
-The revocation window has 15 s for it.
+The revocation window includes 15 s for it.
 """
 STALE = 5.0
 """Seconds since the last successful poll after which the process is not ready."""

@@ -21,7 +21,7 @@ _LIBRARIES = {
     "ruby": "Ruby",
     "undici": "Node.js",
 }
-"""HTTP clients missing from the database of ua-parser, by the first product of their User-Agent."""
+"""HTTP clients missing from the database of ua-parser, by the first product name in their User-Agent."""
 _PRODUCT = re.compile(r"([\w.-]+)(?:/|$)")
 
 

@@ -1,7 +1,8 @@
 """The store: `run()` for a transaction that writes, `read()` for one that only reads.
 
-Driver errors are translated into errors of our tree. A refusal is raised by the operation after its
-transaction has ended, so that it never rolls back the change that it reports.
+Driver errors are translated into errors of our tree. An error that reports a change, such as the end of a
+session after the reuse of a refresh token, is raised after the commit, so that it does not roll the change
+back.
 
 All transactions lock in this order: rows of `users` by id, then counters of wrong passwords by key, then rows
 of `sessions` by key, then everything else.
@@ -30,7 +31,7 @@ from sessionapi.storage.table_copy import CopyQueries
 from sessionapi.storage.users import UserQueries
 
 ATTEMPTS = 4
-"""Attempts at a transaction that others abort; at each attempt one of the others has made progress."""
+"""Attempts at a transaction that conflicts with others. Each time it fails, another one has made progress."""
 T = TypeVar("T")
 
 
@@ -53,7 +54,7 @@ class Transaction(
         self.followers: list[Callable[[], None]] = []
 
     def on_commit(self, follow: Callable[[], None]) -> None:
-        """Register an on-commit hook: it is called once the transaction is durable, and never otherwise."""
+        """Register an on-commit hook. It is called after the commit, and not at all after a rollback."""
         self.followers.append(follow)
 
 
@@ -69,7 +70,7 @@ class Store:
     async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run `work` in a transaction that writes, and return its result.
 
-        After a deadlock or a serialization failure it is retried. So `work` has no effects outside of its
+        After a deadlock or a serialization failure it is retried. So `work` must not have effects outside its
         transaction, except through `Transaction.on_commit`.
         """
         for _ in range(ATTEMPTS - 1):

@@ -13,7 +13,7 @@ from sessionapi.storage.tables import evaluated_once, sessions
 
 
 class AllSessionQueries:
-    """Part of `Transaction` that reads and deletes sessions regardless of their user."""
+    """Part of `Transaction` that reads and deletes sessions of all users."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -21,7 +21,7 @@ class AllSessionQueries:
     async def all_living_sessions(
         self, now: datetime, limit: int, after: SessionKey = FIRST_KEY
     ) -> list[Session]:
-        """Return the active sessions of all users in the order of the key, starting after one."""
+        """Return the active sessions of all users in the order of the key, starting after a given key."""
         behind = sa.tuple_(sessions.c.user_id, sessions.c.id) > sa.tuple_(*map(sa.literal, after))
         statement = (
             sa.select(sessions)
@@ -34,7 +34,7 @@ class AllSessionQueries:
     async def owners_of_living(
         self, now: datetime, limit: int, after: UUID, created_before: datetime | None = None
     ) -> list[UUID]:
-        """Return the users with active sessions, even disabled ones, ordered by id, starting after one."""
+        """Return the users with active sessions, even disabled ones, ordered by id, starting after an id."""
         statement = (
             sa.select(sessions.c.user_id)
             .distinct()

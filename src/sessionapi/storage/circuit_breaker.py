@@ -11,7 +11,7 @@ from sessionapi.errors import Unavailable
 
 UNCONFIRMED = "The database did not confirm this in time. Check whether it was done before you repeat it."
 _OF_THE_DATABASE = ("08", "25006", "40", "53", "55P03", "57", "58")
-"""SQLSTATEs, or their first digits, of conditions of the server. Any other is a defect of ours."""
+"""SQLSTATEs, or their first characters, for which the server is the cause. Any other is a defect of ours."""
 
 _CONTENDED = ("40P01", "40001")
 """Deadlocks and serialization failures. Nothing was done, so the transaction can be retried."""
@@ -31,7 +31,7 @@ class CircuitBreaker:
     """Circuit breaker of one database.
 
     While the circuit is open, one transaction at a time is let through as a probe, and all others are refused
-    at once. Otherwise each would wait for its whole deadline, and they would pile up.
+    at once. Otherwise each of them would wait until its deadline, and they would pile up.
     """
 
     def __init__(self) -> None:

@@ -1,10 +1,10 @@
-"""Database copy: copies every row of every table to another database, verified, and logs no user out.
+"""Database copy: copies every row of every table to another database and verifies it. Users stay logged in.
 
 The target is made equal to the source, page by page. Rows that are equal are left, rows that differ are
 written, and rows missing from the source are deleted. So an interrupted copy continues when it is run again,
 and a copy made while the service was running is quickly brought up to date once the service is stopped.
-Everything is read from one snapshot. In the end both databases are read again, and their row counts and
-digests compared.
+Everything is read from one snapshot. At the end both databases are read again, and their row counts and
+digests are compared.
 """
 
 import hashlib
@@ -23,10 +23,13 @@ from sessionapi.storage.table_copy import TABLES, Key, Row
 from sessionapi.storage.tables import to_microseconds
 
 PAGE = 1_000
-"""Rows in memory at once, per side. A transaction of the target covers as many."""
+"""Maximum rows of each database in memory at once. A transaction on the target writes one such page."""
 
 Follow = Callable[[str, int], None]
-"""Progress callback: receives the table and the number of further rows done. Each row is done twice."""
+"""Progress callback: receives the table and the number of further rows done.
+
+Each row counts twice, when it is copied and when it is verified.
+"""
 
 
 @dataclass(frozen=True, slots=True)

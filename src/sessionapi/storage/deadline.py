@@ -1,6 +1,6 @@
 """Deadline of a transaction, from the wait for its connection to its end.
 
-A frozen server closes nothing and sends nothing, and its driver would wait for it even to cancel or to roll
+A frozen server closes nothing and sends nothing, and the driver would wait for it even to cancel or to roll
 back. So at the deadline the socket itself is closed, and everything that waits for it fails at once.
 """
 

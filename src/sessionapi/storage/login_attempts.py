@@ -21,9 +21,9 @@ class LoginAttemptQueries:
     async def reserve_attempt(
         self, buckets: FailureCounters, user_id: UUID | None, now: datetime
     ) -> dict[bytes, int]:
-        """Count an attempt in each bucket that has room, and return the new counts of those that had.
+        """Count an attempt in each counter that has room, and return the new values of these counters.
 
-        One statement decides and counts, so no number of concurrent attempts can exceed the quota.
+        A single statement decides and counts, so concurrent attempts cannot exceed the quota.
         """
         first, second = buckets.both
         asked = {
@@ -54,7 +54,7 @@ class LoginAttemptQueries:
         await self._connection.execute(_TOUCH, steps)
 
     async def clear_counters(self, buckets: FailureCounters) -> None:
-        """Delete counters one by one, in the order of their reservation."""
+        """Delete counters one by one, in the order in which they were reserved."""
         await self._connection.execute(_CLEAR, _keys(buckets))
 
     async def clear_counters_of(self, user_id: UUID) -> int:
@@ -94,8 +94,8 @@ def _keys(buckets: FailureCounters) -> list[dict[str, bytes]]:
     return [{"key": bucket.key} for bucket in buckets.both]
 
 
-# Built once, because each login needs them. The first is text, because SQLAlchemy compiles an INSERT of two
-# rows again for every call; both engines accept it.
+# Built once, because each login needs them. The first is text that both engines accept, because SQLAlchemy
+# would compile an INSERT of two rows again for every call.
 _RESERVE = (
     sa.text("""
         INSERT INTO password_tries AS kept (bucket, user_id, failures, ends_at)

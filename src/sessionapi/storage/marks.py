@@ -1,8 +1,8 @@
-"""Queries on revocation marks, records that end many sessions at once.
+"""Queries on revocation marks, each of which ends many sessions at once.
 
 A mark ends a session as soon as it is committed: `storage.sessions.living` and the columns `EFFECTIVE`
-compare the session's id with the greatest mark in the statement that reads or changes it. The rows follow in
-batches.
+compare the session's id with the greatest mark in the statement that reads or changes it. The rows of the
+sessions are updated later, in batches.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class MarkQueries:
     ) -> list[SessionKey]:
         """Record in up to `limit` rows that the mark has ended them, and delete their data.
 
-        Rows are taken in the order of the key, starting after one. Return the keys of the sessions.
+        Rows are taken in the order of the key, starting after a given key. Return the keys of the sessions.
         """
         chosen = (
             sa.select(sessions.c.user_id, sessions.c.id)

@@ -1,6 +1,6 @@
 """Schema migrations, on both engines, with the migration files that ship with the package.
 
-On the embedded default the server runs them at startup; on PostgreSQL `sessionapi migrate` does.
+On the embedded database the server runs them when it starts; on PostgreSQL `sessionapi migrate` does.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from sessionapi.storage.database_url import Options
 from sessionapi.storage.tables import metadata
 
 AS_IF_BEHIND_PGBOUNCER = Options(timeout=10, pgbouncer=True)
-"""Options that work with and without PgBouncer; the timeout is that of connecting."""
+"""Options that work with and without PgBouncer. The timeout applies to connecting."""
 LOCK_SECONDS = 0.5
 """Seconds that a migration waits for a table lock.
 
-Later queries queue behind it for as long, which counts towards their DATABASE_TIMEOUT.
+For that time later queries queue behind it, which counts towards their DATABASE_TIMEOUT.
 """
 TRIES = 40
 BUSY = "another transaction holds a table that a migration must change (see pg_stat_activity); retry later"
@@ -37,8 +37,8 @@ async def migrate(url: str, *, lock_seconds: float = LOCK_SECONDS, tries: int = 
     """Upgrade the schema to the newest version in one transaction, and return the resulting version.
 
     Servers may keep running: a lock that is not granted soon is given up and requested again. The schema of a
-    newer sessionapi stays as it is if this version can work with it. Raises StartupError if any of this is
-    impossible.
+    newer sessionapi stays as it is if this version can work with it. Raises StartupError if the schema cannot
+    be upgraded or used.
     """
 
     def upgrade(connection: sa.Connection) -> str:
@@ -81,7 +81,7 @@ def _upgrade(connection: sa.Connection, lock_seconds: float) -> str:
         _wait_politely(connection, lock_seconds)
     if serving := _usable_version(connection):
         return serving
-    from alembic import command, config  # noqa: PLC0415 - 9 MB, of which most starts have no need
+    from alembic import command, config  # noqa: PLC0415 - 9 MB that most starts do not need
 
     told = config.Config()
     told.set_main_option("script_location", str(folder()).replace("%", "%%"))
@@ -93,7 +93,7 @@ def _upgrade(connection: sa.Connection, lock_seconds: float) -> str:
 def _wait_politely(connection: sa.Connection, lock_seconds: float) -> None:
     """Serialise migrations with an advisory lock, and give up quickly on table locks.
 
-    Later queries queue behind a lock request of ours.
+    While we wait for a table lock, later queries queue behind us.
     """
     connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ONE_AT_A_TIME})")

@@ -2,8 +2,8 @@
 
 Reads are single statements without BEGIN and ROLLBACK. Each sees what is committed, as in a READ COMMITTED
 transaction, for a third of the round trips. Behind a PgBouncer that pools transactions, a statement prepared
-in one transaction would be looked for on another connection. There everything is a transaction, and prepared
-statements have no names (design section 7).
+in one transaction may be missing on the connection of the next one. There everything is a transaction, and
+prepared statements have no names (docs/postgresql.md).
 """
 
 import asyncio
@@ -79,7 +79,7 @@ def create(url: str, options: Options) -> tuple[AsyncEngine, AsyncEngine]:
 class Hosts:
     """Hosts of a database URL. The last one that worked is tried first.
 
-    Each host has its share of the time, so that a frozen one does not use up the time of the others.
+    Each host has a share of the time, so that a frozen one does not use up the time of the others.
     """
 
     def __init__(self, url: str, options: Options) -> None:
@@ -114,7 +114,7 @@ class Hosts:
 
 
 def _server_settings(url: str, options: Options) -> dict[str, str]:
-    """Return the server settings of a new connection. PgBouncer would refuse them.
+    """Return the server settings of a new connection, which a PgBouncer would refuse.
 
     The server cancels a statement that waits for a lock shortly before our deadline.
     """

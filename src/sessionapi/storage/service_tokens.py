@@ -17,7 +17,7 @@ class ServiceTokenQueries:
         self._connection = connection
 
     async def insert_service_token(self, token: ServiceToken) -> bool:
-        """Insert a token; False if an active one has its name. The unique index decides."""
+        """Insert a token; False if an active one already has its name. The unique index decides."""
         statement = sa.insert(service_tokens).values(
             id=token.id, name=token.name, digest=token.digest, created_at=token.created_at
         )

@@ -1,8 +1,8 @@
 """Queries on a batch of sessions, each in one statement.
 
 The entries are passed as one JSON text, which may contain only ids, integers, hex, addresses and booleans,
-because a NUL in one string would make the whole batch fail. There is one entry per session, because rows are
-returned by session. With two, a stale token in the batch would be accepted with its successor's row.
+because a NUL in one string would make the whole batch fail. Rotations have one entry per session, because
+rows are returned by session. With two, a stale token in the batch would be accepted with its successor's row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ SessionKey = tuple[UUID, UUID]
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """A rotation that was decided, to the generation after `generation`.
+    """A rotation to the generation after `generation`, as decided.
 
     `waited` is the latest time of a late repeat for which the rotation has waited long enough.
     """
@@ -66,12 +66,12 @@ class BatchQueries:
     async def rotate_all(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
         """Rotate sessions, one entry for each; return those that were rotated, with their `auth_time`.
 
-        `policy.rotated` describes the values that the statement writes. It leaves `auth_time` unchanged,
-        which is part of the token.
+        `policy.rotated` describes the values that the statement writes. It leaves `auth_time`, which is part
+        of the token, unchanged.
 
-        The statement checks again everything that could have changed since a read: the secret, both ends, the
-        revocation, the generation, and a late repeat that a rotation has to wait for. On PostgreSQL the rows
-        are locked in the order of the key, because otherwise two batches could deadlock.
+        The statement checks again everything that could have changed since a read: the secret, both expiries,
+        the revocation, the generation, and a late repeat that a rotation has to wait for. On PostgreSQL the
+        rows are locked in the order of the key, because otherwise two batches could deadlock.
         """
         asked = [_entry(rotation) for rotation in rotations]
         return {(row[0], row[1]): row[2] for row in await self._ask(_ROTATE, asked)}

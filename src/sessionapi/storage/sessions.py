@@ -36,7 +36,7 @@ EFFECTIVE: tuple[sa.ColumnElement[Any], ...] = tuple(
     }.get(column.name, column)
     for column in sessions.c
 )
-"""Columns of a session, in which the revocation also includes that by a mark. Needs `with_mark`."""
+"""Columns of a session, in which a mark counts as a revocation. The query must use `with_mark`."""
 
 session_and_user = (*EFFECTIVE, *(column for column in users.c if column.name != "username_key"))
 """Columns that `session_and_user_of` expects."""
@@ -84,7 +84,7 @@ class SessionQueries:
         return None if row is None else session_and_user_of(row)
 
     async def secret_matches(self, user_id: UUID, session_id: UUID, digest: bytes) -> bool:
-        """Return whether this is the digest of a session's secret, which cannot be derived from ids."""
+        """Return whether a session's secret has this digest. The secret cannot be derived from the ids."""
         statement = sa.select(sessions.c.id).where(
             _is(user_id, session_id), sessions.c.secret_digest == digest
         )
@@ -174,7 +174,7 @@ class SessionQueries:
     async def revoke(
         self, user_id: UUID, session_ids: Sequence[UUID], reason: RevokeReason, now: datetime
     ) -> list[UUID]:
-        """End those of a user's sessions that are active, and delete their data; return which ones ended.
+        """End those of a user's sessions that are active, and delete their data; return those that it ended.
 
         The time of their end is a whole millisecond, which the time of a mark never is; see `revoked_since`.
         """
@@ -254,18 +254,21 @@ def with_mark(joined: sa.FromClause) -> sa.FromClause:
 
 
 def living(now: datetime) -> sa.ColumnElement[bool]:
-    """Return `policy.ended` as an SQL condition: not revoked, alone or by a mark, and before both ends."""
+    """Return the SQL condition for an active session, the opposite of `policy.ended`.
+
+    It is not revoked, individually or by a mark, and neither of its two ends has passed.
+    """
     return living_at(sa.literal(to_microseconds(now), sa.BigInteger))
 
 
 def living_at(microseconds: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-    """Return the same condition for a time in the statement, in microseconds since 1970."""
+    """Return the condition of `living` for an SQL expression of microseconds since 1970."""
     mark = sa.func.coalesce(sa.select(_GREATEST.c.up_to).scalar_subquery(), _NO_MARK)
     return sa.and_(_unended_at(microseconds), sessions.c.id > mark)
 
 
 def unmarked_and_unexpired(now: datetime) -> sa.ColumnElement[bool]:
-    """Return the condition that a row has no end recorded; a mark may still have ended its session."""
+    """Return the condition that a row is neither revoked nor expired; a mark may still have ended it."""
     return _unended_at(sa.literal(to_microseconds(now), sa.BigInteger))
 
 

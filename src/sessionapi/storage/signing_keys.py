@@ -32,7 +32,7 @@ class KeyQueries:
         return [StoredKey(*row) for row in rows]
 
     async def insert_key(self, key: StoredKey) -> bool:
-        """Insert a key; False if there already is an `active`, or a `next`, one. The unique index decides."""
+        """Insert an `active` or `next` key; False if there already is one. The unique index decides."""
         statement = sa.insert(signing_keys).values(
             id=key.id,
             algorithm=key.algorithm,

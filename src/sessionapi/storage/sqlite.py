@@ -38,12 +38,12 @@ def create(url: str) -> tuple[AsyncEngine, AsyncEngine]:
 
 
 def try_opening(url: str) -> None:
-    """Open the file once like every connection will, and raise sqlite3.Error or OSError on failure.
+    """Open the file once, as every connection will, and raise sqlite3.Error or OSError on failure.
 
     A missing file is created, readable by its owner alone.
 
-    This does not use aiosqlite, which leaves a thread behind a failed opening. The thread prints a traceback
-    if the event loop has ended by then.
+    This does not use aiosqlite, which leaves a thread running after a failure to open. The thread prints a
+    traceback if the event loop has ended by then.
     """
     path = database_url.sqlite_path(url)
     sqlite_file.make_private(path)
@@ -77,7 +77,7 @@ def _begin(connection: sa.Connection) -> None:
 
 
 def set_pragmas(connection: Connection | Any, _record: object) -> None:
-    """Prepare a new connection. The driver's BEGIN is turned off, because the engine chooses its kind."""
+    """Prepare a new connection. The driver's own BEGIN is turned off, because the engine chooses the kind."""
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (

@@ -1,8 +1,8 @@
 """A cursor for aiosqlite that needs one thread switch per statement instead of four.
 
 aiosqlite runs each connection in a separate thread. It switches to that thread to open a cursor, to run the
-statement, to fetch the rows, and to close the cursor. These four switches are most of the time of a small
-statement (measured: with one switch a login costs half as much).
+statement, to fetch the rows, and to close the cursor. These four switches take most of the time of a small
+statement (measured: with one switch a login takes half as long).
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -86,7 +86,7 @@ class Cursor:
         await self._change("execute", statement, parameters)
 
     async def executemany(self, statement: str, parameters: Iterable[Iterable[Any]]) -> None:
-        """Run a statement once for each of the parameters."""
+        """Run a statement once for each set of parameters."""
         await self._change("executemany", statement, parameters)
 
     async def fetchall(self) -> list[Row]:

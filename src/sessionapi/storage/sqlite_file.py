@@ -1,8 +1,7 @@
 """SQLite file: keeps it private from its first byte, and detects if it is replaced while in use.
 
-A process with an open file can still write into it after it was removed or replaced, and SQLite does, so that
-everything it commits there is lost. The log (`-wal`) and its index (`-shm`) belong to the database just as
-much.
+A process can still write into an open file after it was removed or replaced. SQLite does so, and everything
+that it commits there is lost. The log (`-wal`) and its index (`-shm`) belong to the database just as much.
 """
 
 import contextlib

@@ -44,13 +44,13 @@ class CopyQueries:
         return int(counted.scalar_one())
 
     async def keys(self, table: sa.Table, after: Key | None, limit: int) -> list[Key]:
-        """Return primary keys in order, starting after one."""
+        """Return primary keys in order, starting after a given key."""
         columns = tuple(table.primary_key.columns)
         statement = sa.select(*columns).where(_behind(columns, after)).order_by(*columns).limit(limit)
         return [tuple(row) for row in await self._connection.execute(statement)]
 
     async def page(self, table: sa.Table, after: Key | None, limit: int) -> list[Row]:
-        """Return rows in the order of their keys, starting after one."""
+        """Return rows in the order of their keys, starting after a given key."""
         columns = tuple(table.primary_key.columns)
         statement = sa.select(table).where(_behind(columns, after)).order_by(*columns).limit(limit)
         return [dict(row) for row in (await self._connection.execute(statement)).mappings()]

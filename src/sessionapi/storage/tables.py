@@ -197,7 +197,7 @@ password_tries = sa.Table(
 
 
 def evaluated_once(chosen: sa.Select[Any]) -> sa.Select[Any]:
-    """Return a query with a LIMIT as a subquery of a DELETE or an UPDATE, which runs it only once.
+    """Return a query with a LIMIT for use in a DELETE or an UPDATE, which then runs it only once.
 
     Without the common table expression, PostgreSQL may run it again for each row (a nested loop). It skips
     rows that the statement has changed already, so the LIMIT would not hold. Count the rows with RETURNING,

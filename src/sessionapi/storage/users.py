@@ -43,7 +43,7 @@ class UserQueries:
         return True
 
     async def user_by_name(self, username_key: str) -> User | None:
-        """Return the user with this folded name, including disabled ones."""
+        """Return the user with this username key, even a disabled one, or None."""
         return await self._one(_BY_NAME, username_key)
 
     async def user(self, user_id: UUID) -> User | None:
@@ -59,7 +59,7 @@ class UserQueries:
     async def lock_users(self, user_ids: Collection[UUID]) -> dict[UUID, User]:
         """Lock the rows of users in the order of their ids; return those that exist, including deleted ones.
 
-        This is the first statement of a transaction, before any lock on a session.
+        Call it first in a transaction, before any lock on a session.
         """
         statement = (
             sa.select(*_COLUMNS)
@@ -81,8 +81,8 @@ class UserQueries:
     async def bump_credential_version(self, user_id: UUID, **changes: Any) -> bool:
         """Change the row of a user who is not deleted and increment `credential_version`; False if not found.
 
-        Every operation that ends many sessions begins with this. It waits for logins that hold the row, and
-        makes those fail that verified the old credentials (design 4.4).
+        Every operation that ends all sessions of a user begins with this. It waits for logins that have
+        locked the row. Later logins that verified the old credentials fail (design 4.4).
         """
         statement = (
             sa.update(users)
@@ -151,7 +151,7 @@ class UserQueries:
         return (await self._connection.execute(statement)).rowcount
 
     async def purge_users(self, user_ids: Iterable[UUID]) -> int:
-        """Delete those of these emptied rows that no session refers to any more."""
+        """Delete the emptied rows among these users that no session refers to any more."""
         emptied = (
             sa.select(users.c.id)
             .where(users.c.id.in_(sorted(set(user_ids))), users.c.deleted_at.is_not(None))

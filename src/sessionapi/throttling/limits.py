@@ -40,8 +40,8 @@ _REASONS: dict[LimitName, str] = {
 MANY = 5
 """Factor between the limits of a group and those of its members.
 
-Password checks in sessions have this many times the limit of one user for each network, and writes have this
-many times the limit of one session for each user.
+One network may make this many times as many password checks in sessions as one user, and one user this many
+times as many writes as one session.
 """
 
 
@@ -118,7 +118,7 @@ class FailureCounterKeys:
     def for_unknown_device(self, subject: UUID | str, host: str | None) -> FailureCounters:
         """Return the counters of a login on an unknown device: one per network, one for the whole account.
 
-        `subject` is the user's id or, for an unknown user, the username as typed.
+        `subject` is the user's id or, for an unknown user, the username that was entered.
         """
         kept = None if isinstance(subject, UUID) else UNKNOWN_USER_TTL
         recent = self._digest("network", *_who(subject), network(host))

@@ -1,7 +1,8 @@
 """Login throttle: limits password guessing, across processes and restarts.
 
 An attempt is reserved in the database before its hash is computed, whether or not the user exists. A right
-password clears the counters, a wrong one leaves them. So no number of concurrent attempts can exceed a limit.
+password clears the counters, and a wrong one leaves them unchanged. So no number of concurrent attempts can
+exceed a limit.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ FLOOD_DELAY = 2
 
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
-    """A reserved password attempt. `ends_the_row` is true for the last one that the account allows."""
+    """A reserved password attempt. `ends_the_row` is true if it is the last consecutive one allowed."""
 
     buckets: FailureCounters
     user_id: UUID | None
@@ -93,8 +94,8 @@ class Throttle:
     async def slow_down(self, client: Client) -> None:
         """Delay a refusal by a limit if its network keeps sending requests regardless.
 
-        Otherwise such requests, each of which costs little, fill the event loop: 400 connections of them took
-        73 % of the logins of others (measured).
+        Otherwise such requests, although each costs little, keep the event loop busy: 400 connections of them
+        cost other clients 73 % of their logins (measured).
         """
         if self._memory.is_flooding(network(client.ip)):
             await asyncio.sleep(FLOOD_DELAY)
@@ -156,7 +157,7 @@ class Throttle:
         return {keys[bucket] for bucket in full}
 
     async def _reserve(self, tx: Transaction, buckets: FailureCounters, user_id: UUID | None) -> LoginAttempt:
-        """Count an attempt in both counters or in neither: the refusal is raised inside, and rolls back."""
+        """Count an attempt in both counters or in neither: a refusal rolls the transaction back."""
         if not self._enabled:
             return LoginAttempt(buckets, user_id, ends_the_row=False)
         counts = await tx.reserve_attempt(buckets, user_id, self._clock())
@@ -168,7 +169,7 @@ class Throttle:
     async def _refusal(
         self, tx: Transaction, buckets: FailureCounters, counts: Collection[bytes]
     ) -> RateLimited:
-        """Return the error. It is the same for a lock, which does not expire, as for the first minutes."""
+        """Return the error. A lock, which does not expire, looks the same as a limit of some minutes."""
         self._metrics.throttled.labels("password").inc()
         window = self._keys.limits.login_failures_window
         ends_at = (

@@ -9,7 +9,7 @@ from sessionapi.metrics import Metrics
 from sessionapi.throttling.limits import MANY, LimitName, RateLimits, refusal
 
 MAX_KEYS = 100_000
-"""Maximum number of networks or sessions per limit: 26 MB with one attempt each (measured)."""
+"""Maximum number of keys (networks, users or sessions) per limit: 26 MB with one attempt each (measured)."""
 REFUSALS_PER_ADDRESS = 300
 """Refusals per network and minute before further ones are delayed: ten times the logins of a network."""
 
@@ -59,8 +59,8 @@ class SlidingWindow:
     """Sliding windows: the times of each key's attempts, oldest first, at most `quota` in any `seconds`.
 
     Keys are kept in the order of their last attempt, so expired ones are dropped from one end; at MAX_KEYS
-    the least recently counted key is dropped. The library that the design names for this looks at every key
-    after each attempt, which with 1,000 networks takes a whole core (measured, limits 5.8).
+    the least recently counted key is dropped. The `limits` library (5.8) is not used, because it looks at
+    every key after each attempt, which takes a whole core with 1,000 networks (measured).
     """
 
     quota: int

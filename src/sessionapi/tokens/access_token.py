@@ -27,8 +27,8 @@ TYPE = "at+jwt"
 LONGEST_TTL = 300
 """Maximum lifetime in seconds. A token that was issued for longer is refused (design 3)."""
 IAT_LEEWAY = 5
-"""Seconds that `iat` may be in the future with any leeway: clocks of two hosts differ (design 4.4 allows
-2)."""
+"""Seconds that `iat` may be in the future, even with a smaller leeway, because the clocks of two hosts differ
+(design 4.4 allows 2 s)."""
 RESERVED_CLAIMS = frozenset(
     {
         "iss",
@@ -55,8 +55,8 @@ _HEADER_NAMES = frozenset({"alg", "kid", "typ"})
 class TokenExpectations:
     """Conditions for accepting a token.
 
-    `leeway` is in seconds, 0 here and 5 in other services. A token is accepted for that long after `exp`.
-    Before `iat` it is accepted for that long or for IAT_LEEWAY, whichever is longer.
+    `leeway` is in seconds: 0 in this service, and 5 by default in other services. A token is accepted for
+    that long after `exp`. Before `iat` it is accepted for that long or for IAT_LEEWAY, whichever is longer.
     """
 
     issuer: str
@@ -101,9 +101,9 @@ def verify(
 ) -> Claims:
     """Return the claims of a token that is genuine, meant for us and not expired at `now`.
 
-    `find_key` maps a `kid` to a key or None. Raises ExpiredToken if only the time is wrong, UnknownKey if the
-    key is not in the ring, and InvalidToken otherwise, whose detail is short because more would only help a
-    forger. `expired_ok` is for logging out with a token that has expired.
+    `find_key` maps a `kid` to a key or None. Raises ExpiredToken if the token has expired but is otherwise
+    valid, UnknownKey if its key is not in the ring, and InvalidToken for anything else. The detail is short,
+    because more would only help a forger. `expired_ok` is for logging out with a token that has expired.
     """
     header, payload, signature = _split(token)
     kid, algorithm = _read_header(header)
@@ -135,7 +135,7 @@ def refuse_expired(claims: Claims, rules: TokenExpectations, now: float) -> None
 def is_ahead(claims: Claims, rules: TokenExpectations, now: float) -> bool:
     """Return whether a token was issued further in the future than clocks may differ.
 
-    A clock that is behind sees `iat` too late by as much as `exp`, so a larger leeway applies to both.
+    If our clock is slow, `iat` and `exp` are off by the same time, so a larger leeway applies to both.
     """
     return claims.issued_at > now + max(IAT_LEEWAY, rules.leeway)
 
@@ -250,7 +250,7 @@ def _decode(segment: str) -> bytes:
 
 def _load_object(raw: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(raw.decode(), object_pairs_hook=_no_duplicates)  # bytes could be UTF-16 too
+        value = json.loads(raw.decode(), object_pairs_hook=_no_duplicates)  # loads also takes UTF-16 bytes
     except (ValueError, RecursionError):
         raise InvalidToken("This is not a JWT.") from None
     if not isinstance(value, dict):

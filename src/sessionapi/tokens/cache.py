@@ -1,7 +1,7 @@
-"""Bounded cache of verified access tokens, so that the second check of a token costs a look-up.
+"""Bounded cache of verified access tokens, so that the second check of a token costs only a look-up.
 
 Anything that can change between two checks is checked each time: the key's state in the ring, and the time.
-(The owner of the list of ended sessions checks whether the session has ended.)
+The caller, which has the list of ended sessions, checks whether the session has ended.
 """
 
 from collections.abc import Callable

@@ -26,13 +26,13 @@ LAST_SECOND = 9_999_999_999
 class Tokens:
     """Tokens of a session, as returned to a client. All `*_in` are seconds from now.
 
-    A renewal of the access token alone has no `refresh_token`. `is_new` means that the refresh token differs
-    from the one that the client sent, so that a cookie has to be set. A login adds the `device_token`.
+    `is_new` means that the refresh token differs from the one that the client sent, so that a cookie has to
+    be set. A login adds the `device_token`.
     """
 
     access_token: str = field(repr=False)
     expires_in: int
-    refresh_token: str | None = field(repr=False)
+    refresh_token: str = field(repr=False)
     is_new: bool
     session_expires_in: int
     absolute_expires_in: int
@@ -42,7 +42,7 @@ class Tokens:
 
 
 class Issuer:
-    """Issuer of all tokens. `refresh_keys` are derived from the server secrets, the current one's first."""
+    """Issuer of all tokens. `refresh_keys` are derived from the server secrets, the current one first."""
 
     def __init__(
         self,
@@ -62,10 +62,9 @@ class Issuer:
         """Return the contents of a refresh token made under the current or an accepted secret, else None."""
         return refresh_token.match(text, self._refresh_keys)
 
-    def issue(self, session: Session, user: User, now: datetime, secret: bytes | None) -> Tokens:
-        """Return the tokens of a session; without its secret, only an access token can be made."""
-        text = self._refresh_token(session, secret) if secret else None
-        return self._tokens(session, user, now, text, is_new=text is not None)
+    def issue(self, session: Session, user: User, now: datetime, secret: bytes) -> Tokens:
+        """Return the tokens of a session that has a new secret."""
+        return self._tokens(session, user, now, self._refresh_token(session, secret), is_new=True)
 
     def renew(self, session: Session, user: User, now: datetime, shown: RefreshToken) -> Tokens:
         """Return the tokens of a session after its refresh token, of any generation, was presented."""
@@ -75,9 +74,7 @@ class Issuer:
             session, user, now, text or self._refresh_token(session, shown.secret), is_new=moved
         )
 
-    def _tokens(
-        self, session: Session, user: User, now: datetime, text: str | None, *, is_new: bool
-    ) -> Tokens:
+    def _tokens(self, session: Session, user: User, now: datetime, text: str, *, is_new: bool) -> Tokens:
         end = session.ends_at
         access_token, expires_in = self._access_token(session, user, now, end)
         return Tokens(

@@ -14,7 +14,7 @@ MAX_NAME = 100
 
 
 class ServiceTokens:
-    """Service tokens in one store. Each is shown once; its row has a SHA-256 of the 32 random bytes."""
+    """Service tokens in one store. Each has 32 random bytes and is shown once; its row has its SHA-256."""
 
     def __init__(
         self, store: Store, clock: Clock, new_secret: Callable[[int], bytes] = ids.new_secret
@@ -24,7 +24,7 @@ class ServiceTokens:
         self._new_secret = new_secret
 
     async def add(self, name: str) -> str:
-        """Return a new token for the service of this name: 1 to 100 printable characters."""
+        """Return a new token for the service of this name, which has 1 to 100 printable characters."""
         printable = name.isprintable() and identifiers.invisible(name) is None
         if not (1 <= len(name) <= MAX_NAME and printable and name.strip() == name):
             text = f"Use 1 to {MAX_NAME} printable characters, without a space before or after them."

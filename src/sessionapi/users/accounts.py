@@ -26,7 +26,7 @@ from sessionapi.users.password_policy import PasswordRules
 from sessionapi.users.passwords import Passwords
 
 RESET_TTL = timedelta(minutes=30)
-"""Lifetime of a one-time token for a new password (OWASP: short; a person reads mail within it)."""
+"""Lifetime of a one-time token for a new password (OWASP: a short one; it leaves time to read the e-mail)."""
 EMAIL = r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+"
 MAX_EMAIL = 320
 """Maximum length in characters: 64 before the @ and 255 after it (RFC 5321)."""
@@ -153,8 +153,8 @@ class Accounts:
     async def delete(self, user_id: UUID, caller: Caller) -> None:
         """Delete an account's data, end its sessions and free its username.
 
-        The emptied row and the revoked sessions stay until they are purged, so that every process reads about
-        them. A row without sessions is deleted at once.
+        The emptied row and the revoked sessions stay until they are purged, so that every process reads the
+        revocations. A row without sessions is deleted at once.
         """
 
         async def work(tx: Transaction, user: User, now: datetime) -> None:
@@ -220,9 +220,9 @@ class Accounts:
     async def _change(
         self, tx: Transaction, user: User, now: datetime, caller: Caller, given: Mapping[str, Any]
     ) -> None:
-        """Change columns. Owners who try out new usernames are rate limited like sign-ups.
+        """Write the columns that change. An owner's new username counts towards the limit of sign-ups.
 
-        Administrators and the command line are not, because they can list all names anyway.
+        That of an administrator or the command line does not, because they can list all names anyway.
         """
         changes = _changes(user, given)
         if changes.keys() & {"roles", "claims"}:

@@ -1,9 +1,9 @@
 """Look up whether a password has leaked, without revealing it (the range search of Have I Been Pwned).
 
 The request contains the first five hexadecimal digits of the password's SHA-1. The response lists the
-remaining digits of every leaked password with this prefix. Padding hides even the number of entries. Without
-a response in time the password is accepted, because a service that is down must not keep people from choosing
-one.
+remaining digits of every leaked password with this prefix. Padding hides even the number of entries. If there
+is no response in time, the password is accepted, because an outage of the look-up must not keep users from
+choosing one.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ LARGEST = 2**20
 
 
 class BreachedPasswords:
-    """Client of the service at `url`; the five digits are appended to it."""
+    """Client of the service at `url`; the first five digits are appended to it."""
 
     def __init__(self, url: str, metrics: Metrics) -> None:
         self._url = url.rstrip("/")

@@ -1,10 +1,10 @@
 """Bounded pool of low-priority threads for password hashes, with a fair queue in front of it.
 
-A request takes a place before its attempt is counted. Without room it is refused at once. The number of
-places per user and per network is limited, so that none of them can fill the queue alone. The queue is a
-round robin over lanes and, within a lane, over users. A user has at most two hashes running. The lane of a
-request in a session is its user. The lane of a login or a sign-up is its network, whether or not the user
-exists, so neither the order nor the limits reveal whether a username exists (ASVS 6.3.8).
+A request takes a place before its attempt is counted. If there is no room, it is refused at once. The number
+of places per user and per network is limited, so that no single one can fill the queue. The queue is a round
+robin over lanes and, within a lane, over users. A user has at most two hashes running. The lane of a request
+in a session is its user. The lane of a login or a sign-up is its network, whether or not the user exists, so
+neither the order nor the limits reveal whether a username exists (ASVS 6.3.8).
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Password hashes of other systems: parse them once, limit their cost, and verify them.
 
 Each reader handles one format. It returns None for text in another format. It raises UnreadableHash for a
-hash in its format that is truncated, malformed, or so expensive that one login would take the memory or the
+hash in its format that is truncated, malformed, or so expensive that one login would use up the memory or the
 time of all others. The limits apply both when a hash is imported and when it is verified.
 """
 
@@ -55,8 +55,8 @@ threads."""
 MIN_DIGEST = 16
 """Bytes. An empty digest would match every password."""
 _BCRYPT_BYTES = 72
-"""Bytes that bcrypt uses. The library refuses longer passwords; the systems that hashes come from truncate
-them."""
+"""Bytes of a password that bcrypt uses. The library refuses longer ones; the systems that the hashes come
+from truncate them."""
 _PHP_SPACE = " \n\r\t\v\0"
 """Characters that PHP's `trim` removes, because WordPress trims passwords."""
 _DIGESTS = {"sha1": 20, "sha224": 28, "sha256": 32, "sha384": 48, "sha512": 64}
@@ -65,7 +65,7 @@ Verify = Callable[[str], bool]
 
 
 class UnreadableHash(ValueError):
-    """A hash that cannot be verified here. The message has its format and the error, never the hash."""
+    """A hash that cannot be verified here. The message names the format and the error, never the hash."""
 
 
 @dataclass(frozen=True, slots=True)

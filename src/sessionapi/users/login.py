@@ -143,7 +143,7 @@ class Users:
         return _still(await self._actors.run(actor, actor.user_id, work))
 
     async def _refuse_weak(self, new: str, user: User, tried: LoginAttempt) -> None:
-        """Raise WeakPassword. Because the current password was right, its attempt is still cleared."""
+        """Raise WeakPassword. The attempt is cleared first, because the current password was right."""
         try:
             await self._rules.refuse_weak(new, user.username, user.email, "new_password")
         except WeakPassword:
@@ -153,7 +153,7 @@ class Users:
     async def _verify_in_session(
         self, actor: Actor, password: str, place: Place
     ) -> tuple[User, LoginAttempt]:
-        """Verify a password that is sent again in an active session, which has its own attempt counters."""
+        """Verify a password that is entered again in an active session, which has separate counters."""
 
         async def work(tx: Transaction, user: User, _now: datetime) -> tuple[User, LoginAttempt]:
             return user, await self._throttle.reserve_in_session(tx, user.id, actor.session_id, actor.client)
@@ -168,7 +168,7 @@ class Users:
 
         An unknown user, a user without a password, a disabled user and a wrong password all cost the same
         number of hashes and get the same response (ASVS 6.3.8). This is why the password of a disabled user
-        is not verified even if it is right: it could cost fewer hashes.
+        is never verified: the right one could cost fewer hashes.
         """
         hashed = user.password_hash if user and user.disabled_at is None else None
         right, upgraded = await self._passwords.verify(password, hashed, place)
@@ -189,7 +189,8 @@ class Users:
     async def _reserve(self, username: str, device: Device, place: Place) -> tuple[User | None, LoginAttempt]:
         """Find the user and reserve the attempt in a transaction that is durable before the hash is computed.
 
-        If the pool has no room for the user, nothing is counted, because the refusal rolls back.
+        If the pool has no room for the user, nothing is counted, because the error rolls the transaction
+        back.
         """
         key = identifiers.lookup_key(username)
 

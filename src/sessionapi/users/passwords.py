@@ -101,7 +101,7 @@ class Passwords:
 
 
 def _hash_of_nothing(context: CryptContext) -> str:
-    """Return a hash in our format with a random digest. No password matches it, and it costs no hashing."""
+    """Return a hash in our format with a random digest, made without hashing. No password matches it."""
     ours = context.handler("argon2")
     salt, digest = ids.new_secret(ours.default_salt_size), ids.new_secret(ours.checksum_size)
     return str(ours(salt=salt, checksum=digest, use_defaults=True, type="ID").to_string())

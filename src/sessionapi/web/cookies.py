@@ -48,7 +48,7 @@ def read_device(request: Request, settings: Settings) -> str | None:
 def set_session(response: Response, settings: Settings, tokens: Tokens) -> None:
     """Hand the refresh token to the browser; a remembered one until the session's absolute end."""
     max_age = tokens.absolute_expires_in if tokens.session.remember else None
-    _set(response, settings, name(settings), tokens.refresh_token or "", max_age)
+    _set(response, settings, name(settings), tokens.refresh_token, max_age)
 
 
 def set_device(response: Response, settings: Settings, tokens: Tokens) -> None:

@@ -312,7 +312,7 @@ def tokens_out(tokens: Tokens) -> Json:
         "access_token": tokens.access_token,
         "token_type": "Bearer",
         "expires_in": tokens.expires_in,
-        **({"refresh_token": tokens.refresh_token} if in_body and tokens.refresh_token else {}),
+        **({"refresh_token": tokens.refresh_token} if in_body else {}),
         "session_id": ids.public("sess", tokens.session.id),
         "generation": tokens.session.generation,
         "session_expires_in": tokens.session_expires_in,
