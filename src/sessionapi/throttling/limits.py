@@ -87,7 +87,7 @@ def canonical(host: str | None) -> str | None:
 
 
 def network(host: str | None) -> str:
-    """Return the network that an address is counted under: IPv6 by /64, the size of one customer (RFC 6177).
+    """Return the network that an address is counted under: IPv6 by /64, the size of a subnet (RFC 4291).
 
     All unknown addresses count as one network.
     """
