@@ -35,7 +35,7 @@ LINES = re.compile(r"^L\d+(?:-L\d+)?$")
 
 
 def blank(match: re.Match[str]) -> str:
-    """Replace a match by as many lines, so that the numbers of the lines stay."""
+    """Replace a match with spaces but keep its line breaks, so that line numbers stay the same."""
     return re.sub(r"[^\n]", " ", match.group())
 
 
@@ -111,7 +111,7 @@ def reason(path: Path, target: str, root: Path) -> str | None:
 
 
 def has_anchor(file: Path, anchor: str) -> bool:
-    """Return whether a file has an anchor. GitHub gives line numbers to all files except Markdown."""
+    """Return whether a file has an anchor. Except in Markdown, GitHub's anchors are line numbers."""
     return anchor in anchors(file) if file.suffix == ".md" else bool(LINES.match(anchor))
 
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 
 class Text(NamedTuple):
-    """One paragraph, table row, comment, docstring or message, with its first line."""
+    """One paragraph, table row, comment, docstring or message, with the number of its first line."""
 
     line: int
     kind: str

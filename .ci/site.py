@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "build" / "docs"
 SITE = ROOT / "site"
 HOSTS = re.compile(rb"https?://(?:unpkg\.com|cdn\.jsdelivr\.net|api\.github\.com)/")
-"""The hosts in the theme's script that it loads optional features from. None of them is used here."""
+"""The hosts from which the theme's script loads optional features. None of those features is used here."""
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 METADATA = {"canonical", "alternate", "next", "prev"}
 """Kinds of `<link>` that a browser does not load."""
@@ -39,7 +39,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        """Collect the attributes that name something."""
+        """Collect the anchors, the link and the loaded file of a tag."""
         values = {name: value for name, value in attributes if value}
         self.anchors.update(values[name] for name in ("id", "name") if name in values)
         if tag == "a" and "href" in values:

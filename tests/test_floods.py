@@ -33,7 +33,7 @@ ANOTHER = "127.0.2.1"
 USERS = 12 if PROVE else 2
 LOGINS_EACH = 10
 MOST_WAIT = 3
-"""Seconds of the median login, on a core that another process of the tests may use too."""
+"""Maximum seconds of the median login, on a core that another process of the tests may use too."""
 CORE = str(min(os.sched_getaffinity(0)))
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.server, pytest.mark.prove, pytest.mark.timeout(900)]
@@ -67,7 +67,7 @@ Work = tuple[list[float], list[float]]
 
 
 def work(server: Server, seconds: float) -> Work:
-    """Log in, and read /protected on the same connection, again and again; return the time of each."""
+    """Log in and read /protected on the same connection, repeatedly, and return the time of each."""
     began = time.perf_counter()
     logins: list[float] = []
     reads: list[float] = []
@@ -157,7 +157,7 @@ def test_a_flood_that_is_refused_leaves_room_for_others(tmp_path: Path, kind: st
 
 
 def test_connections_that_send_nothing_more_are_closed_and_leave_no_memory(tmp_path: Path):
-    """Fails without `time_out`: the server waited without end for half a head, half a body and silence."""
+    """Fails without `time_out`: the server waited indefinitely after half a head, half a body or nothing."""
     with on_one_core(tmp_path, head_timeout=1, body_timeout=1) as server, ExitStack() as open_ones:
         before = descriptors(server)
         for number in range(MANY):

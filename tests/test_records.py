@@ -12,7 +12,7 @@ LISTS = {"amr", "roles"}
 
 
 def assert_each_field_has_its_column(record: Any) -> None:
-    """The record was made from a row that contains the names of the columns."""
+    """Check a record that was made from a row with the names of the columns as its values."""
     for field in fields(record):
         value = getattr(record, field.name)
         assert value == (tuple(field.name) if field.name in LISTS else field.name)

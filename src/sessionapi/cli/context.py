@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def run(work: Callable[[Container], Awaitable[T]], *, abandon_keys: bool = False) -> T:
-    """Run `work` with the services, on a database that is prepared as `serve` does it."""
+    """Run `work` with the services, on a database that is prepared as for `serve`."""
     loaded = settings.load()
     loaded = loaded.model_copy(update={"database_timeout": PATIENCE})
     logging.configure(log_format=loaded.log_format, level="warning", cached=False)
@@ -63,7 +63,7 @@ async def _connected(
 
 
 async def find(parts: Container, name: str) -> User:
-    """Return the account with this username or id. Raises NotFound, which names it.
+    """Return the account with this username or id. Raises a NotFound that contains the name.
 
     A text that looks like an id is always an id, so that a username cannot stand in for another account.
     """

@@ -29,7 +29,7 @@ OTHER_HOST = (
 )
 WORKER_PATIENCE = 30
 """Seconds without a heartbeat after which a worker is replaced. A new worker must also finish its imports in
-this time. With uvicorn's default of 5, a busy machine would kill all workers again and again."""
+this time. With uvicorn's default of 5, all workers would be killed repeatedly on a busy machine."""
 
 
 def serve(

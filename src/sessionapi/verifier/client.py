@@ -1,8 +1,8 @@
-"""The two verifiers, one for threads and one for asyncio. `state.Core` decides, and they do the fetching.
+"""The two verifiers, one for threads and one for asyncio. They fetch what `state.Core` decides.
 
-A background task belongs to one event loop, and a background thread to one process, and ends with it. So with
-each token both verifiers check whether theirs still runs, and start a new one if it doesn't, as after a fork,
-in the next event loop, or after the process was suspended.
+A background task ends with its event loop, and a background thread with its process. So with each token both
+verifiers check whether theirs still runs, and start a new one if it doesn't, for example after a fork, in
+another event loop, or after the process was suspended.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class _InLoop:
         self.following: asyncio.Task[None] | None = None
 
     def end_round(self) -> None:
-        """Wake those who wait for this round; others wait for the next one."""
+        """Wake the callers that wait for this round. Later callers wait for the next one."""
         self.rounds.ended()
         self.round_ended.set()
         self.round_ended = asyncio.Event()
@@ -117,7 +117,7 @@ class AsyncVerifier(Common):
         return state
 
     async def _catch_up(self, state: _InLoop) -> None:
-        """Follow the list, unless a task in this loop does, and wait for the current round to end."""
+        """Start to follow the list, unless a task in this loop does, and wait for the current round."""
         if state.following is None or state.following.done():
             state.following = asyncio.create_task(self._follow(state))
         try:
@@ -182,7 +182,7 @@ class _InProcess:
         self.connection: Connection | None = None
 
     def end_round(self) -> None:
-        """Wake those who wait for this round; others wait for the next one."""
+        """Wake the callers that wait for this round. Later callers wait for the next one."""
         self.rounds.ended()
         self.round_ended.set()
         self.round_ended = threading.Event()
@@ -240,7 +240,7 @@ class Verifier(Common):
         return _InProcess(Rounds(self._state_sync, self._limits))
 
     def _catch_up(self, state: _InProcess) -> None:
-        """Follow the list, unless a thread of this process does, and wait for the current round to end."""
+        """Start to follow the list, unless a thread of this process does, and wait for the current round."""
         round_ended = state.round_ended
         try:
             self._start_following(state)

@@ -26,14 +26,14 @@ log = logging.getLogger("sessionapi.verifier")
 LEEWAY = 5
 """Seconds that a token is accepted after `exp` and before `iat`, because the clocks of two hosts differ."""
 QUIET = timedelta(minutes=1)
-"""The minimum time between two log lines about the list, which is fetched all the time."""
+"""The minimum time between two log lines about the list, which is fetched every POLL seconds."""
 UNCHANGED, UNAUTHORIZED = 304, 401
 POLL = 0.5
 """Seconds between two fetches of the list of ended sessions."""
 LARGEST_KEYS = 256 * 2**10
-"""Maximum size of a JWK Set, decompressed: some 1,000 keys, while an issuer has a handful."""
+"""Maximum size of a JWK Set, decompressed: about 1,000 keys, while an issuer has a handful."""
 LARGEST_LIST = 16 * 2**20
-"""Maximum size of the list of ended sessions, decompressed: some 200,000 sessions."""
+"""Maximum size of the list of ended sessions, decompressed: about 200,000 sessions."""
 SLACK = 1.0
 """Seconds by which a round may be late, because the machine is busy, before following counts as halted."""
 
@@ -163,7 +163,7 @@ class Common:
 
     @contextlib.contextmanager
     def _whatever_comes(self) -> Iterator[None]:
-        """Log any exception and continue, so that no response of the issuer can stop the following."""
+        """Log any exception and continue, so that no response of the issuer can stop the background work."""
         try:
             yield
         except Exception as problem:
@@ -216,7 +216,7 @@ def _json_of(answer: Answer | Exception) -> dict[str, Any] | str:
 
 
 def _checked(service_token: str | None) -> str | None:
-    """Return a service token without a line end, as it has when read from a file.
+    """Return a service token without the line end that it has if it was read from a file.
 
     Raises StartupError if an HTTP header cannot carry it.
     """

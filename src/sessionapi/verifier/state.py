@@ -195,7 +195,7 @@ def _text(value: object) -> str:
 
 
 def read_key(jwk: object) -> VerificationKey | None:
-    """Return the key of a JWK for signatures with a supported algorithm, or else None.
+    """Return the key of a JWK, or None unless it is a signature key of a supported algorithm.
 
     An invalid key does not prevent the others in its set from being used.
     """

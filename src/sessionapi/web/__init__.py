@@ -1,1 +1,1 @@
-"""HTTP: the only part that knows requests, responses, statuses and cookies."""
+"""The HTTP API and the pages. The packages below contain no requests, responses, status codes or cookies."""

@@ -1,22 +1,22 @@
-"""The look that the settings give the pages: the accent colour, in shades that can be read, and the mark.
+"""The brand of the pages, from the settings: the accent colour in readable shades, and the brand's mark.
 
-Both are separate files, because the content security policy of the pages allows no inline style.
+Both are separate files, because the content security policy of the pages does not allow inline styles.
 """
 
 from html import escape
 
 READABLE = 4.5
-"""The contrast that text needs (WCAG 2.2, 1.4.3)."""
+"""The minimum contrast of text (WCAG 2.2, 1.4.3)."""
 LIGHT, DARK = (255, 255, 255), (22, 24, 29)
 """The backgrounds of the pages' cards, as in pages.css."""
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-"""Text on the accent: of any colour one of the two is far enough away (at least 4.58)."""
+"""Text on the accent colour. One of the two has a contrast of at least 4.58 to any colour."""
 
 Colour = tuple[int, int, int]
 
 
 def stylesheet(accent: str) -> str:
-    """Return the custom properties that pages.css uses, for an accent as in `#2456d6`."""
+    """Return the CSS custom properties that pages.css uses, for an accent colour such as `#2456d6`."""
     given = _colour(accent)
     text = _on(given)
     pressed = _mix(given, BLACK if text == WHITE else WHITE, 0.14)
@@ -43,7 +43,7 @@ def mark(accent: str, brand: str) -> str:
 
 
 def contrast(one: Colour, other: Colour) -> float:
-    """Return the contrast of two colours: 1 to 21."""
+    """Return the contrast of two colours, from 1 to 21."""
     darker, lighter = sorted((_luminance(one), _luminance(other)))
     return (lighter + 0.05) / (darker + 0.05)
 
@@ -53,7 +53,7 @@ def _on(colour: Colour) -> Colour:
 
 
 def _readable(colour: Colour, background: Colour, towards: Colour) -> Colour:
-    """Return the first shade on the way to black or white that can be read there, tinted backgrounds too."""
+    """Return the first shade towards black or white that is readable, on tinted backgrounds too."""
     shades = [_mix(colour, towards, step / 20) for step in range(21)]
     return next(shade for shade in shades if contrast(shade, background) >= READABLE + 0.8)
 

@@ -25,7 +25,7 @@ LINGER = 2.0
 """Seconds that a client has to read a refusal before its connection is aborted. Closing a socket with unread
 input resets the connection, and the client would lose the refusal (RFC 9112 section 9.6)."""
 SETTLED = 1.0
-"""Seconds after which an incomplete head or body is slow, and not only on its way."""
+"""Seconds after which an incomplete head or body counts as slow, and not merely as in transit."""
 RESERVED_FILES = 128
 """File descriptors for what is not a connection: the database, the log, the listening socket, libraries."""
 LOG_INTERVAL = 60.0
@@ -33,11 +33,11 @@ LOG_INTERVAL = 60.0
 
 
 STATE = "sessionapi.connections"
-"""The name under which the lifespan of the app gives the `Connections` of its process to the server."""
+"""The key in the lifespan state with which the app passes the `Connections` of its process to the server."""
 
 
 class Waiting(IntEnum):
-    """Reasons why a connection waits for its client, in the order in which connections give way."""
+    """Reasons why a connection waits for its client, in the order in which they are closed to make room."""
 
     TO_CLOSE = 0
     FOR_HEAD = 1
@@ -48,9 +48,9 @@ class Waiting(IntEnum):
 class Connections:
     """Admits connections, makes room for new ones, and ends those that wait too long.
 
-    When every place is taken, the connections that matter least give way: those that are being closed, then
-    those whose request is slow, then idle ones. A connection whose request is being answered keeps its place.
-    So a client that takes every place does not shut the others out.
+    When every place is taken, the least important connections are aborted: those that are being closed, then
+    those with a slow request, then idle ones. A connection whose request is being processed keeps its place.
+    So a client that takes every place does not shut out the others.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -112,7 +112,7 @@ class Connections:
                 del self._by_address[connection.address]
 
     def _has_room(self, held: AbstractSet["HttpProtocol"], most: int, now: float) -> bool:
-        """Free places if all are taken, some at a time, because looking at every connection takes long."""
+        """Return whether a place is free. If not, free several at once, because each search takes long."""
         if len(held) < most:
             return True
         waiting = [each for each in held if each.waiting is not None]
@@ -150,7 +150,7 @@ class Connections:
 
 
 def _rank(connection: "HttpProtocol", now: float) -> tuple[int, float]:
-    """Return the order in which connections give way; a request that is only on its way gives way last."""
+    """Return the sort key by which connections are aborted. Requests that have just begun come last."""
     waiting = connection.waiting or Waiting.TO_CLOSE
     is_new = waiting in (Waiting.FOR_HEAD, Waiting.FOR_BODY) and now - connection.since < SETTLED
     return (len(Waiting) if is_new else waiting.value, connection.since)

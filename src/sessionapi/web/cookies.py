@@ -1,12 +1,12 @@
 """Our two cookies: HttpOnly, Secure, SameSite=Lax, Path=/, and no Domain (RFC 6265bis).
 
 `__Host-session` holds the refresh token. `__Host-device` holds the device token, which a logout keeps.
-`__Host-` keeps every other host of the domain from setting them, and the HttpOnly flag keeps every script
-from reading them. Without remember me they have no lifetime and end with the browser's session.
+`__Host-` prevents every other host of the domain from setting them, and HttpOnly prevents every script from
+reading them. Without remember me they have no `Max-Age`, and are deleted when the browser closes.
 
 On plain http on a loopback name they are `sessionapi-session` and `sessionapi-device`, without Secure,
-because WebKit drops Secure cookies there. All ports of a host share cookies, so no framework uses these
-names.
+because WebKit drops Secure cookies there. All ports of a host share cookies, so these are names that no
+framework uses.
 """
 
 from starlette.requests import Request
@@ -16,56 +16,56 @@ from sessionapi.settings import DAY, Settings
 from sessionapi.tokens.issuer import Tokens
 
 DEVICE_MAX_AGE = 365 * DAY
-"""Seconds that a browser is a known device after the last login there: browsers keep none over 400 days."""
+"""Seconds that a browser is a known device after its last login. Browsers limit cookies to 400 days."""
 
 
 def name(settings: Settings) -> str:
-    """Return the whole name of the session cookie."""
+    """Return the full name of the session cookie."""
     return _prefixed(settings.cookie_name, settings)
 
 
 def device_name(settings: Settings) -> str:
-    """Return the whole name of the device cookie; another `COOKIE_NAME` keeps two environments apart."""
+    """Return the full name of the device cookie. It includes COOKIE_NAME, to separate environments."""
     own = "" if settings.cookie_name == "session" else f"{settings.cookie_name}-"
     return _prefixed(f"{own}device", settings)
 
 
 def names(settings: Settings) -> set[str]:
-    """Return the whole names of all cookies of ours."""
+    """Return the full names of our cookies."""
     return {name(settings), device_name(settings)}
 
 
 def read(request: Request, settings: Settings) -> str | None:
-    """Return the refresh token that the cookie holds, if there is one."""
+    """Return the refresh token in the cookie, if there is one."""
     return _sent(request).get(name(settings))
 
 
 def read_device(request: Request, settings: Settings) -> str | None:
-    """Return the device token that the cookie holds, if there is one."""
+    """Return the device token in the cookie, if there is one."""
     return _sent(request).get(device_name(settings))
 
 
 def set_session(response: Response, settings: Settings, tokens: Tokens) -> None:
-    """Hand the refresh token to the browser; a remembered one until the session's absolute end."""
+    """Set the session cookie. If the session is remembered, the cookie lasts until its absolute end."""
     max_age = tokens.absolute_expires_in if tokens.session.remember else None
     _set(response, settings, name(settings), tokens.refresh_token, max_age)
 
 
 def set_device(response: Response, settings: Settings, tokens: Tokens) -> None:
-    """Hand the device token to the browser; a shared computer, not remembered, forgets it when it closes."""
+    """Set the device cookie. If the session is not remembered, it is deleted when the browser closes."""
     max_age = DEVICE_MAX_AGE if tokens.session.remember else None
     _set(response, settings, device_name(settings), tokens.device_token or "", max_age)
 
 
 def clear_session(response: Response, settings: Settings) -> None:
-    """Take the cookie from the browser; only logout does this (a late failing refresh must not)."""
+    """Delete the session cookie. Only logout does this, because a late failed refresh must not."""
     response.delete_cookie(
         name(settings), path="/", secure=settings.secure_cookies, httponly=True, samesite="lax"
     )
 
 
 def _sent(request: Request) -> dict[str, str]:
-    """Return our cookies in a request, as they are; the outermost layer has dropped all others."""
+    """Return our cookies in a request, unchanged. The outermost layer has dropped all others."""
     cookies: dict[str, str] = request.scope["state"]["cookies"]
     return cookies
 

@@ -1,4 +1,4 @@
-"""CORS: which pages may read responses. Off, except for the origins in ALLOWED_ORIGINS and for public files.
+"""CORS, which is off except for the origins in ALLOWED_ORIGINS and for public files.
 
 Preflights allow every header: a listed origin is trusted with the user's session, and libraries for tracing
 add headers (`traceparent`, `sentry-trace`, `baggage`) that operators list only after a request has failed.
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 EXPOSED = ("Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-ID", "WWW-Authenticate")
 OPEN = {"Access-Control-Allow-Origin": "*"}
-"""Sent with every response of a public file, also without `Origin`: a shared cache may hand it to a page."""
+"""Sent with every public file, even without `Origin`, because a shared cache may return it to a page."""
 
 
 class ByPath:
@@ -35,7 +35,7 @@ def open_to_all(app: ASGIApp, paths: Collection[str]) -> ASGIApp:
 
 
 def open_to(origins: Collection[str], app: ASGIApp, *, public: Collection[str]) -> ASGIApp:
-    """Let pages of these origins read everything, with credentials; public paths are open already."""
+    """Let pages of these origins read everything, with credentials. Public paths are already open."""
     opened = CORSMiddleware(
         app,
         allow_origins=origins,

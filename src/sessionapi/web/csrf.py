@@ -1,11 +1,11 @@
-"""Which origins a browser may call from (design 5): for POSTs that read or set a cookie.
+"""The origins whose pages may send a POST that reads or sets a cookie (design 5).
 
-Own origins come from the settings alone. They are that of PUBLIC_URL and those of ALLOWED_ORIGINS. The host
-that a request names is not used, since a proxy or an attacker's DNS may have changed it. The exception is a
-PUBLIC_URL that is http on a loopback name. There the port and the loopback name come from the request.
+The origin of PUBLIC_URL and those in ALLOWED_ORIGINS are allowed. The Host header is not used, because a
+proxy or an attacker's DNS may have changed it. The exception is an http PUBLIC_URL with a loopback name. Then
+a loopback name in Host is trusted, with any port.
 
-`Origin` decides where it is sent. Without it `Sec-Fetch-Site` must be same-origin. With neither header the
-request comes from no browser, so its cookie was not added by one.
+If `Origin` is sent, it decides. Without it, `Sec-Fetch-Site` must be `same-origin`. A request with neither
+header does not come from a browser, so its cookie was not added by one.
 """
 
 from starlette.requests import Request

@@ -23,15 +23,15 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def app_of(request: Request) -> Container:
-    """Return the parts of this process."""
+    """Return the container of this process."""
     app: Container = request.app.state.sessionapi
     return app
 
 
 def client_of(request: Request) -> Client:
-    """Return where a request comes from; behind a trusted proxy uvicorn has put the real address there.
+    """Return the client of a request. Behind a trusted proxy, uvicorn has put its address into the scope.
 
-    The address is None if it is not an IP address (a proxy may send `unknown`).
+    `ip` is None if the address is not an IP address (a proxy may send `unknown`).
     """
     user_agent = header(request, b"user-agent")
     return Client(
@@ -41,7 +41,7 @@ def client_of(request: Request) -> Client:
 
 
 async def parts_of(request: Request) -> Container:
-    """`app_of` as a dependency: what isn't async is run in a thread by the framework."""
+    """`app_of` as a dependency. It is async because the framework runs other functions in a thread."""
     return app_of(request)
 
 
@@ -51,24 +51,24 @@ async def sender_of(request: Request) -> Client:
 
 
 def may_use_cookie(request: Request) -> bool:
-    """Return whether a POST comes from where our cookie may be read or set (csrf.py)."""
+    """Return whether a POST comes from an origin for which our cookies may be read or set (csrf.py)."""
     return csrf.allowed(request, app_of(request).settings)
 
 
 class ServiceCredential(SecurityBase):
-    """The dependency of routes for other services: a service token in the same header."""
+    """The dependency that protects a route for other services with a service token, in the same header."""
 
     def __init__(self) -> None:
         self.model: Any = HTTPBearerModel(description="A token of `sessionapi service-tokens add`.")
         self.scheme_name = "ServiceToken"
 
     async def __call__(self, request: Request) -> ServiceToken:
-        """Return the service token, or raise what is wrong with it."""
+        """Return the service token, or raise an AuthenticationError."""
         return await app_of(request).service_tokens.check(bearer_token(request))
 
 
 class AccessToken(SecurityBase):
-    """The dependency that protects a route, and what the OpenAPI page calls it."""
+    """The dependency that protects a route. `NAME` is the name of the scheme in the OpenAPI document."""
 
     NAME = "AccessToken"
 
@@ -77,9 +77,9 @@ class AccessToken(SecurityBase):
         self.scheme_name = self.NAME
 
     async def __call__(self, request: Request) -> Claims:
-        """Return the claims of the token, or raise what is wrong with it.
+        """Return the claims of the token, or raise an AuthenticationError.
 
-        A request that may change something is counted here, so that no route can forget it.
+        A request that may change something is counted here, so that no route can omit the rate limit.
         """
         claims = await access(request)
         if request.method not in _SAFE_METHODS:
@@ -89,24 +89,24 @@ class AccessToken(SecurityBase):
 
 
 def bearer_token(request: Request) -> str:
-    """Return the Bearer token of a request, or raise what is wrong with its Authorization header."""
+    """Return the Bearer token of a request, or raise the error of its Authorization header."""
     return bearer.token_of(request.scope["state"]["headers"].get(b"authorization"))
 
 
 async def access(request: Request) -> Claims:
-    """Return the claims of the access token of a request, or raise what is wrong with it."""
+    """Return the claims of the access token of a request, or raise an AuthenticationError."""
     return await app_of(request).checks.check(bearer_token(request))
 
 
 async def caller_of(request: Request, claims: Annotated[Claims, Security(AccessToken())]) -> Actor:
-    """Return the caller of a route that writes: the operation checks it again in its transaction."""
+    """Return the caller of a route that writes. The operation checks the caller again in its transaction."""
     return actor_of(claims, client_of(request))
 
 
 async def admin_of(request: Request, claims: Annotated[Claims, Security(AccessToken())]) -> Actor:
-    """Return a caller who is an administrator, by the live row, with a recent login.
+    """Return a caller with a recent login and, in the current row of the database, the role `admin`.
 
-    An operation that writes checks that again in its transaction.
+    An operation that writes checks both again in its transaction.
     """
     actor = actor_of(claims, client_of(request)).as_admin()
     await app_of(request).actors.check(actor)
@@ -114,7 +114,7 @@ async def admin_of(request: Request, claims: Annotated[Claims, Security(AccessTo
 
 
 def id_in_path(kind: ids.Kind, text: str) -> UUID:
-    """Return the id in a path; raise NotFound for a malformed one, as for an unknown one."""
+    """Return the id in a path. A malformed id raises NotFound, as an unknown one does."""
     found = ids.parse(kind, text)
     if found is None:
         raise NotFound
@@ -122,7 +122,7 @@ def id_in_path(kind: ids.Kind, text: str) -> UUID:
 
 
 def cursor(kind: ids.Kind, text: str | None) -> UUID | None:
-    """Return the id behind a `cursor`, which is the `next_cursor` of the page before."""
+    """Return the id behind a `cursor`, which is the `next_cursor` of the previous page."""
     found = ids.parse(kind, text) if text else None
     if text and found is None:
         wrong = "Use the next_cursor of the page before."

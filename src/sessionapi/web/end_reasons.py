@@ -23,4 +23,4 @@ REASONS: Mapping[str, str] = {
     "session_expired": _ENDED,
     "invalid_refresh_token": _ENDED,
 }
-"""By the `reason` of a session, or else the `code` of the problem."""
+"""The keys are the `reason` of a session, or the `code` of a problem without a reason."""

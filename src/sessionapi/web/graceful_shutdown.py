@@ -1,7 +1,7 @@
-"""Graceful shutdown: a server process turns unready, then takes no new requests, then finishes the open ones.
+"""Graceful shutdown: a process becomes unready, stops accepting connections, and finishes its requests.
 
 The delay gives a load balancer time to see that the process is unready and to send new requests elsewhere.
-Ctrl-C does not wait for it. A worker whose parent process has ended stops too, because nothing else ends it.
+Ctrl-C skips the delay. A worker whose parent process has ended stops too, because nothing else would stop it.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from types import FrameType
 
 
 class _Stop:
-    """The shutdown of this process, which uvicorn's handler of SIGTERM begins."""
+    """The shutdown of this process, which begins when uvicorn's SIGTERM handler is called."""
 
     def __init__(self, leaving: Event, delay: float) -> None:
         self._leaving = leaving
@@ -23,14 +23,14 @@ class _Stop:
         self._begin = signal.getsignal(signal.SIGTERM)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Begin the end after the delay; a second signal changes nothing (the parent may send one too)."""
+        """Begin the shutdown after the delay. A second signal, as from the parent, changes nothing."""
         if self._leaving.is_set():
             return
         self._leaving.set()
         self._loop.call_soon_threadsafe(self._loop.call_later, self._delay, self.now, number, frame)
 
     def now(self, number: int, frame: FrameType | None = None) -> None:
-        """Begin the end."""
+        """Begin the shutdown immediately."""
         self._leaving.set()
         if callable(self._begin):
             self._begin(number, frame)
@@ -38,7 +38,10 @@ class _Stop:
 
 @contextmanager
 def watched(leaving: Event, delay: float) -> Iterator[None]:
-    """Set `leaving` at the first sign that this process has to end, and let it end `delay` seconds later."""
+    """Set `leaving` at SIGTERM, and begin the shutdown `delay` seconds later.
+
+    If the parent process ends, do both immediately.
+    """
     stop = _Stop(leaving, delay)
     signal.signal(signal.SIGTERM, stop.on_signal)
     loop, parent = asyncio.get_running_loop(), multiprocessing.parent_process()

@@ -1,7 +1,8 @@
-"""Early refusals: malformed headers, bodies that are too long, and cookies that another origin's page sent.
+"""Early refusals: malformed headers, bodies that are too long, and cookies sent by a page of another origin.
 
-It is also the last line of defence: an unexpected exception is logged with its traceback and becomes a bare
-500. This is plain ASGI inside of CORS, so that a page of a listed origin can read these responses too.
+The middleware is also the last line of defence: it logs an unexpected exception with its traceback and
+returns a 500 without details. It is plain ASGI inside the CORS layer, so that a page of a listed origin can
+read these responses too.
 """
 
 from starlette.requests import Request
@@ -12,7 +13,8 @@ from sessionapi.web import problems
 from sessionapi.web.dependencies import may_use_cookie
 
 MAX_BODY = 64 * 1024
-"""Bytes. A larger declared length is refused here, unread; a body without one by the router, on the way."""
+"""Bytes. A larger Content-Length is refused here, before the body is read. A body without one is refused
+while it is read."""
 _DIGITS = len(str(MAX_BODY))
 
 
@@ -47,7 +49,7 @@ class Guard:
 
 
 def refusal(scope: Scope) -> SessionApiError | None:
-    """Return why a request is refused before anything of it is read, if it is."""
+    """Return the error of a request that is refused before its body is read, or else None."""
     state = scope["state"]
     if state["refused"]:
         refused: SessionApiError = state["refused"]

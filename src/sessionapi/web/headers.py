@@ -1,4 +1,4 @@
-"""The outermost layer, in plain ASGI: header fields, security headers, the log line and the counters."""
+"""The outermost layer, in plain ASGI: request headers, security headers, the request log and metrics."""
 
 import re
 import time
@@ -14,12 +14,12 @@ log = structlog.get_logger()
 
 API_CSP = b"default-src 'none'; frame-ancestors 'none'"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Labels of a metric are closed: an unknown method must not add a series."""
+"""Methods that are labels of a metric. Others are counted as `other`, because they must not add a series."""
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def security_headers(*, https: bool) -> list[tuple[bytes, bytes]]:
-    """Return the headers of all responses that do not set them; HSTS only if PUBLIC_URL is https."""
+    """Return the headers of all responses that do not set them. HSTS is included only if `https` is set."""
     headers = [
         (b"x-content-type-options", b"nosniff"),
         (b"referrer-policy", b"no-referrer"),
@@ -31,11 +31,11 @@ def security_headers(*, https: bool) -> list[tuple[bytes, bytes]]:
 
 
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Paths that monitoring requests every few seconds; a successful response is logged at debug."""
+"""Paths that monitoring systems request every few seconds. Successful responses are logged at debug level."""
 
 
 class Edge:
-    """ASGI middleware around everything."""
+    """The outermost ASGI middleware."""
 
     def __init__(
         self, app: ASGIApp, forwarded: ASGIApp, headers: RequestHeaders, metrics: Metrics, *, https: bool
@@ -48,7 +48,7 @@ class Edge:
         self._names = {name for name, _ in self._headers}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. Each request is a task, so the context of its log lines ends with it."""
+        """Serve one request. It runs in a separate task, so its request id is only in its log lines."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -70,7 +70,7 @@ class Edge:
         app = self._forwarded if is_forwarded else self._app
         method = scope["method"]
         if method == "HEAD":
-            scope = {**scope, "method": "GET"}  # the server reads its own scope when it sends the response
+            scope = {**scope, "method": "GET"}  # a copy: the server still needs HEAD in its scope
             await app(scope, receive, without_body(send_with_headers))
         else:
             await app(scope, receive, send_with_headers)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as this service reads it from a connection: one request is one message."""
+"""HTTP/1.1 with strict message boundaries, so that each request is exactly one message."""
 
 import asyncio
 from typing import Any
@@ -19,35 +19,36 @@ from sessionapi.web.request_headers import MAX_FIELDS
 log = structlog.get_logger()
 
 MAX_HEAD = 64 * 1024
-"""Bytes of a request line with its header fields: eight times what browsers and proxies send."""
+"""Maximum bytes of a request line with its header fields, eight times what browsers and proxies send."""
 MAX_OVERHEAD = 64 * 1024
-"""Bytes of a chunked body that are not data: chunk sizes, extensions and trailers."""
+"""Maximum bytes of a chunked body that are not data: chunk sizes, extensions and trailers."""
 FREE_OVERHEAD = 16
 """Bytes of a chunk that are not counted as overhead."""
 MAX_PIECE = 16 * 1024
-"""Bytes that are parsed between two checks: 256 KiB of headers took 30 ms before they were refused."""
+"""Maximum bytes parsed between two checks. 256 KiB of headers took 30 ms before they were refused."""
 MAX_QUEUED = 8
-"""Requests of a connection that wait for the response to an earlier one. Browsers and proxies send none."""
+"""Maximum number of requests of a connection that wait for an earlier response. Browsers and proxies do not
+send such requests."""
 MAX_DROPPED = 2 * 1024 * 1024
-"""Bytes that are read and dropped after a refusal. The client can read it when it has sent them."""
+"""Maximum bytes that are dropped after a refusal, because a client may read it only when it has sent them."""
 CHUNKED = b"transfer-encoding: chunked\r\n"
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """A connection of uvicorn with stricter rules.
+    """uvicorn's connection with stricter rules.
 
-    - An upgrade is never taken, so it is ignored (RFC 9110 section 7.8): the body is read by its length or
-      its chunks, as it would be without the upgrade. CONNECT is refused.
-    - Fields after the head are dropped, and change nothing (RFC 9110 section 6.5.1).
+    - Every upgrade is ignored (RFC 9110 section 7.8). The body is read by its length or its chunks, as it
+      would be without the upgrade. CONNECT is refused.
+    - Trailer fields are dropped, and do not change the request (RFC 9110 section 6.5.1).
     - The head has at most MAX_HEAD bytes and MAX_FIELDS fields, a chunked body at most MAX_OVERHEAD bytes
       that are not data, and at most MAX_QUEUED requests wait for earlier ones.
     - HTTP/1.1 has exactly one Host, HTTP/1.0 at most one, and other versions are refused. The only transfer
-      coding is `chunked`, and not in HTTP/1.0 (RFC 9112 sections 3.2 and 6.1). The target is a path, or names
-      the same host as Host.
-    - Whatever breaks a rule is refused with a problem, after the responses to earlier requests, and the
-      connection is closed. Nothing that follows is read.
-    - A client that is slow is refused or closed by `Connections`. Idle connections are kept longer than
-      balancers keep theirs.
+      coding is `chunked`, and not in HTTP/1.0 (RFC 9112 sections 3.2 and 6.1). The target is a path, or a
+      URL with the same host as Host.
+    - A request that breaks a rule is refused with a problem, after the responses to earlier requests. Then
+      the connection is closed, and nothing that follows is read.
+    - `Connections` refuses or closes slow clients. Idle connections are kept longer than load balancers
+      keep theirs.
     """
 
     cycle: RequestResponseCycle | None  # type: ignore[assignment]
@@ -55,26 +56,27 @@ class HttpProtocol(HttpToolsProtocol):
     address = ""
     waiting: Waiting | None = Waiting.FOR_HEAD
     since = 0.0
-    """When the present wait began, by the clock of the event loop."""
+    """When the current wait began, by the clock of the event loop."""
     stalled_since = 0.0
     """When the client stopped reading its response."""
     _wait = _timed_wait = 0
-    """Numbers of the present wait and of the one that `since` belongs to: a packet reads the clock once."""
+    """Numbers of the current wait and of the one that `since` belongs to, so that a packet reads the clock
+    only once."""
     _packet = 0
-    """Bytes that came together with those that are being parsed."""
+    """Size of the piece of data that is being parsed."""
     _overhead = 0
-    """Bytes that are not data, of the present head or body; not those that came with an earlier message."""
+    """Bytes of the current head or body that are not data, except any that came with an earlier message."""
     _uncounted = 0
-    """Bytes of the packet in which the present head began."""
+    """Size of the piece of data in which the current head began, which `_overhead` may not include."""
     _framing = b""
-    """The field that gives the end of the present body; empty without a body."""
+    """The header field that determines the end of the current body, or empty without a body."""
     _restating = False
     _ended = False
     """Whether the last message of this connection has been read, or refused."""
     _refusal: SessionApiError | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Take a place, or refuse the connection."""
+        """Take a place among the `Connections`, or refuse the connection."""
         super().connection_made(transport)
         self._places: Connections = self.app_state[STATE]
         self.headers = []
@@ -90,7 +92,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, or refuse what was sent."""
+        """Parse the data, or refuse the request."""
         if self._ended:
             self._drop(data)
             return
@@ -113,7 +115,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._check_wait()
 
     def _check_wait(self) -> None:
-        """Begin the deadline of what the client has begun, unless it has begun too much."""
+        """Start the deadline of a new wait, or refuse a head or body with too much overhead."""
         if not self._ended and (self._overhead > MAX_OVERHEAD or len(self.headers) > MAX_FIELDS):
             self._refuse(MalformedRequest("The request has too many headers, or its body too many chunks."))
         elif self._wait != self._timed_wait:
@@ -129,13 +131,13 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _ignore_upgrade(self, rest: bytes) -> None:
-        """Go on behind the head, where the parser expects another protocol, and has skipped the body.
+        """Continue after the head, where the parser expects another protocol and has skipped the body.
 
-        A new parser gets the framing of the message in a second head: the length as a number, or that there
-        are chunks. So the same code reads the body and all that follows as without the upgrade.
+        A new parser gets a second head with the framing of the message, which is the length or the chunked
+        coding. So the same code reads the body and everything after it, as it would without the upgrade.
         """
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn: ignore it
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         if self._framing:
             self._restating = True
             persistence = b"" if self.cycle and self.cycle.keep_alive else b"connection: close\r\n"
@@ -151,7 +153,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._wait += 1
 
     def on_headers_complete(self) -> None:
-        """Start the request if its head keeps the rules."""
+        """Start the request if its head obeys the rules."""
         if self._restating:
             self._restating = False
         else:
@@ -159,13 +161,13 @@ class HttpProtocol(HttpToolsProtocol):
             method = self.parser.get_method()
             self._check_head(version, method)
             self._start_request(version, method)
-        self.headers = []  # fields after the head go nowhere
+        self.headers = []  # trailer fields are collected here and dropped
         self._overhead = 0
         self.waiting = Waiting.FOR_BODY
         self._wait += 1
 
     def _start_request(self, version: str, method: bytes) -> None:
-        """Give the request to the app, or let it wait for the one before, as uvicorn does."""
+        """Pass the request to the app, or queue it behind the previous one, as uvicorn does."""
         parser, scope = self.parser, self.scope
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
@@ -195,12 +197,12 @@ class HttpProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body; what was sent around it counts if it is more than a usual chunk has."""
+        """Pass on a piece of the body. Bytes around it count only if there are more than in a usual chunk."""
         self._overhead = max(0, self._overhead - 3 * len(body) - FREE_OVERHEAD)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End the message; a field after the head that ends the connection for the parser ends it for all."""
+        """End the message. If a trailer field makes the parser end the connection, it ends here too."""
         cycle = self.cycle
         if cycle is None or (self._framing and self.parser.should_upgrade()):
             return  # the body is still to come
@@ -216,7 +218,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_response_complete(self) -> None:
-        """Start the next request, send the refusal that waits, or wait for a request."""
+        """Start the next request, send the pending refusal, or wait for a request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -230,7 +232,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def pause_writing(self) -> None:
-        """Note when the client stopped reading."""
+        """Record when the client stopped reading."""
         super().pause_writing()
         self.stalled_since = self.loop.time()
 
@@ -246,7 +248,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(RequestTimedOut())
 
     def give_way(self) -> None:
-        """Make room for another connection."""
+        """Abort the connection to make room, or because the client has stopped reading."""
         self._ended = True
         self.transport.abort()
 
@@ -267,10 +269,10 @@ class HttpProtocol(HttpToolsProtocol):
                 raise MalformedRequest("The only transfer coding is chunked, once, in HTTP/1.1.")
             self._framing = CHUNKED
         elif b"content-length" in fields and (length := fields[b"content-length"].strip().lstrip(b"0")):
-            self._framing = b"content-length: %s\r\n" % length  # the parser takes one number only
+            self._framing = b"content-length: %s\r\n" % length  # the parser accepts only one number
 
     def _check_fields(self) -> None:
-        """Look closer at fields that are repeated, or perhaps too long: more than the head may have come."""
+        """Check fields that are repeated or may be too long. So far, bytes after the head may be counted."""
         names = [name for name, _ in self.headers]
         if names.count(b"host") > 1:
             raise MalformedRequest("Use HTTP/1.1, with one Host header.")
@@ -296,7 +298,7 @@ class HttpProtocol(HttpToolsProtocol):
         log.info("request refused", code=error.code, reason=error.detail, client=self.address or "proxy")
         cycle = self.cycle
         under_way = cycle is not None and not cycle.response_complete
-        if cycle is not None and self.waiting is Waiting.FOR_BODY:  # its own message is refused
+        if cycle is not None and self.waiting is Waiting.FOR_BODY:  # the refused message is its own
             if self.pipeline and self.pipeline[0][0] is cycle:
                 self.pipeline.popleft()
             elif cycle.response_started:
@@ -311,7 +313,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._send_refusal(error)
 
     def _abandon(self, cycle: RequestResponseCycle) -> None:
-        """Disconnect the app from the client of a request; nothing that it sends is sent."""
+        """Disconnect the app from the client of a request, which then gets nothing that the app sends."""
         cycle.disconnected, cycle.waiting_for_100_continue = True, False
         cycle.message_event.set()
 
@@ -320,7 +322,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._hang_up()
 
     def _hang_up(self) -> None:
-        """Send nothing more, and drop what still comes, until the client closes or its time is over."""
+        """Send nothing more, and drop what still arrives, until the client closes or LINGER is over."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._abandon(self.cycle)
         self.waiting, self.since, self._overhead = Waiting.TO_CLOSE, self.loop.time(), 0
@@ -349,7 +351,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def _reason(problem: httptools.HttpParserError) -> SessionApiError:
-    """Return why the parser stopped: a rule of ours, or what the parser itself refuses."""
+    """Return the error that stopped the parser, which is one of our rules or of the parser's."""
     cause = problem.__context__
     if isinstance(cause, SessionApiError):
         return cause

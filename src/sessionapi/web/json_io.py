@@ -1,8 +1,8 @@
-"""JSON bodies, read by one rule on every route (docs/errors.md) and written by some routes themselves.
+"""JSON bodies. All routes read them by one rule (docs/errors.md), and some write them with `NoStoreJSON`.
 
 A body is JSON in UTF-8 (RFC 8259 section 8.1), and its Content-Type is `application/json` or
 `application/...+json` with any parameters. A byte order mark is ignored. NaN and Infinity are not JSON,
-although Python's own parser takes them.
+although Python's parser accepts them.
 """
 
 import re
@@ -29,12 +29,12 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 async def read(request: Request) -> bytes:
-    """Return the body; PayloadTooLarge as soon as it is, also where its length was not declared."""
+    """Return the body. Raises PayloadTooLarge as soon as it is too long, even without a Content-Length."""
     body, more = b"", True
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise MalformedBody  # the client has gone and reads no response
+            raise MalformedBody  # the client has disconnected and gets no response
         body += message.get("body", b"")
         if len(body) > MAX_BODY:
             raise PayloadTooLarge
@@ -43,7 +43,7 @@ async def read(request: Request) -> bytes:
 
 
 def parse(request: Request, body: bytes) -> Any:
-    """Return the value of a body that is not empty, else raise UnsupportedMediaType or MalformedBody."""
+    """Return the value of a body that is not empty. Raises UnsupportedMediaType or MalformedBody."""
     if not _JSON_TYPE.fullmatch(media_type(request)):
         raise UnsupportedMediaType
     try:
@@ -61,9 +61,10 @@ async def read_json(request: Request, model: type[Model]) -> Model:
 
 
 def without_surplus(request: Request, value: Any, model: type[BaseModel]) -> Any:
-    """Return an object with at most MAX_ERRORS unknown fields: no errors are made for the others.
+    """Return an object without unknown fields beyond MAX_ERRORS, so that they cause no errors.
 
-    How many were left out is in `scope["state"]["surplus"]`. An object with that many is always refused.
+    `scope["state"]["surplus"]` is the number of removed fields. The object is refused in any case, for the
+    unknown fields that remain.
     """
     if not isinstance(value, dict) or len(value) <= MAX_ERRORS:
         return value
@@ -76,13 +77,13 @@ def without_surplus(request: Request, value: Any, model: type[BaseModel]) -> Any
 
 
 class JsonRoute(APIRoute):
-    """A route of the framework whose JSON body is read by the rule of this module.
+    """A FastAPI route whose JSON body is read by the rule of this module.
 
-    A class of requests is what FastAPI documents for that: "Custom Request and APIRoute class".
+    FastAPI documents this extension point as "Custom Request and APIRoute class".
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the framework's handler behind the reading of the body."""
+        """Return a handler that reads the body and then calls the framework's handler."""
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
@@ -109,7 +110,7 @@ class _Read(Request):
         return self._given
 
     async def json(self) -> Any:
-        """Return the value."""
+        """Return the parsed value."""
         return self._value
 
 
@@ -128,7 +129,7 @@ class NoStoreJSON(Response):
 
 
 def validate(validate: Callable[[], T], *where: str) -> T:
-    """Return what is valid, else raise RequestValidationError, naming where in the request it is."""
+    """Return the valid value, or raise RequestValidationError with its place in the request."""
     try:
         return validate()
     except ValidationError as problem:

@@ -1,4 +1,4 @@
-"""The OpenAPI document: every route's error answers, in their real media type, and one schema for them."""
+"""The OpenAPI document, with the error responses of each route in their media type and with one schema."""
 
 from typing import Any
 
@@ -46,14 +46,14 @@ BEARER = (
     "session_expired",
 )
 WRITES = (*BEARER, "rate_limited")
-"""The refusals of a route that takes an access token and may change something."""
+"""Error codes of a route that takes an access token and may change something."""
 BODY = ("malformed_body", "payload_too_large", "unsupported_media_type", "validation_failed")
 STORE = ("unavailable",)
 BUSY = ("rate_limited", "overloaded")
 
 
 def answers(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of a route that may refuse with these codes, an example of each."""
+    """Return the `responses` of a route that may return these error codes, with an example of each."""
     found: dict[int | str, dict[str, Any]] = {}
     for code in (*codes, "internal_error"):
         status, title = STATUS[code]
@@ -87,9 +87,9 @@ def body(
 
 
 def finish(document: dict[str, Any], session_cookie: str) -> dict[str, Any]:
-    """Add what the framework does not know: problems, bodies that routes read themselves, the cookie.
+    """Add what the framework leaves out: problems, bodies that routes read themselves, and the cookie.
 
-    Its own schemas of errors, which we never send, are removed.
+    The framework's error schemas are removed, because the service never sends such errors.
     """
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})

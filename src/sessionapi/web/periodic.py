@@ -14,10 +14,10 @@ log = structlog.get_logger()
 async def repeat(
     name: str, work: Callable[[], Awaitable[object]], interval: float, stopping: asyncio.Event
 ) -> None:
-    """Do some work now and every `interval` seconds, until `stopping` is set; a round is never cut short.
+    """Run `work` now and every `interval` seconds until `stopping` is set. A running round is completed.
 
-    A failure ends one round, never the loop: a database that is away is tried again the next time, and a
-    defect of ours is logged with its trace.
+    An error ends the round but not the loop. If the database is unavailable, the next round tries again. An
+    unexpected error is logged with its traceback.
     """
     failing = False
     while not stopping.is_set():
@@ -25,7 +25,7 @@ async def repeat(
             await work()
             failing = False
         except SessionApiError as problem:
-            if not failing:  # once, not twice a second for as long as it lasts
+            if not failing:  # log once, not in every round of an outage
                 log.warning("background work fails", work=name, reason=problem.detail)
             failing = True
         except Exception:

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 `application/problem+json`: one table from code to status, one form for all of them."""
+"""Errors as RFC 9457 `application/problem+json`. One table maps each code to its status."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,9 +29,10 @@ from sessionapi.web.dependencies import app_of, client_of
 log = structlog.get_logger()
 
 MAX_ERRORS = 10
-"""Errors of fields that a response lists; the rest is only counted. 64 KB of unknown fields made 682 KB."""
+"""Maximum number of field errors in a response. The rest are only counted, because 64 KB of unknown fields
+caused a response of 682 KB."""
 MAX_FIELD_NAME = 100
-"""Characters of a field's name in an error; our own have at most 30."""
+"""Maximum number of characters of a field name in an error. Our field names have at most 30."""
 MEDIA_TYPE = "application/problem+json"
 STATUS: Mapping[str, tuple[int, str]] = {
     "missing_token": (401, "Access token missing"),
@@ -106,7 +107,7 @@ def _headers(error: SessionApiError, status: int, request: Request) -> dict[str,
 
 
 def _limit_headers(error: RateLimited) -> dict[str, str]:
-    """Say which limit it is and when it opens again (draft-ietf-httpapi-ratelimit-headers)."""
+    """Return the headers with the limit and its reset time (draft-ietf-httpapi-ratelimit-headers)."""
     return {
         "RateLimit-Policy": f'"{error.policy}";q={error.quota};w={error.window}',
         "RateLimit": f'"{error.policy}";r={error.remaining};t={error.retry_after}',
@@ -114,13 +115,13 @@ def _limit_headers(error: RateLimited) -> dict[str, str]:
 
 
 def _challenge(error: SessionApiError, request: Request) -> str:
-    """Say what was wrong with an access token, on the routes that take one (RFC 6750 section 3)."""
+    """Return the challenge, which has the error on routes that take an access token (RFC 6750 section 3)."""
     takes_none = request.url.path in ("/login", "/refresh")
     return bearer.challenge(error) if isinstance(error, AuthenticationError) and not takes_none else "Bearer"
 
 
 async def on_error(request: Request, problem: Exception) -> JSONResponse:
-    """Return the response for an error of the tree. The database's own message is only logged."""
+    """Return the response for a SessionApiError. The database's message is only logged."""
     if isinstance(problem, Unavailable) and problem.cause:  # without one it was refused at once
         log.error("database unavailable", error=problem.cause)
     if isinstance(problem, RateLimited):
@@ -129,7 +130,7 @@ async def on_error(request: Request, problem: Exception) -> JSONResponse:
 
 
 async def on_validation_error(request: Request, problem: Exception) -> JSONResponse:
-    """Return the response for invalid input. It never repeats the input, which may contain a password."""
+    """Return the response for invalid input, without the input, because it may be a password."""
     errors = problem.errors() if isinstance(problem, RequestValidationError) else []
     count = len(errors) + request.scope["state"].get("surplus", 0)
     many = count > MAX_ERRORS
@@ -139,9 +140,9 @@ async def on_validation_error(request: Request, problem: Exception) -> JSONRespo
 
 
 async def on_http_exception(request: Request, problem: Exception) -> Response:
-    """Return the response for an error of the framework, as a problem and with the framework's headers.
+    """Return the response for an error of the framework, as a problem with the framework's headers.
 
-    Every route refuses OPTIONS. For a path that exists, this returns the methods that it allows.
+    Every route refuses OPTIONS with 405. Here that becomes a 204 with the `Allow` header of the path.
     """
     by_status = {400: MalformedBody, 404: NotFound, 405: MethodNotAllowed, 413: PayloadTooLarge}
     status = problem.status_code if isinstance(problem, HTTPException) else 500
@@ -155,13 +156,13 @@ async def on_http_exception(request: Request, problem: Exception) -> Response:
 
 
 def unexpected(request: Request, problem: Exception) -> JSONResponse:
-    """Log a defect with its traceback, and return a 500 without it."""
+    """Log an unexpected error with its traceback, and return a response without it."""
     log.error("unexpected error", path=request.url.path, exc_info=problem)
     return response(InternalError(), request)
 
 
 def _allow(request: Request) -> str:
-    """Return the `Allow` of a path: all its methods; the framework names those of the first route only.
+    """Return the `Allow` header with all methods of a path. The framework lists only those of one route.
 
     HEAD works wherever GET does, and OPTIONS everywhere.
     """
@@ -172,10 +173,10 @@ def _allow(request: Request) -> str:
 
 
 def _routed(request: Request) -> set[str]:
-    """Return the methods that routes of a path take.
+    """Return the methods that the routes of a path accept.
 
-    A fixed path is only itself, though one with an id matches it too (/sessions/current). A folder of files
-    matches every method, and takes GET.
+    A route with an id in its path does not count for a fixed path that it also matches (/sessions/current).
+    A folder of static files matches every method, but accepts only GET.
     """
     documented = request.app.openapi()["paths"].get(request.scope["path"])
     if documented:
@@ -183,7 +184,7 @@ def _routed(request: Request) -> set[str]:
     whole = {
         **request.scope,
         "root_path": request.scope.get("app_root_path", ""),
-    }  # a folder shortens the path
+    }  # a mounted folder has changed it
     scopes = ({**whole, "method": method} for method in ("GET", "POST", "PUT", "PATCH", "DELETE"))
     return {
         scope["method"]

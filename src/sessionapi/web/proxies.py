@@ -1,8 +1,8 @@
-"""The client behind trusted proxies, and a warning where a proxy is perhaps missing from the setting.
+"""The client behind trusted proxies, and a warning if a proxy seems to be missing in TRUSTED_PROXIES.
 
 uvicorn's middleware takes the rightmost address of `X-Forwarded-For` that isn't a trusted proxy's, and only
-when the connection itself comes from one, so what a client writes into the header is left of that. It runs
-inside the app, so that TRUSTED_PROXIES holds under any server.
+if the connection comes from a trusted proxy. What a client writes into the header is to the left of that
+address, so it is ignored. The middleware runs inside the app, so that TRUSTED_PROXIES works under any server.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 
 def behind(trusted_proxies: Sequence[str], app: ASGIApp) -> ASGIApp:
-    """Return the app for requests that name another client than the connection's."""
+    """Return the app for requests with a forwarded header, which name a client other than the peer."""
     warning = ProxyWarning(app)
     if not trusted_proxies:
         return warning
@@ -25,14 +25,14 @@ def behind(trusted_proxies: Sequence[str], app: ASGIApp) -> ASGIApp:
 
 
 class ProxyWarning:
-    """ASGI middleware that warns once that a proxy isn't trusted: its clients are throttled as one client."""
+    """ASGI middleware that warns once if a proxy isn't trusted, because its clients are throttled as one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; a client that was taken from the header is named in it."""
+        """Serve one request. If the client is in the header, it was taken from there, without a warning."""
         if not self._warned:
             forwarded = scope["state"]["headers"].get(b"x-forwarded-for")
             peer = (scope.get("client") or ("unknown",))[0]

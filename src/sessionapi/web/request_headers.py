@@ -1,9 +1,9 @@
 """The header fields of a request, read once in the outermost layer by the rules of RFC 9110 and RFC 9112.
 
-The rules hold under any ASGI server. A field that may come only once and comes twice makes the request
-malformed; any other repeated field is joined in its order (RFC 9110 section 5.3). Only our own cookies are
-passed on: before Python 3.11.10 the framework's parser takes quadratic time for a quoted one (CVE-2024-7592),
-10 s for 64 KB (measured).
+The rules apply under any ASGI server. A request that repeats a field that may occur only once is malformed.
+The values of any other repeated field are joined in order (RFC 9110 section 5.3). Only our own cookies are
+passed on, because before Python 3.11.10 the framework's parser takes quadratic time for a quoted cookie
+(CVE-2024-7592), 10 s for 64 KB (measured).
 """
 
 import re
@@ -20,29 +20,30 @@ SINGLE = {
     each.lower().encode(): each
     for each in ("Host", "Content-Length", "Content-Type", "Origin", "Sec-Fetch-Site", "Idempotency-Key")
 }
-"""Fields whose repetition is refused; a repeated `Authorization` is refused too, with its own code."""
+"""Fields that must not be repeated. A repeated `Authorization` is refused too, with a different code."""
 MAX_FIELDS = 200
-"""Fields of a request; browsers send 20. A field of four bytes takes 150 bytes of memory, and the framework
-took 40 ms for 8,000 (measured)."""
+"""Maximum number of fields of a request; browsers send 20. A field of four bytes takes 150 bytes of memory,
+and the framework took 40 ms for 8,000 (measured)."""
 MAX_QUERY = 8 * 1024
-"""Bytes of a query string; the longest value is a `next` of 2,000 characters. 60 KB took 40 ms (measured)."""
+"""Maximum bytes of a query string. The longest valid value is a `next` of 2,000 characters; 60 KB took 40 ms
+(measured)."""
 MAX_COOKIE = 4096
-"""Bytes of a cookie value that is passed on: what browsers keep at most. Our own are under 200."""
+"""Maximum bytes of a cookie value that is passed on, which is the limit of browsers. Ours are under 200."""
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-"""RFC 3986 `host [":" port]`, without the comma, which only a joined field has."""
+"""RFC 3986 `host [":" port]`, without a comma, which only a joined field contains."""
 _WITHOUT_HOST = ("1.0", "1", "0.9")
-"""Versions of HTTP in which Host may be missing; Granian has `1` for the first, and an empty Host."""
+"""Versions of HTTP in which Host may be missing. Granian uses `1` for `1.0`, with an empty Host."""
 
 
 class RequestHeaders:
-    """A reader of the fields of each request, into `scope["state"]`: `headers`, `cookies` and `refused`."""
+    """Reader that puts `headers`, `cookies` and `refused` of each request into `scope["state"]`."""
 
     def __init__(self, own_cookies: Collection[str]) -> None:
         names = b"|".join(re.escape(name.encode()) for name in own_cookies)
         self._own_cookie = re.compile(rb"(?:^|;)[ \t]*(%s)[ \t]*=([^;]*)" % names)
 
     def read(self, scope: Scope) -> Fields:
-        """Return the fields by their name in lower case, and leave one of each name in the scope."""
+        """Return the fields by lower-case name, and leave one field of each name in the scope."""
         headers = scope["headers"]
         fields = dict(headers)
         refused = None
@@ -60,7 +61,7 @@ class RequestHeaders:
         return fields
 
     def _keep_own_cookies(self, fields: Fields, cookies: dict[str, str]) -> SessionApiError | None:
-        """Reduce the Cookie field to our cookies; of two with one name none is kept.
+        """Reduce the Cookie field to our cookies. If two have one name, drop all and return a refusal.
 
         Only spaces and tabs are stripped (RFC 6265 section 4.2.1), so that no other name becomes ours.
         """
@@ -81,18 +82,18 @@ class RequestHeaders:
 
 
 def header(request: Request, name: bytes) -> str | None:
-    """Return the value of a field, whose name is in lower case, or None."""
+    """Return the value of the field with this lower-case name, or None."""
     value: bytes | None = request.scope["state"]["headers"].get(name)
     return None if value is None else value.decode("latin-1")
 
 
 def media_type(request: Request) -> str:
-    """Return the media type of the body as the request states it, without parameters."""
+    """Return the media type in Content-Type, in lower case and without parameters."""
     return (header(request, b"content-type") or "").partition(";")[0].strip(" \t").lower()
 
 
 def _joined(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Fields, SessionApiError | None]:
-    """Return repeated fields as one each, and the refusal of one that must not be repeated."""
+    """Join repeated fields. Also return a refusal if one of them must not be repeated."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         values.setdefault(name, []).append(value)
@@ -104,7 +105,7 @@ def _joined(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Fields, SessionApiE
 
 
 def _wrong_host(fields: Fields, scope: Scope) -> SessionApiError | None:
-    """Return the refusal that RFC 9112 section 3.2 demands for a missing or an invalid Host."""
+    """Return the refusal that RFC 9112 section 3.2 requires for a missing or invalid Host."""
     host = fields.get(b"host")
     if not host:
         missing = scope.get("http_version", "1.1") not in _WITHOUT_HOST
@@ -113,7 +114,7 @@ def _wrong_host(fields: Fields, scope: Scope) -> SessionApiError | None:
 
 
 def _wrong_coding(fields: Fields) -> SessionApiError | None:
-    """Return the refusal of a body that has neither one length nor chunks (RFC 9112 section 6.1)."""
+    """Return the refusal of a coding other than chunked, or of one with a length (RFC 9112 section 6.1)."""
     coding = fields.get(b"transfer-encoding")
     if coding is None or (coding.lower() == b"chunked" and b"content-length" not in fields):
         return None
@@ -121,7 +122,7 @@ def _wrong_coding(fields: Fields) -> SessionApiError | None:
 
 
 def _too_much(scope: Scope) -> SessionApiError | None:
-    """Return the refusal of what would take the framework long to parse."""
+    """Return the refusal of a request that would take the framework too long to parse."""
     if len(scope["query_string"]) > MAX_QUERY:
         return MalformedRequest(f"The query string has more than {MAX_QUERY} bytes.")
     if len(scope["headers"]) > MAX_FIELDS:

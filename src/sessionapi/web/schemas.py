@@ -1,4 +1,4 @@
-"""The JSON in and out, as explicit members: what is not named here never leaves."""
+"""The JSON request and response bodies. Only the fields that are named here are returned."""
 
 import operator
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ from sessionapi.users import accounts, password_policy
 
 
 class Body(BaseModel):
-    """A body that is taken: types are not converted, and a member that we don't know is an error."""
+    """A request body. Types are not converted, and an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -41,7 +41,7 @@ Username = Annotated[
 
 def _not_too_long(password: str) -> str:
     longest = password_policy.MAX_LENGTH
-    # A letter decomposes into four code points at most. The first bound also limits the time to normalise.
+    # A character decomposes into four code points at most. The first bound also limits the time to normalise.
     if len(password) > 4 * longest or identifiers.length(password) > longest:
         raise PydanticCustomError(
             "string_too_long", "String should have at most {max_length} characters", {"max_length": longest}

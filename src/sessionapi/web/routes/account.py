@@ -1,4 +1,4 @@
-"""The example of a protected route, and the user's own account."""
+"""The example of a protected route, and routes for the user's account."""
 
 from fastapi import APIRouter, Request, Response
 

@@ -22,9 +22,9 @@ PATHS = frozenset({JWKS, METADATA, OPENID_CONFIGURATION})
 """Public keys and metadata, which pages of every origin may read."""
 SERVICE = ("missing_token", "malformed_authorization", "invalid_token")
 FRESHNESS = 0.1
-"""Seconds that the list of revocations may be old: many verifiers together cost ten reads a second."""
+"""Maximum age of the list of revocations, in seconds. All verifiers together cause ten reads a second."""
 MAX_FORM_FIELDS = 100
-"""A form has two fields that we know; 64 KB of empty ones took 30 ms."""
+"""Maximum number of fields in a form. Two are used; 64 KB of empty ones took 30 ms."""
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -124,7 +124,7 @@ def _public(parts: Container) -> dict[str, str]:
 
 
 async def _introspected(request: Request) -> IntrospectIn:
-    """Return the body, which is the RFC's form, or JSON as everywhere else here."""
+    """Return the body, which is a form as in RFC 7662, or JSON as on all other routes."""
     if media_type(request) != FORM:
         return await json_io.read_json(request, IntrospectIn)
     text = (await json_io.read(request)).decode("latin-1")

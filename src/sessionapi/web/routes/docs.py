@@ -1,4 +1,4 @@
-"""The OpenAPI page. Its assets and its start script are served from here, so it needs no internet."""
+"""The OpenAPI page. Its assets and its start script are served here, so it works without internet access."""
 
 from importlib.resources import files
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Signing up and logging in."""
+"""Routes for sign-up and login."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ async def login(body: LoginIn, request: Request, parts: Parts, client: From) -> 
 
 
 def token_response(tokens: Tokens, parts: Container, *, status: int = 200) -> Response:
-    """Return the response with the tokens. The refresh token travels by the session's transport."""
+    """Return the response with the tokens. The session's transport decides where the refresh token is."""
     response = NoStoreJSON(tokens_out(tokens), status)
     by_cookie = tokens.session.transport == "cookie"
     if by_cookie and tokens.is_new:

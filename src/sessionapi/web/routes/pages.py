@@ -31,15 +31,15 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 ENTRANCES = ("/sign-in", "/sign-up")
-"""Pages that redirect a signed-in user."""
+"""Pages that redirect a user who is already signed in."""
 MAX_WARNING = 120
-"""Seconds before its end that a page warns of it (WCAG 2.2.1: at least 20)."""
+"""Maximum seconds between the warning and the end of a session (WCAG 2.2.1 requires at least 20)."""
 MAX_NEXT = 2000
-"""Characters of an address to come back to."""
+"""Maximum length of the URL to which a sign-in returns."""
 
 
 def page(path: str, name: str, *, public: bool = False) -> None:
-    """Serve a template, to browsers with an active session only unless it is declared public."""
+    """Serve a template. Unless it is `public`, only browsers with an active session get it."""
 
     async def serve(request: Request) -> Response:
         refused = await _refusal(request)
@@ -53,7 +53,7 @@ def page(path: str, name: str, *, public: bool = False) -> None:
 
 
 async def _refusal(request: Request) -> AuthenticationError | None:
-    """Return why the cookie opens no page, or None if it holds an active session."""
+    """Return the error of the cookie, or None if it holds the token of an active session."""
     parts = app_of(request)
     try:
         await parts.refreshes.look(cookies.read(request, parts.settings) or "")
@@ -82,9 +82,10 @@ def _render(request: Request, name: str) -> Response:
 
 
 def _origins_here(request: Request) -> list[str]:
-    """Return which own origins this page may be on: PUBLIC_URL's, and a listed one of the requested host.
+    """Return the origins that this page may have: PUBLIC_URL's, and listed ones with the requested host.
 
-    The pages' script compares. The other listed origins are of no use here, so they are not published.
+    The script of the page compares them with its origin. It does not need the other listed origins, so they
+    are not published.
     """
     settings = app_of(request).settings
     host = request.headers.get("host", "")
@@ -93,7 +94,7 @@ def _origins_here(request: Request) -> list[str]:
 
 
 def _to_sign_in(request: Request, reason: str | None) -> Response:
-    """Lead to the sign-in page, and from there back to what was asked for."""
+    """Redirect to the sign-in page, which returns to the requested page afterwards."""
     asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     back = {} if asked == app_of(request).settings.after_sign_in_url else {"next": asked}
     query = urlencode({**back, **({"reason": reason} if reason else {})})
@@ -105,7 +106,7 @@ def _redirect(target: str) -> Response:
 
 
 def _next(request: Request) -> str:
-    """Return where a sign-in leads: `next` if it stays at home, else what the settings say."""
+    """Return the URL to open after a sign-in: `next` if it stays at home, else the one in the settings."""
     settings = app_of(request).settings
     asked = request.query_params.get("next", "")
     after = settings.after_sign_up_url if request.url.path == "/sign-up" else settings.after_sign_in_url
@@ -113,13 +114,13 @@ def _next(request: Request) -> str:
 
 
 def _kept(request: Request) -> str:
-    """Return the query that hands `next` on from the sign-in page to the sign-up page and back."""
+    """Return the query string that carries `next` from the sign-in page to the sign-up page and back."""
     asked = request.query_params.get("next", "")
     return f"?{urlencode({'next': asked})}" if stays_home(asked, app_of(request).settings) else ""
 
 
 def stays_home(target: str, settings: Settings) -> bool:
-    r"""Return whether an address is a path here, or of our origin or one in ALLOWED_ORIGINS.
+    r"""Return whether a URL is a path of this service, or has its origin or one in ALLOWED_ORIGINS.
 
     Browsers read `\` as `/` and drop tabs and line ends, so a URL with one of them is refused. `//host` is
     another host. An origin must be spelled as it is listed, so that it can be read in one way only.
@@ -143,19 +144,19 @@ page("/reset-password", "reset-password", public=True)
 
 @router.get("/.well-known/change-password")
 async def change_password() -> Response:
-    """Lead password managers to where a password is changed (W3C, change-password-url)."""
+    """Redirect password managers to the page that changes the password (W3C, change-password-url)."""
     return _redirect("/account#password")
 
 
 @router.get("/theme.css")
 async def theme_css(parts: Parts) -> Response:
-    """Return the accent colour of the settings."""
+    """Return the CSS with the accent colour in the settings."""
     return _of_the_brand(branding.stylesheet(parts.settings.brand_color), "text/css")
 
 
 @router.get("/mark.svg")
 async def mark(parts: Parts) -> Response:
-    """Return the mark of the brand, which is the pages' icon too."""
+    """Return the mark of the brand, which is also the icon of the pages."""
     text = branding.mark(parts.settings.brand_color, parts.settings.brand_name)
     return _of_the_brand(text, "image/svg+xml")
 

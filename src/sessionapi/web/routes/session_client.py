@@ -1,4 +1,4 @@
-"""The client for browsers, with its types: served whether or not the pages are."""
+"""The browser client and its types, which are served even if the pages are off."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -28,7 +28,7 @@ class Script:
         self._headers = {**SHARED, "ETag": f'"{sha256(self._content).hexdigest()[:32]}"'}
 
     def answer(self, request: Request) -> Response:
-        """Return the file, or 304; a proxy that compresses makes the ETag a weak one."""
+        """Return the file, or 304. A weak ETag matches too, because a compressing proxy sends one."""
         known = request.headers.get("if-none-match", "").split(",")
         if self._headers["ETag"] in [tag.strip().removeprefix("W/") for tag in known]:
             return Response(status_code=304, headers=self._headers)

@@ -1,4 +1,4 @@
-"""Renewing, ending, listing sessions."""
+"""Routes that renew, end and list sessions."""
 
 from typing import Annotated
 
@@ -132,7 +132,7 @@ async def logout(request: Request, parts: Parts, client: From) -> Response:
 
 
 async def _genuine(request: Request, parts: Container) -> tuple[Claims | None, AuthenticationError | None]:
-    """Return the claims of the access token, whether or not it has expired, or what is wrong with it."""
+    """Return the claims of the access token, even if it has expired, or the error of an invalid one."""
     try:
         return await parts.checks.genuine(bearer_token(request)), None
     except AuthenticationError as problem:
