@@ -84,7 +84,7 @@ async def polls(url: str) -> list[tuple[int, float]]:
             some = sa.select(sessions.c.id).limit(count).scalar_subquery()
             ended = system_clock() - timedelta(seconds=1)
             change = sa.update(sessions).where(sessions.c.id.in_(some))
-            await tx._connection.execute(change.values(revoked_at=ended, revoke_reason="logout"))
+            await tx.connection.execute(change.values(revoked_at=ended, revoke_reason="logout"))
         took = []
         for _ in range(5):
             await asyncio.sleep(LEAST_INTERVAL)

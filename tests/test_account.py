@@ -122,7 +122,7 @@ async def reset(service: Running, token: str, password: str = NEW):
 
 
 async def test_a_reset_token_sets_a_password_once_and_ends_all_sessions(service: Running):
-    """Fails without use_password_reset in Accounts.reset_password."""
+    """Fails without PasswordResetQueries.use in Accounts.reset_password."""
     tokens = await service.sign_up()
     token = await reset_token(service)
     assert refusal(await reset(service, token, "short")) == (422, "weak_password", None)

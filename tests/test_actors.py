@@ -64,7 +64,7 @@ async def reset(service: Running, token: str, password: str = NEW) -> httpx.Resp
 
 
 async def test_a_password_reset_locks_the_user_first_as_a_deletion_does(service: Running):
-    """Fails without lock_users in Accounts._reset: it locked its own row first, and both waited."""
+    """Fails without UserQueries.lock in Accounts._reset: it locked its own row first, and both waited."""
     tokens = await service.sign_up()
     token = await service.parts.accounts.make_reset_token(user_id(tokens))
     before = deadlocks(service)
@@ -208,10 +208,10 @@ async def test_a_stale_token_that_meets_a_new_secret_is_unknown_and_ends_nothing
         clock.move(11)
         key = (user_id(fresh), ids.parse("sess", fresh["session_id"]))
         async with other.parts.store.begin() as tx:
-            await tx.lock_users({key[0]})
+            await tx.users.lock({key[0]})
             late = asyncio.create_task(service.refresh(stale))
             await waits(service, late)
-            assert await tx.replace_secret(*key, refresh_token.digest(b"another secret!!"), clock())
+            assert await tx.sessions.replace_secret(*key, refresh_token.digest(b"another secret!!"), clock())
         assert refusal(await late) == (401, "invalid_refresh_token", None)
         assert service.rows("select count(*) from sessions where revoked_at is not null") == [(0,)]
 
@@ -219,7 +219,7 @@ async def test_a_stale_token_that_meets_a_new_secret_is_unknown_and_ends_nothing
 async def test_two_administrators_who_act_on_each_other_end_in_no_deadlock(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without ORDER BY in lock_users."""
+    """Fails without ORDER BY in UserQueries.lock."""
     async with running(make_settings(database_pool=20), clock) as service:
         admins = []
         for name in ("ada", "bob"):

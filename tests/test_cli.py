@@ -169,7 +169,7 @@ async def test_nothing_that_a_client_sent_steers_the_terminal(commands: Commands
     claims = await beside.parts.checks.genuine((await beside.log_in())["access_token"])
     user_id, session_id = lifecycle.owner(claims)
     async with beside.parts.store.begin() as tx:  # stored by versions before the rule for names
-        await tx.name_device(user_id, session_id, "\x9b31m\u202e[red]:bomb:")
+        await tx.sessions.name_device(user_id, session_id, "\x9b31m\u202e[red]:bomb:")
     done = await commands.beside("sessions", "list", "--user", "ada")
     assert r"\x9b31m\u202e[red]:bomb:" in done.stdout
     done = await commands.beside("sessions", "list", "--json")

@@ -99,10 +99,10 @@ async def test_only_what_began_longer_ago_than_the_span_ends(commands: Commands,
 
 
 async def test_all_ends_every_session_with_an_audit_row_each(commands: Commands, beside: Running):
-    """Fails if owners_of_living leaves out disabled users."""
+    """Fails if owners_of_active leaves out disabled users."""
     sessions = [await beside.sign_up("ada"), await beside.log_in("ada"), await beside.sign_up("bob")]
     async with beside.parts.store.begin() as tx:  # only a restored row can be like this
-        await tx._connection.execute(sa.update(users).values(disabled_at=beside.clock()))
+        await tx.connection.execute(sa.update(users).values(disabled_at=beside.clock()))
     done = await commands.beside("sessions", "revoke", "--all")
     assert (done.exit_code, done.stdout) == (0, "3\n")
     assert beside.rows("select count(*) from sessions where revoke_reason = 'revoked_by_admin'") == [(3,)]
@@ -169,14 +169,14 @@ async def test_a_page_of_everybodys_sessions_is_read_in_the_order_of_the_key(bes
     """Fails without the CASE in storage.sessions.hide_from_planner: all rows would be sorted each time."""
     plans = []
     async with beside.parts.store.read() as tx:
-        connection = (await tx._connection.get_raw_connection()).driver_connection
+        connection = (await tx.connection.get_raw_connection()).driver_connection
 
         def explain(_connection, _cursor, statement, parameters, *_: object) -> None:
             plans.append((f"EXPLAIN QUERY PLAN {statement}", parameters))
 
-        sa.event.listen(tx._connection.sync_connection, "before_cursor_execute", explain)
-        await tx.all_living_sessions(beside.clock(), 10)
-        await tx.owners_of_living(beside.clock(), 10, ids.new_id(), beside.clock())
+        sa.event.listen(tx.connection.sync_connection, "before_cursor_execute", explain)
+        await tx.all_sessions.active(beside.clock(), 10)
+        await tx.all_sessions.owners_of_active(beside.clock(), 10, ids.new_id(), beside.clock())
         steps = [[row[3] for row in await connection.execute_fetchall(*plan)][:-4] for plan in plans]
         mark = [row[3] for row in await connection.execute_fetchall(*plans[0])][-4:]
     key = "SEARCH sessions USING INDEX sqlite_autoindex_sessions_1"

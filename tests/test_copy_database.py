@@ -235,13 +235,13 @@ async def test_what_left_or_changed_before_the_second_run_is_so_there_too(tmp_pa
     source, there = Store(url), Store(target.url, Options(timeout=PATIENCE))
     engine = sa.create_engine(url)
     async with there.begin() as tx:
-        await tx.mark_copy()
+        await tx.rows.mark_copy()
     with engine.begin() as database:
         for table, rows in ((users, [stays, goes, has_data]), (sessions, theirs), (session_data, [kept])):
             database.execute(sa.insert(table), rows)
     await DatabaseCopy(source, there, lambda *_: None, page=2).run()
     async with there.begin() as tx:
-        await tx.mark_copy()
+        await tx.rows.mark_copy()
     with engine.begin() as database:
         for table in (sessions, session_data):
             database.execute(sa.delete(table).where(table.c.user_id != stays["id"]))
@@ -300,7 +300,7 @@ async def test_a_row_that_arrives_changed_is_found(tmp_path: Path, target: Targe
     with pytest.raises(Conflict, match="users is not the same in both databases: 1 rows here, 1 there"):
         await DatabaseCopy(source, there, lambda *_: None).run()
     async with there.read() as tx:
-        assert await tx.copy_unfinished()
+        assert await tx.rows.copy_unfinished()
     await source.close()
     await there.close()
 

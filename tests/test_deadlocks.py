@@ -31,7 +31,7 @@ async def rotate_again_and_again(url: str, seed: int, keys: list[tuple[UUID, UUI
         rotations = [Rotation(key, generation, digest, now, now, True, None, None) for key in some]
         async with store.begin() as tx:
             await tx.commit_asynchronously()
-            await tx.rotate_all(rotations)
+            await tx.session_batches.rotate(rotations)
     await store.close()
 
 

@@ -101,10 +101,10 @@ def sealed_by_an_earlier_version(data: Path, secret: str) -> None:
     async def reseal() -> None:
         store = Store(f"sqlite:///{data}/sessionapi.db")
         async with store.begin() as tx:
-            for stored in await tx.signing_keys():
+            for stored in await tx.signing_keys.all():
                 key = keyring.unseal(ServerSecret(TEXT.encode()).derive("key ring"), stored)
                 sealed = keyring.seal(_hkdf(secret.encode(), "key ring"), key.kid, key.private_key)
-                await tx.reseal_key(stored, sealed)
+                await tx.signing_keys.reseal(stored, sealed)
         await store.close()
 
     asyncio.run(reseal())

@@ -47,9 +47,9 @@ async def test_an_account_named_before_the_rule_was_narrowed_can_still_sign_in(s
 
 async def _rename(service: Running, name: str) -> None:
     async with service.parts.store.begin() as tx:
-        user = await tx.user_by_name("ada")
+        user = await tx.users.by_name("ada")
         assert user
-        await tx.change_user(user.id, username=name, username_key=name.casefold())
+        await tx.users.change(user.id, username=name, username_key=name.casefold())
 
 
 def test_the_command_line_removes_spaces_around_a_name_too(commands: Commands):

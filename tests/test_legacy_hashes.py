@@ -100,8 +100,8 @@ async def test_a_hash_that_costs_too_much_is_refused_at_import_and_at_login(serv
         await service.parts.accounts.add("ada", None, password=None, hashed=TOO_EXPENSIVE[form])
     await service.sign_up()
     async with service.parts.store.begin() as tx:  # stored by versions before this bound
-        user = await tx.user_by_name("ada")
-        await tx.bump_credential_version(user.id, password_hash=TOO_EXPENSIVE[form])
+        user = await tx.users.by_name("ada")
+        await tx.users.bump_credential_version(user.id, password_hash=TOO_EXPENSIVE[form])
     began = time.process_time()
     answer = await service.client.post("/login", json={"username": "ada", "password": PASSWORD})
     assert refusal(answer)[:2] == (401, "invalid_credentials")

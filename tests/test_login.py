@@ -37,7 +37,7 @@ async def test_the_row_of_a_session_follows_remember_me(service: Running):
     await service.sign_up()
     await service.log_in(remember=False, device_name="A kiosk")
     async with service.parts.store.read() as tx:
-        found = (await tx._connection.execute(sa.select(sessions).order_by(sessions.c.id))).all()
+        found = (await tx.connection.execute(sa.select(sessions).order_by(sessions.c.id))).all()
     lifetimes = [(row.idle_timeout, row.expires_at - row.created_at, row.device_name) for row in found]
     assert lifetimes == [
         (7 * 86_400, timedelta(days=30), "Python HTTPX"),
@@ -89,7 +89,7 @@ async def test_a_disabled_user_looks_like_a_wrong_password(service: Running):
     """Fails without the check of disabled_at in Users._authenticate and in lock_if_unchanged."""
     await service.sign_up()
     async with service.parts.store.begin() as tx:
-        await tx._connection.execute(sa.update(users).values(disabled_at=service.clock()))
+        await tx.connection.execute(sa.update(users).values(disabled_at=service.clock()))
     answer = await service.client.post("/login", json={"username": "ada", "password": PASSWORD})
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_credentials")
 
@@ -197,7 +197,7 @@ async def test_a_legacy_or_weaker_hash_is_upgraded_at_login(service: Running):
     await service.sign_up()
     old = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     async with service.parts.store.begin() as tx:
-        await tx._connection.execute(sa.update(users).values(password_hash=old))
+        await tx.connection.execute(sa.update(users).values(password_hash=old))
     await service.log_in()
     assert service.rows("select password_hash from users")[0][0].startswith("$argon2id$")
     await service.log_in()
@@ -207,9 +207,9 @@ async def test_an_upgraded_hash_is_written_only_over_the_one_that_was_verified(s
     """Fails without the comparison of password_hash in upgrade_hash."""
     tokens = await service.sign_up()
     async with service.parts.store.read() as tx:
-        user = await tx.user_by_name("ada")
+        user = await tx.users.by_name("ada")
     async with service.parts.store.begin() as tx:
-        await tx.upgrade_hash(user.id, verified="another hash", upgraded="an old password's hash")
+        await tx.users.upgrade_hash(user.id, verified="another hash", upgraded="an old password's hash")
     assert (await service.log_in())["user"] == tokens["user"]
 
 

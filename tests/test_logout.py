@@ -185,7 +185,7 @@ async def test_a_logout_of_an_ended_session_waits_for_no_writer(service: Running
     assert (await service.client.post("/logout", json=body)).status_code == 204
     user_id = ids.parse("user", tokens["user"]["id"])
     async with service.parts.store.begin() as tx:
-        await tx.lock_users({user_id})
+        await tx.users.lock({user_id})
         by_refresh_token = asyncio.create_task(service.client.post("/logout", json=body))
         by_access_token = asyncio.create_task(service.client.post("/logout", headers=bearer(tokens)))
         done, waiting = await asyncio.wait([by_refresh_token, by_access_token], timeout=5)

@@ -19,10 +19,10 @@ from benchmarks import fill as filling
 
 from sessionapi import ids
 from sessionapi.clock import system_clock
-from sessionapi.models import RevocationMark
+from sessionapi.models import RevocationMark, SessionKey
 from sessionapi.settings import Settings
 from sessionapi.storage import tables
-from sessionapi.storage.marks import FIRST_KEY, SessionKey
+from sessionapi.storage.marks import FIRST_KEY
 from tests.conftest import (
     SERVER_SECRET,
     FakeClock,
@@ -60,7 +60,7 @@ async def only_mark(service: Running) -> None:
 
 
 async def test_a_mark_ends_all_sessions_in_every_process_and_a_login_after_it_works(fleet):
-    """Fails without the mark in Revocations.reason, in storage.sessions.EFFECTIVE or in living_at."""
+    """Fails without the mark in Revocations.reason, in storage.sessions.SESSION or in active_at."""
     one, two = fleet
     old = [await one.sign_up("ada"), await one.log_in("ada"), await two.sign_up("bob")]
     await only_mark(one)
@@ -93,7 +93,7 @@ async def test_a_token_that_another_process_issues_after_the_mark_is_refused_by_
 
 @pytest.mark.parametrize("ahead", [2, 86_400])
 async def test_a_session_whose_host_was_ahead_is_ended_too_and_a_host_behind_starts_new_ones(fleet, ahead):
-    """Fails without newest_session_id in Marks.end_all, or without new_id_after in insert_session."""
+    """Fails without newest_session_id in Marks.end_all, or without new_id_after in SessionQueries.insert."""
     one, two = fleet
     old = await one.sign_up("ada")
     in_future = ids.last_id_at(system_clock() + timedelta(seconds=ahead))
@@ -116,14 +116,14 @@ async def give_id(service: Running, tokens: dict, session_id: UUID) -> None:
     """Give a session an id as a host creates it whose clock is ahead."""
     async with service.parts.store.begin() as tx:
         user = ids.parse("user", tokens["user"]["id"])
-        session = await tx.session(user, ids.parse("sess", tokens["session_id"]))
-        await tx.insert_session(replace(session, id=session_id))
+        session = await tx.sessions.get(user, ids.parse("sess", tokens["session_id"]))
+        await tx.sessions.insert(replace(session, id=session_id))
 
 
 async def still_refreshes(service: Running, session_id: UUID) -> None:
     user = await service.parts.accounts.find("ada")
     async with service.parts.store.read() as tx:
-        session = await tx.session(user.id, session_id)
+        session = await tx.sessions.get(user.id, session_id)
     assert session.revoked_at is None, "session_revoked"
 
 
@@ -199,8 +199,8 @@ async def test_the_poll_reads_no_row_of_a_mark_and_each_one_that_ended_alone(fle
     assert await end_all(two) == 0
     since = one.clock() - timedelta(seconds=315)
     async with one.parts.store.read() as tx:
-        marks = await tx.revocation_marks()
-        found = await tx.revoked_since(since, [mark.at for mark in marks])
+        marks = await tx.marks.all()
+        found = await tx.sessions.revoked_since(since, [mark.at for mark in marks])
     assert {ids.public("sess", each.id) for each in found} == {alone["session_id"], after["session_id"]}
     for service in fleet:
         await service.parts.state_sync.sync()
@@ -390,8 +390,8 @@ async def test_a_batch_has_at_most_as_many_rows_as_its_limit(service: Running):
     ended: list[SessionKey] = []
     async with service.parts.store.begin() as tx:
         for way in ("hashjoin", "mergejoin", "hashagg", "sort", "material"):
-            await tx._connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
-        while keys := await tx.end_marked(mark, now, 2, ended[-1] if ended else FIRST_KEY):
+            await tx.connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
+        while keys := await tx.marks.end_sessions(mark, now, 2, ended[-1] if ended else FIRST_KEY):
             assert len(keys) == 2
             ended += keys
     assert len(ended) == 10

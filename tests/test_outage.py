@@ -193,6 +193,6 @@ async def test_a_commit_that_is_not_confirmed_is_not_called_undone(
         await service.sign_up()
         with pytest.raises(Exception, match="Check whether it was done"):
             async with service.parts.store.begin() as tx:
-                await tx._connection.execute(sa.update(users).values(email="ada@example.com"))
+                await tx.connection.execute(sa.update(users).values(email="ada@example.com"))
                 cluster.freeze()
         cluster.thaw()

@@ -100,8 +100,8 @@ async def test_everything_works_there_and_no_statement_stays_behind(
 async def statements_of_a_backend(service) -> tuple[int, tuple[str, ...]]:
     """Return a server process and the named statements that are prepared in it."""
     async with service.parts.store.begin() as tx:
-        pid = (await tx._connection.exec_driver_sql("select pg_backend_pid()")).scalar_one()
-        names = (await tx._connection.exec_driver_sql("select name from pg_prepared_statements")).scalars()
+        pid = (await tx.connection.exec_driver_sql("select pg_backend_pid()")).scalar_one()
+        names = (await tx.connection.exec_driver_sql("select name from pg_prepared_statements")).scalars()
         return pid, tuple(name for name in names if name)
 
 

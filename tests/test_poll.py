@@ -46,8 +46,8 @@ async def test_a_revocation_that_commits_late_is_not_missed(make_settings, clock
         tokens = await one.sign_up()
         user = await one.parts.accounts.find("ada")
         async with one.parts.store.begin() as tx:
-            ended = await tx.living_ids(user.id, clock())
-            await tx.revoke(user.id, ended, "logout", clock())
+            ended = await tx.sessions.active_ids(user.id, clock())
+            await tx.sessions.revoke(user.id, ended, "logout", clock())
             clock.move(5)
             await two.parts.state_sync.sync()
             assert (await two.get("/protected", tokens)).status_code == 200

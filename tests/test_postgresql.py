@@ -83,7 +83,7 @@ async def test_a_revocation_that_commits_after_later_ones_is_not_missed(two: lis
     ada, bob = await one.sign_up(name()), await one.sign_up(name())
     user = await one.parts.accounts.find(ada["user"]["username"])
     async with one.parts.store.begin() as tx:
-        await tx.revoke(user.id, await tx.living_ids(user.id, clock()), "logout", clock())
+        await tx.sessions.revoke(user.id, await tx.sessions.active_ids(user.id, clock()), "logout", clock())
         clock.move(1)
         assert (await other.client.post("/logout", headers=bearer(bob))).status_code == 204
         await other.parts.state_sync.sync()

@@ -247,7 +247,7 @@ async def test_a_users_own_claims_are_in_the_token_but_never_in_our_name(service
     """Fails without the filter by RESERVED_CLAIMS in Issuer._access_token."""
     async with service.parts.store.begin() as tx:
         own = {"tenant": "acme", "roles": ["admin"], "sub": "user_other", "scope": "all"}
-        await tx._connection.execute(sa.update(users).values(claims=own))
+        await tx.connection.execute(sa.update(users).values(claims=own))
     claims = jwt.decode((await service.log_in())["access_token"], options={"verify_signature": False})
     assert claims["tenant"] == "acme"
     assert (claims["roles"], claims["sub"]) == ([], tokens["user"]["id"])

@@ -100,10 +100,10 @@ async def seven_sessions(service: Running, clock: FakeClock) -> list[str]:
 
 
 async def test_a_batch_takes_the_oldest_and_no_more_than_its_size(service: Running, clock: FakeClock):
-    """Fails without the limit, or the order, of purge_sessions."""
+    """Fails without the limit, or the order, of AllSessionQueries.purge."""
     oldest_first = await seven_sessions(service, clock)
     async with service.parts.store.begin() as tx:
-        assert len(await tx.purge_sessions(clock() - timedelta(seconds=KEPT), 2)) == 2
+        assert len(await tx.all_sessions.purge(clock() - timedelta(seconds=KEPT), 2)) == 2
     assert sorted(left(service)) == oldest_first[2:]
 
 
@@ -134,7 +134,7 @@ async def test_dead_password_resets_go_and_living_ones_stay(service: Running):
 
 
 async def test_a_deleted_user_leaves_an_emptied_row_until_the_last_session_is_purged(service: Running):
-    """Fails without purge_users, or without its NOT EXISTS, because rows of sessions refer to users."""
+    """Fails without UserQueries.purge, or without its NOT EXISTS, because rows of sessions refer to users."""
     tokens = await service.sign_up(email="ada@example.com")
     await service.client.post("/logout", json={"refresh_token": tokens["refresh_token"]})
     service.clock.move(60)
@@ -159,7 +159,7 @@ async def test_a_deleted_user_who_never_had_a_session_leaves_nothing_but_the_aud
 
 
 async def test_a_user_without_sessions_who_was_not_deleted_stays(service: Running):
-    """Fails without deleted_at in purge_users."""
+    """Fails without deleted_at in UserQueries.purge."""
     await service.sign_up(remember=False)
     service.clock.move(DAY + KEPT + 1)
     assert await purged(service) == Purged(sessions=1, users=0, password_resets=0)

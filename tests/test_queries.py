@@ -1,6 +1,7 @@
 """Every query of the storage uses an index, because a table scan gets slower as the table grows."""
 
 import inspect
+import operator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -19,7 +20,7 @@ from sessionapi.models import (
 )
 from sessionapi.storage import Transaction
 from sessionapi.storage.session_batches import Rotation
-from sessionapi.storage.table_copy import CopyQueries
+from sessionapi.storage.table_copy import RowQueries
 from sessionapi.tokens import refresh_token
 from sessionapi.tokens.refresh_token import RefreshToken
 from tests.conftest import Running
@@ -38,12 +39,12 @@ INDEXES_ONLY = "enable_seqscan", "enable_sort", "enable_incremental_sort", "enab
 
 async def plan_of(tx: Transaction, statement: str, parameters: tuple) -> list[str]:
     """Return the steps of a query's plan, with SQLite's words for a table scan and for sorted rows."""
-    if tx._connection.dialect.name == "sqlite":
-        rows = await tx._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+    if tx.connection.dialect.name == "sqlite":
+        rows = await tx.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
         return [row[3] for row in rows]
     for way in INDEXES_ONLY:
-        await tx._connection.exec_driver_sql(f"SET LOCAL {way} = off")
-    rows = await tx._connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+        await tx.connection.exec_driver_sql(f"SET LOCAL {way} = off")
+    rows = await tx.connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
     steps = [row[0].strip().removeprefix("->").strip() for row in rows]
     told = [step.replace("Seq Scan on ", "SCAN ") for step in steps]
     return ["USE TEMP B-TREE FOR ORDER BY" if step.startswith(("Sort", "Incr")) else step for step in told]
@@ -81,94 +82,101 @@ async def asked(service: Running) -> list[tuple[str, tuple]]:
 
 
 async def drive(tx: Transaction, service: Running, user) -> None:
-    """Call every method of `Transaction` once; a new one without a call here fails."""
+    """Call every query of `Transaction` once; a new one without a call here fails."""
     now = service.clock()
-    session = (await tx.living_sessions(user.id, now, 1))[0]
+    session = (await tx.sessions.active(user.id, now, 1))[0]
     token = RefreshToken(user.id, session.id, 0, b"x" * 16)
     note = Decision("repeat", 0, moves_idle_clock=True, stores_key=True, records_late_repeat=True)
-    key = replace((await tx.signing_keys())[0], id=ids.new_id(), state="next")
+    key = replace((await tx.signing_keys.all())[0], id=ids.new_id(), state="next")
     service_token = ServiceToken(ids.new_id(), "shop", bytes(32), now)
     where = (user.id, session.id)
     mark = RevocationMark(ids.last_id_at(now), now, "revoked_by_admin")
     calls = {
-        "insert_user": (replace(user, id=ids.new_id()), "bob"),
-        "user_by_name": ("ada",),
-        "user": (user.id,),
-        "lock_if_unchanged": (user.id, 0),
-        "lock_all_users": (),
-        "bump_credential_version": (user.id,),
-        "change_user": (user.id,),
-        "lock_users": ({user.id, ids.new_id()},),
-        "all_users": (10, user.id),
-        "upgrade_hash": (user.id, "a", "b"),
-        "insert_password_reset": (user.id, bytes(32), now),
-        "password_reset": (bytes(32), now),
-        "use_password_reset": (bytes(32), now),
-        "delete_password_reset": (user.id,),
-        "purge_password_resets": (now,),
-        "purge_users": ([user.id],),
-        "reserve_attempt": (BUCKETS, user.id, now),
-        "counter_expires_at": (bytes(32),),
-        "rewrite_counters": (BUCKETS,),
-        "full_buckets": ([bytes(32)], 100),
-        "clear_counters": (BUCKETS,),
-        "clear_counters_of": (user.id,),
-        "purge_tries": (now, 500),
-        "insert_session": (replace(session, id=ids.new_id()),),
-        "session": where,
-        "session_and_user": where,
-        "secret_matches": (*where, token.secret_digest),
-        "note_refresh": (session, Attempt(0, "d" * 32), note, now),
-        "replace_secret": (*where, refresh_token.digest(b"x"), now),
-        "name_device": (*where, "laptop"),
-        "living_sessions": (user.id, now, 10, session.id),
-        "living_ids": (user.id, now),
-        "least_recently_seen": (user.id, now, 5, session.id),
-        "sessions_and_users": ([where] * 3,),
+        "users.insert": (replace(user, id=ids.new_id()), "bob"),
+        "users.by_name": ("ada",),
+        "users.get": (user.id,),
+        "users.lock_if_unchanged": (user.id, 0),
+        "users.lock_all": (),
+        "users.bump_credential_version": (user.id,),
+        "users.change": (user.id,),
+        "users.lock": ({user.id, ids.new_id()},),
+        "users.page": (10, user.id),
+        "users.upgrade_hash": (user.id, "a", "b"),
+        "password_resets.insert": (user.id, bytes(32), now),
+        "password_resets.user_id": (bytes(32), now),
+        "password_resets.use": (bytes(32), now),
+        "password_resets.delete": (user.id,),
+        "password_resets.purge": (now,),
+        "users.purge": ([user.id],),
+        "login_attempts.reserve": (BUCKETS, user.id, now),
+        "login_attempts.expires_at": (bytes(32),),
+        "login_attempts.rewrite": (BUCKETS,),
+        "login_attempts.full": ([bytes(32)], 100),
+        "login_attempts.clear": (BUCKETS,),
+        "login_attempts.clear_of_user": (user.id,),
+        "login_attempts.purge": (now, 500),
+        "sessions.insert": (replace(session, id=ids.new_id()),),
+        "sessions.get": where,
+        "sessions.get_with_user": where,
+        "sessions.secret_matches": (*where, token.secret_digest),
+        "sessions.note_refresh": (session, Attempt(0, "d" * 32), note, now),
+        "sessions.replace_secret": (*where, refresh_token.digest(b"x"), now),
+        "sessions.name_device": (*where, "laptop"),
+        "sessions.active": (user.id, now, 10, session.id),
+        "sessions.active_ids": (user.id, now),
+        "sessions.least_recently_seen": (user.id, now, 5, session.id),
+        "session_batches.read": ([where] * 3,),
         "commit_asynchronously": (),
-        "rotate_all": ([Rotation(where, 0, bytes(32), now, now, True, None, None)] * 3,),
-        "revoke": (user.id, [session.id], "logout", now),
-        "revoked_since": (now - timedelta(seconds=315),),
-        "session_data": where,
-        "put_session_data": (*where, {}),
-        "purge_sessions": (now - timedelta(days=7), 500),
-        "revocation_marks": (),
-        "insert_mark": (mark,),
-        "end_marked": (mark, now, 500),
-        "count_marked": (mark,),
-        "finish_marks": (mark.up_to, now),
-        "delete_marks": ([mark],),
+        "session_batches.rotate": ([Rotation(where, 0, bytes(32), now, now, True, None, None)] * 3,),
+        "sessions.revoke": (user.id, [session.id], "logout", now),
+        "sessions.revoked_since": (now - timedelta(seconds=315),),
+        "sessions.data": where,
+        "sessions.put_data": (*where, {}),
+        "all_sessions.purge": (now - timedelta(days=7), 500),
+        "marks.all": (),
+        "marks.insert": (mark,),
+        "marks.end_sessions": (mark, now, 500),
+        "marks.count_sessions": (mark,),
+        "marks.finish": (mark.up_to, now),
+        "marks.delete": ([mark],),
         "now": (),
-        "signing_keys": (),
-        "insert_key": (key,),
-        "retire_active_key": (now,),
-        "activate_key": (key.id, now),
-        "drop_key": (key.id, now),
-        "reseal_key": (key, b"x"),
-        "delete_retired_keys": (now,),
-        "insert_service_token": (service_token,),
-        "service_tokens": (),
-        "service_token": (bytes(32),),
-        "revoke_service_token": ("shop", now),
-        "record": (audit.event("user.created", now, client=Client()),),
-        "events": (10, ids.new_id(), user.id),
+        "signing_keys.all": (),
+        "signing_keys.insert": (key,),
+        "signing_keys.retire_active": (now,),
+        "signing_keys.activate": (key.id, now),
+        "signing_keys.drop": (key.id, now),
+        "signing_keys.reseal": (key, b"x"),
+        "signing_keys.delete_retired": (now,),
+        "service_tokens.insert": (service_token,),
+        "service_tokens.all": (),
+        "service_tokens.by_digest": (bytes(32),),
+        "service_tokens.revoke": ("shop", now),
+        "events.add": (audit.event("user.created", now, client=Client()),),
+        "events.page": (10, ids.new_id(), user.id),
     }
     methods = {
-        name
-        for name, method in inspect.getmembers(Transaction, inspect.iscoroutinefunction)
-        if not name.startswith("_")
+        *(name for name, _ in coroutines(tx)),
+        *(f"{kind}.{name}" for kind, queries in vars(tx).items() for name, _ in coroutines(queries)),
     }
     assert methods - ELSEWHERE == calls.keys()
     for name, arguments in calls.items():
-        columns = {"email": None} if name == "change_user" else {}
-        await getattr(tx, name)(*arguments, **columns)
+        columns = {"email": None} if name == "users.change" else {}
+        await operator.attrgetter(name)(tx)(*arguments, **columns)
+
+
+def coroutines(queries: object) -> list[tuple[str, object]]:
+    """The queries of one of our objects, which the connection is not."""
+    ours = type(queries).__module__.startswith("sessionapi.")
+    found = inspect.getmembers(queries, inspect.iscoroutinefunction) if ours else []
+    return [(name, method) for name, method in found if not name.startswith("_")]
 
 
 ELSEWHERE = {
-    "all_living_sessions",
-    "owners_of_living",
-    "newest_session_id",
-    *(name for name in vars(CopyQueries) if name[0] != "_"),
+    "all_sessions.active",
+    "all_sessions.owners_of_active",
+    "marks.newest_session_id",
+    "take_snapshot",
+    *(f"rows.{name}" for name in vars(RowQueries) if name[0] != "_"),
 }
 """Tested with separate plans in test_cli_sessions.py. A copy reads whole tables, and so does a command that
 ends all sessions once.
@@ -195,6 +203,6 @@ async def test_a_batch_finds_its_sessions_by_their_keys(service: Running, asked)
     assert len(batched) == 2
     async with service.parts.store.read() as tx:
         for statement, parameters in batched:
-            rows = await tx._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            rows = await tx.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
             found = [row[3] for row in rows if " sessions " in row[3]]
             assert found == ["SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (user_id=? AND id=?)"]

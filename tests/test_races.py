@@ -55,7 +55,7 @@ async def end(service: Running, how: str, tokens: dict) -> object:
     return await act(user.id, OPERATOR)
 
 
-def living(service: Running) -> int:
+def active(service: Running) -> int:
     now = int(service.clock().timestamp() * 1_000_000)
     return service.rows(
         "select count(*) from sessions where revoked_at is null and expires_at > "
@@ -67,7 +67,7 @@ async def fresh_user(service: Running) -> None:
     """Delete the user of the round and create a new one."""
     async with service.parts.store.begin() as tx:
         for table in ("events", "password_resets", "session_data", "sessions", "users"):
-            await tx._connection.execute(sa.text(f"delete from {table}"))
+            await tx.connection.execute(sa.text(f"delete from {table}"))
 
 
 @pytest.mark.parametrize("how", ["logout", "password", "disable", "delete", "idle"])
@@ -84,7 +84,7 @@ async def test_a_refresh_never_outlives_an_ending(service: Running, how):
         await shuffled(dice, *refreshes, partial(end, service, how, tokens))
         assert (await service.refresh(tokens)).status_code == 401
         kept = {"logout": 1, "password": 1}.get(how, 0)
-        assert living(service) == kept
+        assert active(service) == kept
 
 
 @pytest.mark.parametrize("how", ["password", "disable", "delete"])
@@ -99,7 +99,7 @@ async def test_no_session_is_born_of_what_has_just_ended(service: Running, how):
         logins = [partial(service.client.post, "/login", json=body) for _ in range(3)]
         done = await shuffled(dice, *logins, partial(end, service, how, tokens))
         assert {answer.status_code for answer in done[:3]} <= {200, 401}
-        assert living(service) == (1 if how == "password" else 0)
+        assert active(service) == (1 if how == "password" else 0)
 
 
 async def test_logins_at_once_never_pass_the_limit(make_settings, clock):
@@ -111,7 +111,7 @@ async def test_logins_at_once_never_pass_the_limit(make_settings, clock):
             await fresh_user(one)
             await one.sign_up()
             await shuffled(dice, *(service.log_in for service in (one, two) for _ in range(5)))
-            assert living(one) == 3
+            assert active(one) == 3
 
 
 async def test_an_upgraded_hash_never_brings_an_old_password_back(service: Running):
@@ -124,7 +124,7 @@ async def test_an_upgraded_hash_never_brings_an_old_password_back(service: Runni
         tokens = await service.sign_up()
         tokens["other"] = tokens
         async with service.parts.store.begin() as tx:
-            await tx._connection.execute(sa.update(users).values(password_hash=old))
+            await tx.connection.execute(sa.update(users).values(password_hash=old))
         login = [partial(service.client.post, "/login", json=body) for _ in range(2)]
         await shuffled(dice, *login, partial(end, service, "password", tokens))
         assert (await service.client.post("/login", json=body)).status_code == 401

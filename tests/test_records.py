@@ -1,27 +1,37 @@
-"""Rows are mapped to records by position, so the order of the columns is compared with that of the fields."""
+"""A record is read from the columns with the names of its fields. So each column needs a field."""
 
 from dataclasses import fields
-from typing import Any
 
-from sessionapi.storage.sessions import session_of
-from sessionapi.storage.tables import sessions, users
-from sessionapi.storage.users import user_of
+import pytest
 
-LISTS = {"amr", "roles"}
-"""The fields that are lists in the database and tuples in the record."""
+from sessionapi.models import Event, RevocationMark, ServiceToken, Session, StoredKey, User
+from sessionapi.storage import tables
+from sessionapi.storage.queries import columns_of
 
-
-def assert_each_field_has_its_column(record: Any) -> None:
-    """Check a record that was made from a row with the names of the columns as its values."""
-    for field in fields(record):
-        value = getattr(record, field.name)
-        assert value == (tuple(field.name) if field.name in LISTS else field.name)
-
-
-def test_each_field_of_a_session_is_read_from_its_column():
-    assert_each_field_has_its_column(session_of([column.name for column in sessions.c]))
+WITHOUT_FIELD = {"username_key"}
+"""Columns that only a condition of a query uses."""
+RECORDS = {
+    User: tables.users,
+    Session: tables.sessions,
+    StoredKey: tables.signing_keys,
+    ServiceToken: tables.service_tokens,
+    RevocationMark: tables.revocation_marks,
+    Event: tables.events,
+}
 
 
-def test_each_field_of_a_user_is_read_from_its_column():
-    names = [column.name for column in users.c if column.name != "username_key"]
-    assert_each_field_has_its_column(user_of(names))
+@pytest.mark.parametrize(
+    ("record", "table"), RECORDS.items(), ids=lambda value: getattr(value, "__name__", "")
+)
+def test_each_column_of_a_table_has_a_field_and_each_field_a_column(record, table):
+    columns = {column.name for column in table.columns} - WITHOUT_FIELD
+    assert columns == {field.name for field in fields(record)}, (
+        f"{record.__name__} in models.py, {table} in tables.py"
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "table"), RECORDS.items(), ids=lambda value: getattr(value, "__name__", "")
+)
+def test_the_columns_are_selected_in_the_order_of_the_fields(record, table):
+    assert [column.name for column in columns_of(record, table)] == [field.name for field in fields(record)]

@@ -266,7 +266,7 @@ async def test_a_rotation_knows_what_its_row_has_become(service: Running, active
     session = (await service.parts.refreshes.refresh(presented)).session
     assert session.generation == 1
     async with service.parts.store.read() as tx:
-        assert await tx.session(session.user_id, session.id) == session
+        assert await tx.sessions.get(session.user_id, session.id) == session
 
 
 async def test_a_rotation_returns_the_auth_time_that_its_row_has(service: Running):
@@ -277,8 +277,8 @@ async def test_a_rotation_returns_the_auth_time_that_its_row_has(service: Runnin
     now = service.clock()
     rotation = Rotation((shown.user_id, shown.session_id), 0, shown.secret_digest, now, now, True, None, None)
     async with service.parts.store.begin() as tx:
-        await tx._connection.execute(sa.update(sessions).values(auth_time=now))
-        assert await tx.rotate_all([rotation]) == {rotation.key: now}
+        await tx.connection.execute(sa.update(sessions).values(auth_time=now))
+        assert await tx.session_batches.rotate([rotation]) == {rotation.key: now}
 
 
 async def test_two_refreshes_at_once_get_the_same_successor(service: Running):

@@ -134,7 +134,7 @@ async def test_a_defect_in_a_statement_is_told_without_its_parameters(service: R
     session_id = ids.parse("sess", signed_up["session_id"])
     with pytest.raises(IntegrityError) as defect:
         async with service.parts.store.begin() as tx:
-            await tx.insert_session(session := await tx.session(user_id, session_id))
+            await tx.sessions.insert(session := await tx.sessions.get(user_id, session_id))
     assert session.user_agent not in str(defect.value)
     assert str(session.secret_digest)[2:-1] not in str(defect.value)
 

@@ -64,10 +64,10 @@ async def test_ten_thousand_sessions_are_paged(make_settings, clock):
         tokens = await service.sign_up()
         user = await service.parts.accounts.find("ada")
         async with service.parts.store.begin() as tx:
-            like = (await tx.living_sessions(user.id, clock(), 1))[0]
+            like = (await tx.sessions.active(user.id, clock(), 1))[0]
             row = {**asdict(like), "amr": ["pwd"]}
             many = [{**row, "id": ids.new_id(), "secret_digest": bytes(32)} for _ in range(9_999)]
-            await tx._connection.execute(sa.insert(sessions), many)
+            await tx.connection.execute(sa.insert(sessions), many)
         seen: list[str] = []
         cursor = None
         while True:

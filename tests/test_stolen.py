@@ -91,4 +91,4 @@ async def test_rows_of_two_sealed_keys_can_not_be_exchanged(service: Running):
     keys = ServerSecret(SERVER_SECRET.encode()).derive("key ring")
     assert keyring.unseal(keys, second).id == made.id
     with pytest.raises(DecryptionFailed):
-        keyring.unseal(keys, replace(second, sealed_private_key=first.sealed_private_key))
+        keyring.unseal(keys, replace(second, private_key=first.private_key))

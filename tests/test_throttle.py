@@ -303,7 +303,7 @@ async def test_a_hundred_failures_in_a_row_lock_the_account_on_unknown_devices(p
 
 
 async def test_a_new_password_from_a_living_session_unlocks(patient: Running):
-    """Fails without `clear_counters_of` in Users.change_password."""
+    """Fails without `LoginAttemptQueries.clear_of_user` in Users.change_password."""
     ada = await patient.sign_up()
     await lock(patient)
     new = "other horse battery"
@@ -315,7 +315,7 @@ async def test_a_new_password_from_a_living_session_unlocks(patient: Running):
 
 
 async def test_a_reset_unlocks(patient: Running):
-    """Fails without `clear_counters_of` in Accounts.reset_password."""
+    """Fails without `LoginAttemptQueries.clear_of_user` in Accounts.reset_password."""
     ada = await patient.sign_up()
     await lock(patient)
     token = await patient.parts.accounts.make_reset_token(_id(ada))
@@ -325,7 +325,7 @@ async def test_a_reset_unlocks(patient: Running):
 
 
 async def test_an_administrator_sees_the_lock_and_unlocks(patient: Running):
-    """Fails without `locked` in the route, or `clear_counters_of` in Accounts.unlock."""
+    """Fails without `locked` in the route, or `LoginAttemptQueries.clear_of_user` in Accounts.unlock."""
     ada, root = await patient.sign_up(), await patient.sign_up("root")
     await patient.parts.accounts.change(_id(root), OPERATOR, {"roles": ["admin"]})
     path = f"/admin/users/{ada['user']['id']}"
@@ -372,7 +372,7 @@ async def test_a_restart_changes_nothing(make_settings: Callable[..., Settings],
 
 
 async def test_the_counts_hold_neither_names_nor_addresses_and_do_not_stay(patient: Running):
-    """Fails without `purge_tries`.
+    """Fails without `LoginAttemptQueries.purge`.
 
     An account's consecutive failures stay, those of an unknown name for 30 days.
     """
@@ -513,7 +513,7 @@ def test_the_limits_hold_to_the_try_over_four_processes(tmp_path: Path):
 async def test_the_command_line_unlocks(
     make_settings: Callable[..., Settings], clock: FakeClock, tmp_path: Path
 ):
-    """Fails without `clear_counters_of` in Accounts.unlock."""
+    """Fails without `LoginAttemptQueries.clear_of_user` in Accounts.unlock."""
     settings = make_settings(throttle=True, login_failures=3, account_failures=10, login_per_address=100)
     async with running(settings, clock) as service:
         await service.sign_up()
@@ -611,7 +611,7 @@ def test_a_flood_of_two_thousand_logins_is_shed(tmp_path: Path):
 async def test_an_unknown_a_wrong_and_a_disabled_login_take_the_same_time(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without the dummy hash in Passwords.verify, or without `rewrite_counters` in Throttle.failed."""
+    """Fails without the dummy hash in Passwords.verify, or without `LoginAttemptQueries.rewrite` in Throttle.failed."""
     many = {"login_per_address": 10_000, "password_checks_per_user": 10_000}
     settings = make_settings(throttle=True, hash_memory_kib=19_456, hash_time=2, **many)
     tries = 200
@@ -642,4 +642,4 @@ def _id(tokens: dict[str, Any]) -> UUID:
 
 async def _forget_tries(service: Running) -> None:
     async with service.parts.store.begin() as tx:
-        await tx._connection.execute(sa.delete(password_tries))
+        await tx.connection.execute(sa.delete(password_tries))

@@ -60,7 +60,7 @@ def one_by_one(store: Store, policy: Policy) -> Rotate:
     async def rotate(token: RefreshToken) -> None:
         rotation = _rotation(token, policy)
         async with store.begin() as tx:
-            rotated = await tx.rotate_all([rotation])
+            rotated = await tx.session_batches.rotate([rotation])
         assert rotation.key in rotated
 
     return rotate
@@ -72,7 +72,7 @@ def batched(store: Store, policy: Policy) -> Rotate:
     async def rotate_all(asked: Sequence[Rotation]) -> Sequence[bool]:
         async with store.begin() as tx:
             await tx.commit_asynchronously()
-            rotated = await tx.rotate_all(asked)
+            rotated = await tx.session_batches.rotate(asked)
         return [each.key in rotated for each in asked]
 
     batches: Batcher[Rotation, bool] = Batcher(rotate_all)

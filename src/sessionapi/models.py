@@ -27,6 +27,8 @@ RevokeReason = Literal[
     "refresh_reuse",
 ]
 ExpireReason = Literal["idle", "absolute"]
+SessionKey = tuple[UUID, UUID]
+"""(user id, session id), the primary key of a session."""
 
 REVOCATION_WINDOW = timedelta(seconds=315)
 """The longest lifetime of an access token (300 s) plus 15 s.
@@ -171,13 +173,13 @@ class FailureCounters:
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A signing key as stored. The private key is encrypted (AES-256-GCM, bound to the `kid`)."""
+    """A signing key as stored. `private_key` is encrypted (AES-256-GCM, bound to the `kid`)."""
 
     id: UUID
     algorithm: Algorithm
     state: KeyState
     public_jwk: Mapping[str, Any]
-    sealed_private_key: bytes = field(repr=False)
+    private_key: bytes = field(repr=False)
     created_at: datetime
     state_since: datetime
 

@@ -169,10 +169,12 @@ async def test_asvs_7_4_2_of_16_writes_under_way_none_lands_after_the_ending(
         async with other.parts.store.begin() as tx:
             # The work of these operations, up to their commit.
             changes = {"disabling": {"disabled_at": now}, "deletion": {"deleted_at": now}}.get(ending, {})
-            await tx.bump_credential_version(user_id, **changes)
+            await tx.users.bump_credential_version(user_id, **changes)
             under_way = [asyncio.create_task(send(service, write, tokens, **names)) for write in some]
             await lined_up(service, under_way)
-            await tx.revoke(user_id, await tx.living_ids(user_id, now), "revoked_by_user", now)
+            await tx.sessions.revoke(
+                user_id, await tx.sessions.active_ids(user_id, now), "revoked_by_user", now
+            )
         before = state(service)
         answers = await asyncio.gather(*under_way)
         assert {refusal(answer) for answer in answers} == {(401, "session_revoked", "revoked_by_user")}
@@ -208,17 +210,19 @@ async def test_asvs_8_3_2_of_16_writes_of_an_administrator_none_lands_after_the_
         names = {"user": user["user"]["id"], "session": user["session_id"], "admin": root["user"]["id"]}
         writes = (list(ADMIN.values()) * UNDER_WAY)[:UNDER_WAY]
         async with other.parts.store.begin() as tx:
-            await tx.lock_users({user_id, root_id})
+            await tx.users.lock({user_id, root_id})
             under_way = await checked_early(
                 service,
                 UNDER_WAY,
                 lambda: [asyncio.create_task(send(service, write, root, **names)) for write in writes],
             )
             if how == "demotion":
-                await tx.change_user(root_id, roles=[])
+                await tx.users.change(root_id, roles=[])
             else:
-                await tx.bump_credential_version(root_id, disabled_at=now)
-                await tx.revoke(root_id, await tx.living_ids(root_id, now), "user_disabled", now)
+                await tx.users.bump_credential_version(root_id, disabled_at=now)
+                await tx.sessions.revoke(
+                    root_id, await tx.sessions.active_ids(root_id, now), "user_disabled", now
+                )
         before = state(service)
         answers = await asyncio.gather(*under_way)
         expected = {

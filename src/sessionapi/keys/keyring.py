@@ -117,7 +117,7 @@ def unseal(keys: Sequence[bytes], stored: StoredKey) -> SigningKey:
     for key in keys:
         try:
             plain = AESGCM(key).decrypt(
-                stored.sealed_private_key[:_NONCE_SIZE], stored.sealed_private_key[_NONCE_SIZE:], kid.encode()
+                stored.private_key[:_NONCE_SIZE], stored.private_key[_NONCE_SIZE:], kid.encode()
             )
         except InvalidTag:
             continue

@@ -46,8 +46,8 @@ class Keys:
         """Make the first key if there is none. If several processes try, the unique index admits one."""
 
         async def work(tx: Transaction) -> None:
-            if not any(key.state == "active" for key in await tx.signing_keys()):
-                await tx.insert_key(self._make("active"))
+            if not any(key.state == "active" for key in await tx.signing_keys.all()):
+                await tx.signing_keys.insert(self._make("active"))
 
         await self._store.run(work)
 
@@ -62,14 +62,14 @@ class Keys:
     async def all(self) -> list[StoredKey]:
         """Return the whole ring, oldest first, including dropped keys."""
         async with self._store.read() as tx:
-            return await tx.signing_keys()
+            return await tx.signing_keys.all()
 
     async def publish(self) -> StoredKey:
         """Return the next key, which is in the JWKS but does not sign yet. It is made if necessary."""
         made = self._make("next")
 
         async def work(tx: Transaction) -> bool:
-            inserted = await tx.insert_key(made)
+            inserted = await tx.signing_keys.insert(made)
             if inserted:
                 await self._tell(tx, "key.published", made)
             return inserted
@@ -91,7 +91,7 @@ class Keys:
         now = self._clock()
 
         async def work(tx: Transaction) -> StoredKey | None:
-            ring = await tx.signing_keys(lock=True)
+            ring = await tx.signing_keys.all(lock=True)
             key = next((key for key in ring if key.state == "next"), None)
             if key is None or (now < self.due_at(key) and not early):
                 return None
@@ -113,9 +113,9 @@ class Keys:
         key_id, now = ids.parse("key", kid), self._clock()
 
         async def work(tx: Transaction) -> None:
-            ring = await tx.signing_keys(lock=True)
+            ring = await tx.signing_keys.all(lock=True)
             key = next((key for key in ring if key.id == key_id), None)
-            if key is None or not await tx.drop_key(key.id, now):
+            if key is None or not await tx.signing_keys.drop(key.id, now):
                 raise NotFound(
                     f"There is no key {kid} in the ring. To list the keys, run: sessionapi keys list"
                 )
@@ -123,7 +123,7 @@ class Keys:
             if key.state == "active":
                 following = next((key for key in ring if key.state == "next"), None)
                 if following is None:
-                    await tx.insert_key(self._make("active"))
+                    await tx.signing_keys.insert(self._make("active"))
                 else:
                     await self._activate(tx, following, now)
 
@@ -134,11 +134,11 @@ class Keys:
 
         async def work(tx: Transaction) -> int:
             changed = 0
-            for stored in await tx.signing_keys(lock=True):
+            for stored in await tx.signing_keys.all(lock=True):
                 if stored.state != "dropped":
                     key = self._open(stored)
                     sealed = keyring.seal(self._sealing_keys[0], key.kid, key.private_key)
-                    changed += await tx.reseal_key(stored, sealed)
+                    changed += await tx.signing_keys.reseal(stored, sealed)
             return changed
 
         return await self._store.run(work)
@@ -151,9 +151,9 @@ class Keys:
         now = self._clock()
 
         async def work(tx: Transaction) -> None:
-            for key in await tx.signing_keys(lock=True):
+            for key in await tx.signing_keys.all(lock=True):
                 if key.state != "dropped" and not self._opens(key):
-                    await tx.drop_key(key.id, now)
+                    await tx.signing_keys.drop(key.id, now)
                     await self._tell(tx, "key.dropped", key)
 
         await self._store.run(work)
@@ -175,18 +175,18 @@ class Keys:
         elif following is not None and now >= self.due_at(following):
             await self.promote()
         if any(key.state == "retired" and key.state_since < now - REVOCATION_WINDOW for key in ring):
-            await self._store.run(lambda tx: tx.delete_retired_keys(now - REVOCATION_WINDOW))
+            await self._store.run(lambda tx: tx.signing_keys.delete_retired(now - REVOCATION_WINDOW))
 
     async def _activate(self, tx: Transaction, key: StoredKey, now: datetime) -> None:
         """Let this next key sign. Raises Conflict, which rolls back, if another process was faster."""
-        await tx.retire_active_key(now)
-        if not await tx.activate_key(key.id, now):
+        await tx.signing_keys.retire_active(now)
+        if not await tx.signing_keys.activate(key.id, now):
             raise Conflict
         await self._tell(tx, "key.activated", key)
 
     async def _tell(self, tx: Transaction, kind: audit.Kind, key: StoredKey) -> None:
         details = {"kid": ids.public("key", key.id)}
-        await tx.record(audit.event(kind, self._clock(), details=details))
+        await tx.events.add(audit.event(kind, self._clock(), details=details))
 
     def _open(self, stored: StoredKey) -> SigningKey:
         known = self._ring.opened(stored)
@@ -210,7 +210,7 @@ class Keys:
             algorithm=self._algorithm,
             state=state,
             public_jwk=keyring.public_jwk(kid, self._algorithm, private),
-            sealed_private_key=keyring.seal(self._sealing_keys[0], kid, private),
+            private_key=keyring.seal(self._sealing_keys[0], kid, private),
             created_at=now,
             state_since=now,
         )

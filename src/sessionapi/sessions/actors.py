@@ -95,16 +95,16 @@ class Actors:
     async def check(self, actor: Actor) -> None:
         """Raise the same errors as `run`, based on the current rows. This is enough for reads."""
         async with self._store.read() as tx:
-            session, user = await tx.session_and_user(actor.user_id, actor.session_id) or (None, None)
+            session, user = await tx.sessions.get_with_user(actor.user_id, actor.session_id) or (None, None)
         self._refuse(actor, user, session, self._clock())
 
     async def _checked(self, tx: Transaction, caller: Caller, user_id: UUID, work: Work[T]) -> T:
         if isinstance(caller, Operator):
-            users = await tx.lock_users({user_id})
+            users = await tx.users.lock({user_id})
             now = self._clock()
         else:
-            users = await tx.lock_users({user_id, caller.user_id})
-            session = await tx.session(caller.user_id, caller.session_id)
+            users = await tx.users.lock({user_id, caller.user_id})
+            session = await tx.sessions.get(caller.user_id, caller.session_id)
             now = self._clock()
             self._refuse(caller, users.get(caller.user_id), session, now)
         user = users.get(user_id)

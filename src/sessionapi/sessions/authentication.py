@@ -72,7 +72,7 @@ class Authenticator:
         if user_id is None or session_id is None:
             return None
         async with self._store.read() as tx:
-            found = await tx.session_and_user(user_id, session_id)
+            found = await tx.sessions.get_with_user(user_id, session_id)
         if found is None or found[0].revoked_at is not None or found[1].disabled_at is not None:
             return None
         return claims, found[1]

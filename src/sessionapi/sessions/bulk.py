@@ -5,12 +5,12 @@ from uuid import UUID
 
 from sessionapi.clock import Clock
 from sessionapi.errors import NotFound
-from sessionapi.models import RevokeReason, Session
+from sessionapi.models import RevokeReason, Session, SessionKey
 from sessionapi.sessions.actors import OPERATOR
 from sessionapi.sessions.lifecycle import Sessions
 from sessionapi.sessions.marks import Marks, Progress
 from sessionapi.storage import Store
-from sessionapi.storage.marks import FIRST_KEY, SessionKey
+from sessionapi.storage.marks import FIRST_KEY
 
 BATCH = 500
 """Number of users read at once."""
@@ -34,7 +34,7 @@ class AllSessions:
         """Return one page of active sessions, ordered by user, and the `after` of the next page, if any."""
         now = self._clock()
         async with self._store.read() as tx:
-            found = await tx.all_living_sessions(now, limit + 1, after or FIRST_KEY)
+            found = await tx.all_sessions.active(now, limit + 1, after or FIRST_KEY)
         last = found[:limit][-1:]
         return found[:limit], (last[0].user_id, last[0].id) if len(found) > limit else None
 
@@ -80,4 +80,4 @@ class AllSessions:
         self, now: datetime, created_before: datetime, after: UUID = FIRST_KEY[0]
     ) -> list[UUID]:
         async with self._store.read() as tx:
-            return await tx.owners_of_living(now, self._batch, after, created_before)
+            return await tx.all_sessions.owners_of_active(now, self._batch, after, created_before)

@@ -65,7 +65,7 @@ class Sessions:
         of the user whose session is replaced must be locked too; see `replaced_users`.
         """
         replaced = await self._replaced(tx, device)
-        over = await tx.least_recently_seen(
+        over = await tx.sessions.least_recently_seen(
             user.id, now, self._policy.sessions_per_user - 1, replaced[1] if replaced else None
         )
         await self._lock_in_order(
@@ -75,8 +75,8 @@ class Sessions:
             await self.end(tx, replaced[0], [replaced[1]], "replaced", now, device.client)
         await self.end(tx, user.id, over, "session_limit", now, device.client)
         secret = self._new_secret()
-        session = await tx.insert_session(self._new_session(user.id, secret, device, now))
-        await tx.record(
+        session = await tx.sessions.insert(self._new_session(user.id, secret, device, now))
+        await tx.events.add(
             audit.event("session.started", now, user_id=user.id, session_id=session.id, client=device.client)
         )
         return self._issuer.issue(session, user, now, secret)
@@ -97,13 +97,13 @@ class Sessions:
             return False
         async with self._store.read() as tx:  # needs no write lock, because an ended session stays ended
             good = await self._good_keys(tx, keys, tokens)
-            found = [await tx.session(*key) for key in sorted(good)]
+            found = [await tx.sessions.get(*key) for key in sorted(good)]
         now = self._clock()
         if not any(session and policy.ended(session, now) is None for session in found):
             return bool(good)
 
         async def work(tx: Transaction) -> bool:
-            await tx.lock_users({user_id for user_id, _ in keys} | {token.user_id for token in tokens})
+            await tx.users.lock({user_id for user_id, _ in keys} | {token.user_id for token in tokens})
             now = self._clock()
             good = await self._good_keys(tx, keys, tokens)
             for user_id, session_id in sorted(good):
@@ -124,7 +124,7 @@ class Sessions:
         """Return one page of active sessions, newest first, and the `before` of the next page, if any."""
         now = self._clock()
         async with self._store.read() as tx:
-            found = await tx.living_sessions(user_id, now, limit + 1, before)
+            found = await tx.sessions.active(user_id, now, limit + 1, before)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def revoke(self, user_id: UUID, session_id: UUID, reason: RevokeReason, caller: Caller) -> None:
@@ -142,7 +142,7 @@ class Sessions:
         """End all active sessions of a user, or all except `keep`; return how many there were."""
 
         async def work(tx: Transaction, user: User, now: datetime) -> Sequence[UUID]:
-            await tx.bump_credential_version(user.id)
+            await tx.users.bump_credential_version(user.id)
             return await self.end_all(tx, user.id, reason, now, caller.client, keep)
 
         return len(await self._actors.run(caller, user_id, work))
@@ -156,7 +156,7 @@ class Sessions:
         """
 
         async def work(tx: Transaction, user: User, now: datetime) -> Sequence[UUID]:
-            older = await tx.living_ids(user.id, now, created_before)
+            older = await tx.sessions.active_ids(user.id, now, created_before)
             return await self.end(tx, user.id, older, reason, now, caller.client)
 
         return len(await self._actors.run(caller, user_id, work))
@@ -165,8 +165,8 @@ class Sessions:
         """Return an active session and its data."""
         now = self._clock()
         async with self._store.read() as tx:
-            session = await tx.session(user_id, session_id)
-            data = await tx.session_data(user_id, session_id)
+            session = await tx.sessions.get(user_id, session_id)
+            data = await tx.sessions.data(user_id, session_id)
         return ensure_active(session, now), data
 
     async def update(
@@ -180,12 +180,12 @@ class Sessions:
 
         async def work(tx: Transaction, _user: User, _now: datetime) -> None:
             if patch is not None:
-                data = await tx.session_data(*key)
+                data = await tx.sessions.data(*key)
                 merged = json_data.bounded(json_data.merge(data, patch))
                 if not json_data.same_json(data, merged):
-                    await tx.put_session_data(*key, merged)
+                    await tx.sessions.put_data(*key, merged)
             if name is not None:
-                await tx.name_device(*key, name)
+                await tx.sessions.name_device(*key, name)
 
         await self._actors.run(actor, actor.user_id, work)
         return await self.current(*key)
@@ -196,7 +196,7 @@ class Sessions:
         An earlier refresh token can neither renew the session nor gain the new `auth_time` (ASVS 7.2.4).
         """
         secret = self._new_secret()
-        session = await tx.replace_secret(user.id, session_id, refresh_token.digest(secret), now)
+        session = await tx.sessions.replace_secret(user.id, session_id, refresh_token.digest(secret), now)
         if session is None:
             raise await self._why_dead(tx, user.id, session_id, now)
         return self._issuer.issue(session, user, now, secret)
@@ -211,8 +211,8 @@ class Sessions:
         keep: UUID | None = None,
     ) -> Sequence[UUID]:
         """End the active sessions of a user whose row this transaction has locked (design 4.4)."""
-        living = [each for each in await tx.living_ids(user_id, now) if each != keep]
-        return await self.end(tx, user_id, living, reason, now, client)
+        active = [each for each in await tx.sessions.active_ids(user_id, now) if each != keep]
+        return await self.end(tx, user_id, active, reason, now, client)
 
     async def end(
         self,
@@ -228,9 +228,9 @@ class Sessions:
         The transaction must have locked the row of their user, because `Actors` relies on it. After the
         commit, this process refuses their access tokens.
         """
-        ended = await tx.revoke(user_id, session_ids, reason, now) if session_ids else []
+        ended = await tx.sessions.revoke(user_id, session_ids, reason, now) if session_ids else []
         told: dict[str, Any] = {"user_id": user_id, "client": client, "details": {"reason": reason}}
-        await tx.record(*(audit.event("session.ended", now, session_id=each, **told) for each in ended))
+        await tx.events.add(*(audit.event("session.ended", now, session_id=each, **told) for each in ended))
         tx.on_commit(lambda: self._revocations.add(ended, reason))
         return ended
 
@@ -238,7 +238,7 @@ class Sessions:
         self, tx: Transaction, user_id: UUID, session_id: UUID, now: datetime
     ) -> SessionApiError:
         try:
-            ensure_active(await tx.session(user_id, session_id), now)
+            ensure_active(await tx.sessions.get(user_id, session_id), now)
         except AuthenticationError as ended:
             return ended
         return Conflict()
@@ -246,7 +246,7 @@ class Sessions:
     async def _lock_in_order(self, tx: Transaction, keys: Collection[tuple[UUID, UUID]]) -> None:
         """Lock sessions in the order of their keys. A single one is locked by its UPDATE."""
         for user_id, session_id in sorted(keys) if len(keys) > 1 else ():
-            await tx.session(user_id, session_id, lock=True)
+            await tx.sessions.get(user_id, session_id, lock=True)
 
     async def _replaced(self, tx: Transaction, device: Device) -> tuple[UUID, UUID] | None:
         """Return the key of the session that a login replaces, if its cookie is valid."""
@@ -281,4 +281,4 @@ class Sessions:
 
 
 async def _has_secret(tx: Transaction, token: RefreshToken) -> bool:
-    return await tx.secret_matches(token.user_id, token.session_id, token.secret_digest)
+    return await tx.sessions.secret_matches(token.user_id, token.session_id, token.secret_digest)

@@ -7,7 +7,7 @@ write in between. If the process is killed, any running server writes the remain
 
 Which sessions are ended depends on their ids alone, not on the clocks of hosts. The mark is at least as great
 as the id of every session in the database. A session that is inserted after the mark was committed gets a
-greater id (`Transaction.insert_session`). So no earlier session remains active, and a later login is not
+greater id (`SessionQueries.insert`). So no earlier session remains active, and a later login is not
 ended.
 """
 
@@ -18,10 +18,10 @@ from datetime import datetime, timedelta
 
 from sessionapi import audit, ids
 from sessionapi.clock import Clock
-from sessionapi.models import REVOCATION_WINDOW, RevocationMark, RevokeReason
+from sessionapi.models import REVOCATION_WINDOW, RevocationMark, RevokeReason, SessionKey
 from sessionapi.sessions.revocations import Revocations
 from sessionapi.storage import Store, Transaction
-from sessionapi.storage.marks import FIRST_KEY, SessionKey
+from sessionapi.storage.marks import FIRST_KEY
 
 BATCH = 500
 """Rows per transaction, which takes some 20 ms."""
@@ -43,10 +43,10 @@ class Marks:
         """End all existing sessions. Those of logins that begin after this call are not affected."""
 
         async def work(tx: Transaction) -> None:
-            await tx.lock_all_users()  # first, so that no write is under way and the newest id is final
+            await tx.users.lock_all()  # first, so that no write is under way and the newest id is final
             now = self._clock()
-            newest = await tx.newest_session_id()
-            marks = await tx.revocation_marks()
+            newest = await tx.marks.newest_session_id()
+            marks = await tx.marks.all()
             at_least = [ids.last_id_at(max(now, await tx.now() or now))]
             at_least += [ids.last_id_of_next_millisecond(mark.up_to) for mark in marks[:1]]
             at_least += [newest] if newest else []
@@ -59,8 +59,8 @@ class Marks:
         up_to = ids.last_id_before(created_before)
 
         async def work(tx: Transaction) -> None:
-            await tx.lock_all_users()
-            marks = await tx.revocation_marks()
+            await tx.users.lock_all()
+            marks = await tx.marks.all()
             if not marks or marks[0].up_to < up_to:
                 await self._insert(tx, RevocationMark(up_to, _free_time(self._clock(), marks), reason))
 
@@ -74,7 +74,7 @@ class Marks:
         the time.
         """
         async with self._store.read() as tx:
-            marks = await tx.revocation_marks()
+            marks = await tx.marks.all()
         if not marks or marks[0].finished_at is not None:
             return 0
         ended, after = 0, FIRST_KEY
@@ -93,27 +93,27 @@ class Marks:
         """Update the rows that a killed command left, and delete old marks that a greater one covers."""
         await self.finish()
         async with self._store.read() as tx:
-            marks = await tx.revocation_marks()
+            marks = await tx.marks.all()
         oldest = self._clock() - 2 * REVOCATION_WINDOW
         if old := [mark for mark in marks[1:] if mark.at < oldest]:
-            await self._store.run(lambda tx: tx.delete_marks(old))
+            await self._store.run(lambda tx: tx.marks.delete(old))
 
     async def _insert(self, tx: Transaction, mark: RevocationMark) -> None:
-        await tx.insert_mark(mark)
+        await tx.marks.insert(mark)
         tx.on_commit(lambda: self._revocations.add_mark(mark))
 
     async def _finish(self, tx: Transaction, mark: RevocationMark) -> int:
-        await tx.finish_marks(mark.up_to, self._clock())
-        return await tx.count_marked(mark)
+        await tx.marks.finish(mark.up_to, self._clock())
+        return await tx.marks.count_sessions(mark)
 
     async def _end_batch(self, mark: RevocationMark, after: SessionKey) -> list[SessionKey]:
         """End one batch of rows, and record each of the sessions in the audit log."""
         now = self._clock()
 
         async def work(tx: Transaction) -> list[SessionKey]:
-            keys = await tx.end_marked(mark, now, self._batch, after)
+            keys = await tx.marks.end_sessions(mark, now, self._batch, after)
             details = {"reason": mark.reason}
-            await tx.record(
+            await tx.events.add(
                 *(
                     audit.event("session.ended", now, user_id=user_id, session_id=session_id, details=details)
                     for user_id, session_id in keys

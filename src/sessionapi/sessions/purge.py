@@ -41,7 +41,7 @@ class Purge:
     async def run(self) -> Purged:
         """Delete everything that is due, and return the numbers."""
         now = self._clock()
-        resets = await self._store.run(lambda tx: tx.purge_password_resets(now))
+        resets = await self._store.run(lambda tx: tx.password_resets.purge(now))
         while await self._purge_tries(now):
             pass
         sessions = users = 0
@@ -55,10 +55,10 @@ class Purge:
         return Purged(sessions, users, resets)
 
     async def _purge_tries(self, now: datetime) -> int:
-        return await self._store.run(lambda tx: tx.purge_tries(now, self._batch))
+        return await self._store.run(lambda tx: tx.login_attempts.purge(now, self._batch))
 
     async def _purge_users(self, owners: list[UUID]) -> int:
-        return await self._store.run(lambda tx: tx.purge_users(owners))
+        return await self._store.run(lambda tx: tx.users.purge(owners))
 
     async def _delete_batch(self, now: datetime) -> list[UUID]:
-        return await self._store.run(lambda tx: tx.purge_sessions(now - self._kept, self._batch))
+        return await self._store.run(lambda tx: tx.all_sessions.purge(now - self._kept, self._batch))

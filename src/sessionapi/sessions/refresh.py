@@ -12,13 +12,13 @@ from sessionapi import audit, ids
 from sessionapi.clock import Clock
 from sessionapi.errors import Conflict, InvalidRefreshToken, RefreshTokenReused
 from sessionapi.metrics import Metrics
-from sessionapi.models import DIGEST_SIZE, Attempt, Client, Decision, Session, Transport, User
+from sessionapi.models import DIGEST_SIZE, Attempt, Client, Decision, Session, SessionKey, Transport, User
 from sessionapi.sessions import policy
 from sessionapi.sessions.batching import Batcher
 from sessionapi.sessions.lifecycle import Sessions
 from sessionapi.sessions.policy import Policy, ensure_active
 from sessionapi.storage import Store, Transaction
-from sessionapi.storage.session_batches import Rotation, SessionKey
+from sessionapi.storage.session_batches import Rotation
 from sessionapi.throttling.rate_limiter import RateLimiter
 from sessionapi.tokens import refresh_token
 from sessionapi.tokens.issuer import Issuer, Tokens
@@ -118,7 +118,7 @@ class Refreshes:
         presented = RefreshRequest(text, "cookie", Client(None, None), None, active=False)
         request = self._understand(presented, self._clock())
         async with self._store.read() as tx:
-            found = await tx.session_and_user(*request.key)
+            found = await tx.sessions.get_with_user(*request.key)
         self._living(found, request)
 
     async def settle(self) -> None:
@@ -152,7 +152,7 @@ class Refreshes:
         (`docs/refresh.md`).
         """
         async with self._store.read() as tx:
-            found = await tx.sessions_and_users([request.key for request in asked])
+            found = await tx.session_batches.read([request.key for request in asked])
         return [self._answer(request, each) for request, each in zip(asked, found, strict=True)]
 
     def _answer(self, request: _Request, found: Found) -> _Step | Exception:
@@ -199,7 +199,7 @@ class Refreshes:
 
         async def work(tx: Transaction) -> dict[SessionKey, datetime]:
             await tx.commit_asynchronously()
-            return await tx.rotate_all(rotations)
+            return await tx.session_batches.rotate(rotations)
 
         return await self._store.run(work)
 
@@ -234,9 +234,9 @@ class Refreshes:
         If the session changed between the read and the statement, the statement matches no row, and the
         session is read and decided again.
         """
-        await tx.lock_users({request.token.user_id})
+        await tx.users.lock({request.token.user_id})
         for _ in range(TRIES):
-            session, user = self._living(await tx.session_and_user(*request.key), request)
+            session, user = self._living(await tx.sessions.get_with_user(*request.key), request)
             decision = policy.decide(session, request.attempt, request.now, self._policy)
             written = await self._carry_out(tx, session, decision, request)
             if written is None:
@@ -259,9 +259,9 @@ class Refreshes:
             )
             return session if ended else None
         if decision.outcome == "rotation":
-            rotated = await tx.rotate_all([self._rotation(request)])
+            rotated = await tx.session_batches.rotate([self._rotation(request)])
             return _after_rotation(session, request, rotated[request.key]) if rotated else None
-        return await tx.note_refresh(session, request.attempt, decision, request.now)
+        return await tx.sessions.note_refresh(session, request.attempt, decision, request.now)
 
     def _living(self, found: Found, request: _Request) -> tuple[Session, User]:
         """Return the token's session, if it is active, and its user (steps 1 and 2 of design 4.3)."""
@@ -277,7 +277,7 @@ class Refreshes:
         kind = _to_audit(session, decision, request)
         if kind is not None:
             where = request.presented.client
-            await tx.record(
+            await tx.events.add(
                 audit.event(kind, request.now, user_id=session.user_id, session_id=session.id, client=where)
             )
 

@@ -79,9 +79,9 @@ class StateSync:
         asked_at = self._clock()
         async with self._store.read() as tx:
             theirs = await tx.now()
-            marks = await tx.revocation_marks()
-            ended = await tx.revoked_since(asked_at - REVOCATION_WINDOW, [mark.at for mark in marks])
-            ring = await tx.signing_keys()
+            marks = await tx.marks.all()
+            ended = await tx.sessions.revoked_since(asked_at - REVOCATION_WINDOW, [mark.at for mark in marks])
+            ring = await tx.signing_keys.all()
         self._revocations.take(ended, marks)
         problem = self._take(ring)  # even if the clock is off, because a dropped key must be refused
         self._note(self._skew(theirs, asked_at) or problem)

@@ -10,8 +10,10 @@ of `sessions` by key, then everything else.
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 from typing import TypeVar
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from sessionapi.errors import Unavailable
@@ -23,11 +25,12 @@ from sessionapi.storage.deadline import connected
 from sessionapi.storage.events import EventQueries
 from sessionapi.storage.login_attempts import LoginAttemptQueries
 from sessionapi.storage.marks import MarkQueries
+from sessionapi.storage.password_resets import PasswordResetQueries
 from sessionapi.storage.service_tokens import ServiceTokenQueries
 from sessionapi.storage.session_batches import BatchQueries
 from sessionapi.storage.sessions import SessionQueries
-from sessionapi.storage.signing_keys import KeyQueries
-from sessionapi.storage.table_copy import CopyQueries
+from sessionapi.storage.signing_keys import SigningKeyQueries
+from sessionapi.storage.table_copy import RowQueries
 from sessionapi.storage.users import UserQueries
 
 ATTEMPTS = 4
@@ -35,27 +38,54 @@ ATTEMPTS = 4
 T = TypeVar("T")
 
 
-class Transaction(
-    UserQueries,
-    SessionQueries,
-    AllSessionQueries,
-    MarkQueries,
-    BatchQueries,
-    KeyQueries,
-    ServiceTokenQueries,
-    EventQueries,
-    LoginAttemptQueries,
-    CopyQueries,
-):
-    """One transaction, with a short method for each query, which returns records."""
+class Transaction:
+    """One transaction. Each attribute has the queries on one kind of row; they return records."""
 
     def __init__(self, connection: AsyncConnection) -> None:
-        super().__init__(connection)
-        self.followers: list[Callable[[], None]] = []
+        self.connection = connection
+        self.users = UserQueries(connection)
+        self.password_resets = PasswordResetQueries(connection)
+        self.sessions = SessionQueries(connection)
+        self.session_batches = BatchQueries(connection)
+        self.all_sessions = AllSessionQueries(connection)
+        self.marks = MarkQueries(connection)
+        self.signing_keys = SigningKeyQueries(connection)
+        self.service_tokens = ServiceTokenQueries(connection)
+        self.events = EventQueries(connection)
+        self.login_attempts = LoginAttemptQueries(connection)
+        self.rows = RowQueries(connection)
+        self._on_commit: list[Callable[[], None]] = []
 
-    def on_commit(self, follow: Callable[[], None]) -> None:
-        """Register an on-commit hook. It is called after the commit, and not at all after a rollback."""
-        self.followers.append(follow)
+    def on_commit(self, hook: Callable[[], None]) -> None:
+        """Register a function to call after the commit. After a rollback it is not called."""
+        self._on_commit.append(hook)
+
+    def committed(self) -> None:
+        """Call the functions that were registered."""
+        for hook in self._on_commit:
+            hook()
+
+    async def now(self) -> datetime | None:
+        """Return the time of the database; None for SQLite, which uses the clock of our host."""
+        if self.connection.dialect.name == "sqlite":
+            await self.connection.execute(sa.select(1))
+            return None
+        moment: datetime = (await self.connection.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
+        return moment
+
+    async def commit_asynchronously(self) -> None:
+        """Do not wait for PostgreSQL's disk at the commit; a crash may lose what this transaction changes."""
+        if self.connection.dialect.name == "postgresql":
+            await self.connection.execute(_COMMIT_ASYNCHRONOUSLY)
+
+    async def take_snapshot(self) -> None:
+        """Let this transaction read everything from one snapshot; it must be the first statement."""
+        if self.connection.dialect.name == "postgresql":
+            await self.connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            await self.connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+
+
+_COMMIT_ASYNCHRONOUSLY = sa.text("SET LOCAL synchronous_commit = off")
 
 
 class Store:
@@ -96,8 +126,7 @@ class Store:
                 tx = Transaction(connection)
                 yield tx
                 watch.commits = True
-        for follow in tx.followers:
-            follow()
+        tx.committed()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:

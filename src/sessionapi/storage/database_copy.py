@@ -53,7 +53,7 @@ class DatabaseCopy:
     async def total(self) -> int:
         """Return the number of rows to copy."""
         async with self._source.read() as tx:
-            return sum([await tx.count(table) for table in TABLES])
+            return sum([await tx.rows.count(table) for table in TABLES])
 
     async def run(self) -> list[Sum]:
         """Copy everything, and return the verified checksums.
@@ -69,41 +69,41 @@ class DatabaseCopy:
                 await self._bring(source, table)
         sums = await self._verify()
         async with self._target.begin() as tx:
-            await tx.unmark_copy()
+            await tx.rows.unmark_copy()
         return sums
 
     async def _claim(self) -> None:
         """Mark the target as unfinished, unless it already is. A target with other data is refused."""
         async with self._target.begin() as tx:
-            if await tx.copy_unfinished():
+            if await tx.rows.copy_unfinished():
                 return
             for table in TABLES:
-                if held := await tx.count(table):
+                if held := await tx.rows.count(table):
                     raise Conflict(
                         f"The new database contains data that is not from an interrupted copy ({held} rows "
                         f"of {table.name}). Choose an empty one; nothing was changed."
                     )
-            await tx.mark_copy()
+            await tx.rows.mark_copy()
 
     async def _remove_gone(self, source: Transaction, table: sa.Table) -> None:
         """Delete rows from the target that the source no longer has; a first copy finds none."""
         after: Key | None = None
         while True:
             async with self._target.begin() as tx:
-                theirs = await tx.keys(table, after, self._page)
+                theirs = await tx.rows.keys(table, after, self._page)
                 if not theirs:
                     return
-                ours = await source.keys(table, after, self._page)
+                ours = await source.rows.keys(table, after, self._page)
                 after = min(theirs[-1], ours[-1]) if len(ours) == self._page else theirs[-1]
                 kept = set(ours)
-                await tx.remove(table, [key for key in theirs if key <= after and key not in kept])
+                await tx.rows.remove(table, [key for key in theirs if key <= after and key not in kept])
 
     async def _bring(self, source: Transaction, table: sa.Table) -> None:
         """Write missing and differing rows into the target, in one transaction per page."""
         async for after, page in _pages(source, table, self._page):
             async with self._target.begin() as tx:
-                there = {_line(row) for row in await tx.between(table, after, _key(table, page[-1]))}
-                await tx.put(table, [row for row in page if _line(row) not in there])
+                there = {_line(row) for row in await tx.rows.between(table, after, _key(table, page[-1]))}
+                await tx.rows.put(table, [row for row in page if _line(row) not in there])
             self._follow(table.name, len(page))
 
     async def _verify(self) -> list[Sum]:
@@ -126,7 +126,7 @@ class DatabaseCopy:
 async def refuse_unfinished(store: Store) -> None:
     """Raise StartupError if a copy into this database was begun and not finished."""
     async with store.read() as tx:
-        if await tx.copy_unfinished():
+        if await tx.rows.copy_unfinished():
             raise StartupError(
                 "not all of the old database has been copied into this one: run sessionapi copy-database "
                 "there again until it reports that all tables are the same"
@@ -136,7 +136,7 @@ async def refuse_unfinished(store: Store) -> None:
 async def _pages(tx: Transaction, table: sa.Table, size: int) -> AsyncIterator[tuple[Key | None, list[Row]]]:
     """Yield a table in pages, each with the key after which it begins."""
     after: Key | None = None
-    while page := await tx.page(table, after, size):
+    while page := await tx.rows.page(table, after, size):
         yield after, page
         after = _key(table, page[-1])
 

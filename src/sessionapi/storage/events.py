@@ -3,29 +3,25 @@
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.models import Event
-from sessionapi.storage.tables import events, row_of
+from sessionapi.storage.queries import Queries, columns_of, row_of
+from sessionapi.storage.tables import events
+
+_COLUMNS = columns_of(Event, events)
 
 
-class EventQueries:
-    """Part of `Transaction` that reads and writes `events`."""
+class EventQueries(Queries):
+    """The audit log, in one transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def record(self, *told: Event) -> None:
+    async def add(self, *added: Event) -> None:
         """Record events, in the same transaction as the changes that they describe."""
-        rows = [{**row_of(event), "details": dict(event.details)} for event in told]
-        if rows:
-            await self._connection.execute(_INSERT, rows)
+        if added:
+            await self._connection.execute(_INSERT, [row_of(event) for event in added])
 
-    async def events(
-        self, limit: int, before: UUID | None = None, user_id: UUID | None = None
-    ) -> list[Event]:
+    async def page(self, limit: int, before: UUID | None = None, user_id: UUID | None = None) -> list[Event]:
         """Return events, newest first, of all users or of one."""
-        statement = sa.select(events).order_by(events.c.id.desc()).limit(limit)
+        statement = sa.select(*_COLUMNS).order_by(events.c.id.desc()).limit(limit)
         if before is not None:
             statement = statement.where(events.c.id < before)
         if user_id is not None:

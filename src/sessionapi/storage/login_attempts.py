@@ -5,20 +5,17 @@ from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.models import FailureCounter, FailureCounters
+from sessionapi.storage.queries import Queries
 from sessionapi.storage.tables import Moment, evaluated_once
 from sessionapi.storage.tables import password_tries as tries
 
 
-class LoginAttemptQueries:
-    """Part of `Transaction` that reads and writes `password_tries`."""
+class LoginAttemptQueries(Queries):
+    """The counters of wrong passwords, in one transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def reserve_attempt(
+    async def reserve(
         self, buckets: FailureCounters, user_id: UUID | None, now: datetime
     ) -> dict[bytes, int]:
         """Count an attempt in each counter that has room, and return the new values of these counters.
@@ -38,13 +35,13 @@ class LoginAttemptQueries:
         }
         return {row.bucket: row.failures for row in await self._connection.execute(_RESERVE, asked)}
 
-    async def counter_expires_at(self, bucket: bytes) -> datetime | None:
+    async def expires_at(self, bucket: bytes) -> datetime | None:
         """Return when a counter expires, or None if it does not."""
         statement = sa.select(tries.c.ends_at).where(tries.c.bucket == bucket)
         found: datetime | None = (await self._connection.execute(statement)).scalar()
         return found
 
-    async def rewrite_counters(self, buckets: FailureCounters) -> None:
+    async def rewrite(self, buckets: FailureCounters) -> None:
         """Rewrite the counters unchanged, so that a failed login costs the same write for an unknown user.
 
         The statement increments, then decrements: SQLite skips the write, and the fsync, of a page that an
@@ -53,11 +50,11 @@ class LoginAttemptQueries:
         steps = [{**key, "step": step} for key in _keys(buckets) for step in (1, -1)]
         await self._connection.execute(_TOUCH, steps)
 
-    async def clear_counters(self, buckets: FailureCounters) -> None:
+    async def clear(self, buckets: FailureCounters) -> None:
         """Delete counters one by one, in the order in which they were reserved."""
         await self._connection.execute(_CLEAR, _keys(buckets))
 
-    async def clear_counters_of(self, user_id: UUID) -> int:
+    async def clear_of_user(self, user_id: UUID) -> int:
         """Delete all counters of a user; return how many there were."""
         chosen = (
             sa.select(tries.c.bucket)
@@ -68,12 +65,12 @@ class LoginAttemptQueries:
         deleted = await self._connection.execute(sa.delete(tries).where(tries.c.bucket.in_(chosen)))
         return deleted.rowcount
 
-    async def full_buckets(self, buckets: Sequence[bytes], quota: int) -> set[bytes]:
+    async def full(self, buckets: Sequence[bytes], quota: int) -> set[bytes]:
         """Return those of the counters that have reached a quota."""
         statement = sa.select(tries.c.bucket).where(tries.c.bucket.in_(buckets), tries.c.failures >= quota)
         return set((await self._connection.execute(statement)).scalars())
 
-    async def purge_tries(self, now: datetime, limit: int) -> int:
+    async def purge(self, now: datetime, limit: int) -> int:
         """Delete up to `limit` expired counters; return how many were deleted."""
         chosen = (
             sa.select(tries.c.bucket)

@@ -1,6 +1,6 @@
 """Queries on revocation marks, each of which ends many sessions at once.
 
-A mark ends a session as soon as it is committed: `storage.sessions.living` and the columns `EFFECTIVE`
+A mark ends a session as soon as it is committed: `storage.sessions.active` and its columns `SESSION`
 compare the session's id with the greatest mark in the statement that reads or changes it. The rows of the
 sessions are updated later, in batches.
 """
@@ -11,26 +11,23 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessionapi.models import RevocationMark
+from sessionapi.models import RevocationMark, SessionKey
+from sessionapi.storage.queries import Queries, columns_of, row_of
 from sessionapi.storage.sessions import hide_from_planner, unmarked_and_unexpired
-from sessionapi.storage.tables import evaluated_once, revocation_marks, row_of, session_data, sessions
+from sessionapi.storage.tables import evaluated_once, revocation_marks, session_data, sessions
 
-SessionKey = tuple[UUID, UUID]
-"""(user id, session id), the primary key."""
 FIRST_KEY: SessionKey = (UUID(int=0), UUID(int=0))
 
+_COLUMNS = columns_of(RevocationMark, revocation_marks)
 
-class MarkQueries:
-    """Part of `Transaction` that reads and writes `revocation_marks`."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+class MarkQueries(Queries):
+    """Revocation marks, in one transaction."""
 
-    async def revocation_marks(self) -> list[RevocationMark]:
+    async def all(self) -> list[RevocationMark]:
         """Return all marks, of which there are a handful, the one that ends the most sessions first."""
-        statement = sa.select(revocation_marks).order_by(revocation_marks.c.up_to.desc())
+        statement = sa.select(*_COLUMNS).order_by(revocation_marks.c.up_to.desc())
         return [RevocationMark(*row) for row in await self._connection.execute(statement)]
 
     async def newest_session_id(self) -> UUID | None:
@@ -41,12 +38,12 @@ class MarkQueries:
         statement = sa.select(sessions.c.id).order_by(sessions.c.id.desc()).limit(1)
         return (await self._connection.execute(statement)).scalar()
 
-    async def insert_mark(self, mark: RevocationMark) -> None:
+    async def insert(self, mark: RevocationMark) -> None:
         """Insert a mark, unless another process has inserted the same one."""
         insert = postgresql.insert if self._connection.dialect.name == "postgresql" else sqlite.insert
         await self._connection.execute(insert(revocation_marks).values(row_of(mark)).on_conflict_do_nothing())
 
-    async def end_marked(
+    async def end_sessions(
         self, mark: RevocationMark, now: datetime, limit: int, after: SessionKey = FIRST_KEY
     ) -> list[SessionKey]:
         """Record in up to `limit` rows that the mark has ended them, and delete their data.
@@ -76,19 +73,19 @@ class MarkQueries:
             await self._connection.execute(sa.delete(session_data).where(key.in_(keys)))
         return keys
 
-    async def count_marked(self, mark: RevocationMark) -> int:
+    async def count_sessions(self, mark: RevocationMark) -> int:
         """Return the number of sessions whose rows record that the mark has ended them."""
         counted = sa.select(sa.func.count()).where(sessions.c.revoked_at == mark.at)
         return int((await self._connection.execute(counted)).scalar_one())
 
-    async def finish_marks(self, up_to: UUID, now: datetime) -> None:
+    async def finish(self, up_to: UUID, now: datetime) -> None:
         """Record that the rows of a mark, and so those of all smaller ones, are written."""
         statement = sa.update(revocation_marks).where(
             revocation_marks.c.up_to <= up_to, revocation_marks.c.finished_at.is_(None)
         )
         await self._connection.execute(statement.values(finished_at=now))
 
-    async def delete_marks(self, marks: Sequence[RevocationMark]) -> None:
+    async def delete(self, marks: Sequence[RevocationMark]) -> None:
         """Delete marks that a greater one has made superfluous."""
         ids = [mark.up_to for mark in marks]
         await self._connection.execute(sa.delete(revocation_marks).where(revocation_marks.c.up_to.in_(ids)))

@@ -9,21 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 from pydantic_core import to_json
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sessionapi.models import Session, User
-from sessionapi.storage.sessions import EFFECTIVE, hide_from_planner, living_at, session_of, with_mark
+from sessionapi.models import Session, SessionKey, User
+from sessionapi.storage.queries import Queries
+from sessionapi.storage.sessions import SESSION, active_at, hide_from_planner, with_mark
 from sessionapi.storage.tables import Moment, sessions, to_microseconds, users
-from sessionapi.storage.users import user_of
+from sessionapi.storage.users import USER
 
 Entry = Mapping[str, Any]
-SessionKey = tuple[UUID, UUID]
-"""(user id, session id), the primary key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +40,24 @@ class Rotation:
     ip: str | None
 
 
-class BatchQueries:
-    """Part of `Transaction` that refreshes many sessions at once."""
+class BatchQueries(Queries):
+    """Many sessions at once, in one transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def sessions_and_users(self, keys: Sequence[SessionKey]) -> list[tuple[Session, User] | None]:
+    async def read(self, keys: Sequence[SessionKey]) -> list[tuple[Session, User] | None]:
         """Return each of these sessions with its user, in the order of `keys`; None if not found.
 
         A row carries the position of its key, so that no id has to be parsed again.
         """
         asked = [{"place": place, "user_id": key[0].hex, "id": key[1].hex} for place, key in enumerate(keys)]
         found: list[tuple[Session, User] | None] = [None] * len(keys)
-        row: list[Any]
-        for place, *row in await self._ask(_READ, asked):
+        for row in await self._ask(_READ, asked):
+            place = row[0]
             user_id, session_id = keys[place]
-            session = session_of((user_id, session_id, *row[:_OF_SESSION]))
-            found[place] = session, user_of((user_id, *row[_OF_SESSION:]))
+            session = Session(user_id, session_id, *row[1:_USER_FROM])
+            found[place] = session, User(user_id, *row[_USER_FROM:])
         return found
 
-    async def rotate_all(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
+    async def rotate(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
         """Rotate sessions, one entry for each; return those that were rotated, with their `auth_time`.
 
         `policy.rotated` describes the values that the statement writes. It leaves `auth_time`, which is part
@@ -76,11 +70,6 @@ class BatchQueries:
         asked = [_entry(rotation) for rotation in rotations]
         return {(row[0], row[1]): row[2] for row in await self._ask(_ROTATE, asked)}
 
-    async def commit_asynchronously(self) -> None:
-        """Do not wait for PostgreSQL's disk at the commit; a crash may lose what this transaction changes."""
-        if self._connection.dialect.name == "postgresql":
-            await self._connection.execute(_NO_WAIT)
-
     async def _ask(
         self, statements: Mapping[str, sa.Executable], asked: Sequence[Entry]
     ) -> Sequence[Sequence[Any]]:
@@ -88,11 +77,11 @@ class BatchQueries:
         return (await self._connection.execute(statement, {"asked": to_json(asked).decode()})).all()
 
 
-_NO_WAIT = sa.text("SET LOCAL synchronous_commit = off")
-_OTHERS = EFFECTIVE[2:]
-"""Columns of a session without its key."""
-_OF_SESSION = len(_OTHERS)
-_OF_USER = [column for column in users.c if column.name not in ("id", "username_key")]
+_OF_SESSION = SESSION[2:]
+"""Columns of a session without its key, which are the first two fields of the record."""
+_OF_USER = USER[1:]
+"""Columns of a user without the id, which is the first field of the record."""
+_USER_FROM = 1 + len(_OF_SESSION)
 _KEY: dict[str, sa.types.TypeEngine[Any]] = {"user_id": sa.Uuid(), "id": sa.Uuid()}
 _ENTRY: dict[str, sa.types.TypeEngine[Any]] = {
     **_KEY,
@@ -145,7 +134,7 @@ def _read(dialect: str) -> sa.Select[Any]:
     asked = _asked(dialect, {"place": sa.Integer(), **_KEY})
     same = sa.and_(sessions.c.user_id == asked.c.user_id, sessions.c.id == asked.c.id)
     joined = asked.join(sessions, same).join(users, users.c.id == sessions.c.user_id)
-    return sa.select(asked.c.place, *_OTHERS, *_OF_USER).select_from(with_mark(joined))
+    return sa.select(asked.c.place, *_OF_SESSION, *_OF_USER).select_from(with_mark(joined))
 
 
 def _rotate(dialect: str) -> sa.Update:
@@ -160,7 +149,7 @@ def _rotate(dialect: str) -> sa.Update:
     conditions = [
         same,
         _hex_digest(dialect) == asked.c.digest,
-        hide_from_planner(living_at(asked.c.now)),
+        hide_from_planner(active_at(asked.c.now)),
         sa.or_(
             sessions.c.generation < asked.c.generation,
             sa.and_(sessions.c.generation == asked.c.generation, waited),

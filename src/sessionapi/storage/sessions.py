@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi import ids
 from sessionapi.models import (
@@ -21,44 +20,38 @@ from sessionapi.models import (
     Session,
     User,
 )
-from sessionapi.storage.tables import revocation_marks, row_of, session_data, sessions, to_microseconds, users
-from sessionapi.storage.users import user_of
+from sessionapi.storage.queries import Queries, columns_of, row_of
+from sessionapi.storage.tables import revocation_marks, session_data, sessions, to_microseconds, users
+from sessionapi.storage.users import USER
 
 _GREATEST = (
     sa.select(revocation_marks).order_by(revocation_marks.c.up_to.desc()).limit(1).subquery("greatest_mark")
 )
 """The mark that ends the most sessions, so that no other mark matters."""
 _NO_MARK = UUID(int=0)
-EFFECTIVE: tuple[sa.ColumnElement[Any], ...] = tuple(
-    {
-        "revoked_at": sa.func.coalesce(column, _GREATEST.c.at),
-        "revoke_reason": sa.func.coalesce(column, _GREATEST.c.reason),
-    }.get(column.name, column)
-    for column in sessions.c
-)
+_BY_MARK = {
+    "revoked_at": sa.func.coalesce(sessions.c.revoked_at, _GREATEST.c.at),
+    "revoke_reason": sa.func.coalesce(sessions.c.revoke_reason, _GREATEST.c.reason),
+}
+SESSION = columns_of(Session, sessions, _BY_MARK)
 """Columns of a session, in which a mark counts as a revocation. The query must use `with_mark`."""
-
-session_and_user = (*EFFECTIVE, *(column for column in users.c if column.name != "username_key"))
-"""Columns that `session_and_user_of` expects."""
+_STORED = columns_of(Session, sessions)
+"""Columns of a session as stored, without the marks."""
 
 IDS_PER_STATEMENT = 10_000
 """SQLite accepts 32,766 parameters in a statement, PostgreSQL 32,767; a user may have more sessions."""
 
 
-class SessionQueries:
-    """Part of `Transaction` that reads and writes `sessions` and `session_data`."""
+class SessionQueries(Queries):
+    """The sessions of one user and their data, in one transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def insert_session(self, session: Session) -> Session:
+    async def insert(self, session: Session) -> Session:
         """Insert a new session and return it, with another id if a mark would have ended it at once.
 
         A mark may be ahead of this host's clock by the difference between the clocks of two hosts. The
         statement itself returns the greatest mark, so no login that begins after a mark is ended by it.
         """
-        row = {**row_of(session), "amr": list(session.amr)}
-        mark = (await self._connection.execute(_INSERT, row)).scalar()
+        mark = (await self._connection.execute(_INSERT, row_of(session))).scalar()
         if mark is None or session.id > mark:
             return session
         moved = replace(session, id=ids.new_id_after(mark))
@@ -66,22 +59,22 @@ class SessionQueries:
         await self._connection.execute(statement)
         return moved
 
-    async def session(self, user_id: UUID, session_id: UUID, *, lock: bool = False) -> Session | None:
+    async def get(self, user_id: UUID, session_id: UUID, *, lock: bool = False) -> Session | None:
         """Return a session, including an ended one; `lock` it if it is about to be changed."""
-        statement = sa.select(*EFFECTIVE).select_from(with_mark(sessions)).where(_is(user_id, session_id))
+        statement = sa.select(*SESSION).select_from(with_mark(sessions)).where(_is(user_id, session_id))
         rows = await self._connection.execute(statement.with_for_update(of=sessions) if lock else statement)
         row = rows.first()
-        return None if row is None else session_of(row)
+        return None if row is None else Session(*row)
 
-    async def session_and_user(self, user_id: UUID, session_id: UUID) -> tuple[Session, User] | None:
+    async def get_with_user(self, user_id: UUID, session_id: UUID) -> tuple[Session, User] | None:
         """Return a session with its user, by the two primary keys."""
         statement = (
-            sa.select(*session_and_user)
+            sa.select(*SESSION, *USER)
             .select_from(with_mark(sessions.join(users, users.c.id == sessions.c.user_id)))
             .where(_is(user_id, session_id))
         )
         row = (await self._connection.execute(statement)).first()
-        return None if row is None else session_and_user_of(row)
+        return None if row is None else (Session(*row[: len(SESSION)]), User(*row[len(SESSION) :]))
 
     async def secret_matches(self, user_id: UUID, session_id: UUID, digest: bytes) -> bool:
         """Return whether a session's secret has this digest. The secret cannot be derived from the ids."""
@@ -105,7 +98,7 @@ class SessionQueries:
             _is(session.user_id, session.id),
             sessions.c.secret_digest == session.secret_digest,
             sessions.c.generation == session.generation,
-            living(now),
+            active(now),
         )
         return await self._changed(statement.values(changes))
 
@@ -115,7 +108,7 @@ class SessionQueries:
         """Give an active session another secret. This counts as a rotation."""
         statement = (
             sa.update(sessions)
-            .where(_is(user_id, session_id), living(now))
+            .where(_is(user_id, session_id), active(now))
             .values(
                 secret_digest=digest,
                 generation=sessions.c.generation + 1,
@@ -135,27 +128,27 @@ class SessionQueries:
         )
         await self._connection.execute(statement.values(device_name=name))
 
-    async def living_sessions(
+    async def active(
         self, user_id: UUID, now: datetime, limit: int, before: UUID | None = None
     ) -> list[Session]:
         """Return a user's active sessions, newest first; ids are ordered by time."""
         statement = (
-            sa.select(sessions)
-            .where(sessions.c.user_id == user_id, living(now))
+            sa.select(*_STORED)
+            .where(sessions.c.user_id == user_id, active(now))
             .order_by(sessions.c.id.desc())
             .limit(limit)
         )
         if before is not None:
             statement = statement.where(sessions.c.id < before)
-        return [session_of(row) for row in await self._connection.execute(statement)]
+        return [Session(*row) for row in await self._connection.execute(statement)]
 
-    async def living_ids(
+    async def active_ids(
         self, user_id: UUID, now: datetime, created_before: datetime | None = None
     ) -> list[UUID]:
         """Return the ids of a user's active sessions, locked in the order of the key."""
         statement = (
             sa.select(sessions.c.id)
-            .where(sessions.c.user_id == user_id, living(now), started_before(created_before))
+            .where(sessions.c.user_id == user_id, active(now), started_before(created_before))
             .order_by(sessions.c.id)
             .with_for_update()
         )
@@ -184,7 +177,7 @@ class SessionQueries:
             some = session_ids[start : start + IDS_PER_STATEMENT]
             statement = (
                 sa.update(sessions)
-                .where(sessions.c.user_id == user_id, sessions.c.id.in_(some), living(now))
+                .where(sessions.c.user_id == user_id, sessions.c.id.in_(some), active(now))
                 .values(revoked_at=at, revoke_reason=reason)
                 .returning(sessions.c.id)
             )
@@ -214,13 +207,13 @@ class SessionQueries:
                 await asyncio.sleep(0)
         return ended
 
-    async def session_data(self, user_id: UUID, session_id: UUID) -> dict[str, Any]:
+    async def data(self, user_id: UUID, session_id: UUID) -> dict[str, Any]:
         """Return the JSON object of a session, or an empty one if none was stored."""
         statement = sa.select(session_data.c.data).where(_data_of(user_id, session_id))
         data: dict[str, Any] | None = (await self._connection.execute(statement)).scalar()
         return data or {}
 
-    async def put_session_data(self, user_id: UUID, session_id: UUID, data: Mapping[str, Any]) -> None:
+    async def put_data(self, user_id: UUID, session_id: UUID, data: Mapping[str, Any]) -> None:
         """Store the JSON object of a session; the transaction must have locked the row of its user."""
         changed = await self._connection.execute(
             sa.update(session_data).where(_data_of(user_id, session_id)).values(data=dict(data))
@@ -231,8 +224,8 @@ class SessionQueries:
             )
 
     async def _changed(self, statement: sa.Update) -> Session | None:
-        row = (await self._connection.execute(statement.returning(sessions))).first()
-        return None if row is None else session_of(row)
+        row = (await self._connection.execute(statement.returning(*_STORED))).first()
+        return None if row is None else Session(*row)
 
 
 def _is(user_id: UUID, session_id: UUID) -> sa.ColumnElement[bool]:
@@ -253,16 +246,16 @@ def with_mark(joined: sa.FromClause) -> sa.FromClause:
     return joined.outerjoin(_GREATEST, sessions.c.id <= _GREATEST.c.up_to)
 
 
-def living(now: datetime) -> sa.ColumnElement[bool]:
+def active(now: datetime) -> sa.ColumnElement[bool]:
     """Return the SQL condition for an active session, the opposite of `policy.ended`.
 
     It is not revoked, individually or by a mark, and neither of its two ends has passed.
     """
-    return living_at(sa.literal(to_microseconds(now), sa.BigInteger))
+    return active_at(sa.literal(to_microseconds(now), sa.BigInteger))
 
 
-def living_at(microseconds: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-    """Return the condition of `living` for an SQL expression of microseconds since 1970."""
+def active_at(microseconds: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """Return the condition of `active` for an SQL expression of microseconds since 1970."""
     mark = sa.func.coalesce(sa.select(_GREATEST.c.up_to).scalar_subquery(), _NO_MARK)
     return sa.and_(_unended_at(microseconds), sessions.c.id > mark)
 
@@ -294,19 +287,6 @@ def _with_digest(digest: str) -> sa.ColumnElement[str]:
     return sa.case((sa.or_(full, kept.contains(digest)), kept), else_=kept + digest)
 
 
-def session_of(row: Sequence[Any]) -> Session:
-    """Return the record of a row, which has the table's columns in order."""
-    *before, amr, transport, remember = row
-    record = (*before, tuple(amr), transport, remember)
-    return Session(*record)
-
-
-def session_and_user_of(row: Sequence[Any]) -> tuple[Session, User]:
-    """Return the two records of a row that has the columns of both tables."""
-    return session_of(row[:_SESSION_SIZE]), user_of(row[_SESSION_SIZE:])
-
-
-_SESSION_SIZE = len(sessions.c)
 _NO_ID = UUID(int=0)
 
 # Built once, because each login needs them.
@@ -316,7 +296,7 @@ _LEAST_RECENTLY_SEEN = (
     .where(
         sessions.c.user_id == sa.bindparam("user_id"),
         sessions.c.id != sa.bindparam("ending"),
-        living_at(sa.bindparam("now", type_=sa.BigInteger)),
+        active_at(sa.bindparam("now", type_=sa.BigInteger)),
     )
     .order_by(sessions.c.last_seen_at.desc(), sessions.c.id.desc())
     .offset(sa.bindparam("keep", type_=sa.Integer))

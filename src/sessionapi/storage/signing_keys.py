@@ -5,43 +5,26 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.models import StoredKey
+from sessionapi.storage.queries import Queries, columns_of, row_of
 from sessionapi.storage.tables import signing_keys
 
+_COLUMNS = columns_of(StoredKey, signing_keys)
 
-class KeyQueries:
-    """Part of `Transaction` that reads and writes `signing_keys`."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+class SigningKeyQueries(Queries):
+    """Signing keys, in one transaction."""
 
-    async def now(self) -> datetime | None:
-        """Return the time of the database; None for SQLite, which uses the clock of our host."""
-        if self._connection.dialect.name == "sqlite":
-            await self._connection.execute(sa.select(1))
-            return None
-        moment: datetime = (await self._connection.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
-        return moment
-
-    async def signing_keys(self, *, lock: bool = False) -> list[StoredKey]:
+    async def all(self, *, lock: bool = False) -> list[StoredKey]:
         """Return the whole ring, oldest first; `lock` it if it is about to be changed."""
-        statement = sa.select(signing_keys).order_by(signing_keys.c.id)
+        statement = sa.select(*_COLUMNS).order_by(signing_keys.c.id)
         rows = await self._connection.execute(statement.with_for_update() if lock else statement)
         return [StoredKey(*row) for row in rows]
 
-    async def insert_key(self, key: StoredKey) -> bool:
+    async def insert(self, key: StoredKey) -> bool:
         """Insert an `active` or `next` key; False if there already is one. The unique index decides."""
-        statement = sa.insert(signing_keys).values(
-            id=key.id,
-            algorithm=key.algorithm,
-            state=key.state,
-            public_jwk=dict(key.public_jwk),
-            private_key=key.sealed_private_key,
-            created_at=key.created_at,
-            state_since=key.state_since,
-        )
+        statement = sa.insert(signing_keys).values(row_of(key))
         try:
             async with self._connection.begin_nested():
                 await self._connection.execute(statement)
@@ -49,7 +32,7 @@ class KeyQueries:
             return False
         return True
 
-    async def retire_active_key(self, now: datetime) -> None:
+    async def retire_active(self, now: datetime) -> None:
         """Retire the active key. It no longer signs, but still verifies."""
         await self._connection.execute(
             sa.update(signing_keys)
@@ -57,7 +40,7 @@ class KeyQueries:
             .values(state="retired", state_since=now)
         )
 
-    async def activate_key(self, key_id: UUID, now: datetime) -> bool:
+    async def activate(self, key_id: UUID, now: datetime) -> bool:
         """Let the next key sign; False if it is no longer the next one."""
         statement = (
             sa.update(signing_keys)
@@ -66,7 +49,7 @@ class KeyQueries:
         )
         return (await self._connection.execute(statement)).rowcount == 1
 
-    async def drop_key(self, key_id: UUID, now: datetime) -> bool:
+    async def drop(self, key_id: UUID, now: datetime) -> bool:
         """Drop a key and wipe its private part; False if it was dropped before."""
         statement = (
             sa.update(signing_keys)
@@ -75,16 +58,16 @@ class KeyQueries:
         )
         return (await self._connection.execute(statement)).rowcount == 1
 
-    async def reseal_key(self, key: StoredKey, sealed: bytes) -> bool:
+    async def reseal(self, key: StoredKey, sealed: bytes) -> bool:
         """Replace the encrypted private key, but only over the one that was decrypted."""
         statement = (
             sa.update(signing_keys)
-            .where(signing_keys.c.id == key.id, signing_keys.c.private_key == key.sealed_private_key)
+            .where(signing_keys.c.id == key.id, signing_keys.c.private_key == key.private_key)
             .values(private_key=sealed)
         )
         return (await self._connection.execute(statement)).rowcount == 1
 
-    async def delete_retired_keys(self, before: datetime) -> None:
+    async def delete_retired(self, before: datetime) -> None:
         """Delete keys that were retired before a given time, so that all of their tokens have expired."""
         chosen = (
             sa.select(signing_keys.c.id)

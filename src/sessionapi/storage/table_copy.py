@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sessionapi.errors import Conflict
+from sessionapi.storage.queries import Queries
 from sessionapi.storage.tables import metadata
 
 TABLES: Sequence[sa.Table] = metadata.sorted_tables
@@ -26,17 +26,8 @@ _unfinished = sa.Table("unfinished_copy", sa.MetaData(), sa.Column("one", sa.Int
 """Marker in the target database, which exists from the first row of a copy to its final check."""
 
 
-class CopyQueries:
-    """Part of `Transaction` that reads and writes raw rows of any table."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def take_snapshot(self) -> None:
-        """Let this transaction read everything from one snapshot; it must be the first statement."""
-        if self._connection.dialect.name == "postgresql":
-            await self._connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-            await self._connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+class RowQueries(Queries):
+    """The rows of any table, in one transaction."""
 
     async def count(self, table: sa.Table) -> int:
         """Return the number of rows of a table."""

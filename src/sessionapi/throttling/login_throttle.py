@@ -137,30 +137,30 @@ class Throttle:
     async def _note_failure(self, tx: Transaction, tried: LoginAttempt, client: Client) -> None:
         now = self._clock()
         if tried.user_id is None:
-            await tx.rewrite_counters(tried.buckets)
+            await tx.login_attempts.rewrite(tried.buckets)
             return
         details = {"on": tried.buckets.on}
         kinds: tuple[audit.Kind, ...] = ("user.login_failed", "user.locked_out")
         for kind in kinds if tried.ends_the_row else kinds[:1]:
-            await tx.record(audit.event(kind, now, user_id=tried.user_id, client=client, details=details))
+            await tx.events.add(audit.event(kind, now, user_id=tried.user_id, client=client, details=details))
 
     async def succeeded(self, tx: Transaction, tried: LoginAttempt) -> None:
         """Clear the counters of the attempt, in the transaction that its password authorises."""
         if self._enabled:
-            await tx.clear_counters(tried.buckets)
+            await tx.login_attempts.clear(tried.buckets)
 
     async def locked(self, user_ids: Collection[UUID]) -> set[UUID]:
         """Return those of the accounts whose password is refused on unknown devices."""
         keys = {self._keys.account(user_id): user_id for user_id in user_ids}
         async with self._store.read() as tx:
-            full = await tx.full_buckets(list(keys), self._keys.limits.account_failures)
+            full = await tx.login_attempts.full(list(keys), self._keys.limits.account_failures)
         return {keys[bucket] for bucket in full}
 
     async def _reserve(self, tx: Transaction, buckets: FailureCounters, user_id: UUID | None) -> LoginAttempt:
         """Count an attempt in both counters or in neither: a refusal rolls the transaction back."""
         if not self._enabled:
             return LoginAttempt(buckets, user_id, ends_the_row=False)
-        counts = await tx.reserve_attempt(buckets, user_id, self._clock())
+        counts = await tx.login_attempts.reserve(buckets, user_id, self._clock())
         if len(counts) < len(buckets.both):
             raise await self._refusal(tx, buckets, counts)
         count, quota = counts[buckets.in_a_row.key], buckets.in_a_row.quota
@@ -173,7 +173,9 @@ class Throttle:
         self._metrics.throttled.labels("password").inc()
         window = self._keys.limits.login_failures_window
         ends_at = (
-            await tx.counter_expires_at(buckets.recent.key) if buckets.recent.key not in counts else None
+            await tx.login_attempts.expires_at(buckets.recent.key)
+            if buckets.recent.key not in counts
+            else None
         )
         wait = (ends_at - self._clock()).total_seconds() if ends_at else window
         return refusal("password", self._keys.limits.login_failures, window, wait)

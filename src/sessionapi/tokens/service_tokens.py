@@ -33,9 +33,9 @@ class ServiceTokens:
         token = ServiceToken(ids.new_id(), name, refresh_token.digest(text.encode()), self._clock())
 
         async def work(tx: Transaction) -> None:
-            if not await tx.insert_service_token(token):
+            if not await tx.service_tokens.insert(token):
                 raise Conflict(f"There is already an active service token named {name!r}. Revoke it first.")
-            await tx.record(audit.event("service_token.added", token.created_at, details={"name": name}))
+            await tx.events.add(audit.event("service_token.added", token.created_at, details={"name": name}))
 
         await self._store.run(work)
         return text
@@ -43,23 +43,23 @@ class ServiceTokens:
     async def all(self) -> list[ServiceToken]:
         """Return all tokens, including revoked ones, oldest first."""
         async with self._store.read() as tx:
-            return await tx.service_tokens()
+            return await tx.service_tokens.all()
 
     async def revoke(self, name: str) -> None:
         """Revoke the token of this name from now on; NotFound if there is no active one."""
         now = self._clock()
 
         async def work(tx: Transaction) -> None:
-            if not await tx.revoke_service_token(name, now):
+            if not await tx.service_tokens.revoke(name, now):
                 raise NotFound(f"There is no active service token named {name!r}.")
-            await tx.record(audit.event("service_token.revoked", now, details={"name": name}))
+            await tx.events.add(audit.event("service_token.revoked", now, details={"name": name}))
 
         await self._store.run(work)
 
     async def check(self, text: str) -> ServiceToken:
         """Return the active token that a service presents, else raise InvalidToken."""
         async with self._store.read() as tx:
-            found = await tx.service_token(refresh_token.digest(text.encode()))
+            found = await tx.service_tokens.by_digest(refresh_token.digest(text.encode()))
         if found is None:
             raise InvalidToken(
                 "This is not an active service token. To list them, run: sessionapi service-tokens list"

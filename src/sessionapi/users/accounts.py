@@ -70,19 +70,19 @@ class Accounts:
     async def get(self, user_id: UUID) -> User:
         """Return an account that is not deleted, else raise NotFound."""
         async with self._store.read() as tx:
-            user = await tx.user(user_id)
+            user = await tx.users.get(user_id)
         return _present(user)
 
     async def find(self, username: str) -> User:
         """Return the account with this username, else raise NotFound."""
         key = identifiers.lookup_key(username)
         async with self._store.read() as tx:
-            return _present(await tx.user_by_name(key) if key else None)
+            return _present(await tx.users.by_name(key) if key else None)
 
     async def page(self, limit: int, after: UUID | None = None) -> tuple[list[User], UUID | None]:
         """Return one page of accounts, oldest first, and the id to pass as `after` if there are more."""
         async with self._store.read() as tx:
-            found = await tx.all_users(limit + 1, after)
+            found = await tx.users.page(limit + 1, after)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def events(
@@ -90,7 +90,7 @@ class Accounts:
     ) -> tuple[list[Event], UUID | None]:
         """Return one page of the audit log, newest first, and the id to pass as `before` if there is more."""
         async with self._store.read() as tx:
-            found = await tx.events(limit + 1, before, user_id)
+            found = await tx.events.page(limit + 1, before, user_id)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def add(
@@ -110,9 +110,9 @@ class Accounts:
         user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
 
         async def work(tx: Transaction) -> bool:
-            inserted = await tx.insert_user(user, key)
+            inserted = await tx.users.insert(user, key)
             if inserted:
-                await tx.record(audit.event("user.created", now, user_id=user.id))
+                await tx.events.add(audit.event("user.created", now, user_id=user.id))
             return inserted
 
         if not await self._store.run(work):
@@ -160,12 +160,12 @@ class Accounts:
         async def work(tx: Transaction, user: User, now: datetime) -> None:
             # No username contains a colon, so this key cannot belong to another account.
             emptied = {**_EMPTIED, "username_key": f"deleted:{user.id.hex}", "deleted_at": now}
-            await tx.bump_credential_version(user.id, **emptied)
-            await tx.clear_counters_of(user.id)
-            await tx.record(audit.event("user.deleted", now, user_id=user.id, client=caller.client))
+            await tx.users.bump_credential_version(user.id, **emptied)
+            await tx.login_attempts.clear_of_user(user.id)
+            await tx.events.add(audit.event("user.deleted", now, user_id=user.id, client=caller.client))
             await self._sessions.end_all(tx, user.id, "user_deleted", now, caller.client)
-            await tx.delete_password_reset(user.id)
-            await tx.purge_users([user.id])
+            await tx.password_resets.delete(user.id)
+            await tx.users.purge([user.id])
 
         await self._actors.run(caller, user_id, work)
 
@@ -175,8 +175,8 @@ class Accounts:
         digest = refresh_token.digest(token.encode())
 
         async def work(tx: Transaction, user: User, now: datetime) -> None:
-            await tx.insert_password_reset(user.id, digest, now + RESET_TTL)
-            await tx.record(audit.event("user.password_reset_token_made", now, user_id=user.id))
+            await tx.password_resets.insert(user.id, digest, now + RESET_TTL)
+            await tx.events.add(audit.event("user.password_reset_token_made", now, user_id=user.id))
 
         await self._actors.run(OPERATOR, user_id, work)
         return token
@@ -189,8 +189,8 @@ class Accounts:
         self._throttle.count_login(client)
         digest = refresh_token.digest(token.encode())
         async with self._store.read() as tx:
-            user_id = await tx.password_reset(digest, self._clock())
-            user = await tx.user(user_id) if user_id else None
+            user_id = await tx.password_resets.user_id(digest, self._clock())
+            user = await tx.users.get(user_id) if user_id else None
         if user is None:
             raise _no_such_reset()
         self._rules.refuse_guessable(new, user.username, user.email, "new_password")
@@ -206,14 +206,14 @@ class Accounts:
         self, tx: Transaction, user_id: UUID, digest: bytes, hashed: str, client: Client
     ) -> bool:
         """Use up a one-time token; False if another request has used it or if it has expired."""
-        await tx.lock_users({user_id})
+        await tx.users.lock({user_id})
         now = self._clock()
-        if not await tx.use_password_reset(digest, now):
+        if not await tx.password_resets.use(digest, now):
             return False
-        if not await tx.bump_credential_version(user_id, password_hash=hashed):
+        if not await tx.users.bump_credential_version(user_id, password_hash=hashed):
             return False
-        await tx.clear_counters_of(user_id)
-        await tx.record(audit.event("user.password_reset", now, user_id=user_id, client=client))
+        await tx.login_attempts.clear_of_user(user_id)
+        await tx.events.add(audit.event("user.password_reset", now, user_id=user_id, client=client))
         await self._sessions.end_all(tx, user_id, "password_reset", now, client)
         return True
 
@@ -232,27 +232,27 @@ class Accounts:
         own_key = identifiers.lookup_key(user.username)
         if by_owner and changes.get("username_key", own_key) != own_key:
             self._throttle.count_new_name(user.id, caller.client)
-        if changes and await tx.change_user(user.id, **changes) is False:
+        if changes and await tx.users.change(user.id, **changes) is False:
             raise UsernameTaken
         if changes:
             details = {"members": sorted(changes.keys() - {"username_key"})}
             changed = audit.event("user.changed", now, user_id=user.id, client=caller.client, details=details)
-            await tx.record(changed)
+            await tx.events.add(changed)
 
     async def _disable(self, tx: Transaction, user: User, now: datetime, caller: Caller) -> None:
         if user.disabled_at is None:
-            await tx.bump_credential_version(user.id, disabled_at=now)
-            await tx.record(audit.event("user.disabled", now, user_id=user.id, client=caller.client))
+            await tx.users.bump_credential_version(user.id, disabled_at=now)
+            await tx.events.add(audit.event("user.disabled", now, user_id=user.id, client=caller.client))
             await self._sessions.end_all(tx, user.id, "user_disabled", now, caller.client)
 
     async def _enable(self, tx: Transaction, user: User, now: datetime, caller: Caller) -> None:
         if user.disabled_at is not None:
-            await tx.bump_credential_version(user.id, disabled_at=None)
-            await tx.record(audit.event("user.enabled", now, user_id=user.id, client=caller.client))
+            await tx.users.bump_credential_version(user.id, disabled_at=None)
+            await tx.events.add(audit.event("user.enabled", now, user_id=user.id, client=caller.client))
 
     async def _unlock(self, tx: Transaction, user: User, now: datetime, caller: Caller) -> None:
-        if await tx.clear_counters_of(user.id):
-            await tx.record(audit.event("user.unlocked", now, user_id=user.id, client=caller.client))
+        if await tx.login_attempts.clear_of_user(user.id):
+            await tx.events.add(audit.event("user.unlocked", now, user_id=user.id, client=caller.client))
 
 
 def _present(user: User | None) -> User:

@@ -62,10 +62,10 @@ class Users:
 
         async def work(tx: Transaction) -> Tokens | None:
             if replaced := self._sessions.replaced_users(device):
-                await tx.lock_users(replaced)
-            if not await tx.insert_user(user, key):
+                await tx.users.lock(replaced)
+            if not await tx.users.insert(user, key):
                 return None
-            await tx.record(audit.event("user.created", now, user_id=user.id, client=device.client))
+            await tx.events.add(audit.event("user.created", now, user_id=user.id, client=device.client))
             return await self._sessions.start(tx, user, device, now)
 
         tokens = await self._store.run(work)
@@ -92,8 +92,8 @@ class Users:
     ) -> Tokens | None:
         """Start a session after the password was verified; None if the credentials have changed since."""
         if others := self._sessions.replaced_users(device) - {verified.id}:
-            await tx.lock_users({verified.id, *others})
-        user = await tx.lock_if_unchanged(verified.id, verified.credential_version)
+            await tx.users.lock({verified.id, *others})
+        user = await tx.users.lock_if_unchanged(verified.id, verified.credential_version)
         if user is None:
             return None
         await self._throttle.succeeded(tx, tried)
@@ -134,9 +134,9 @@ class Users:
         async def work(tx: Transaction, user: User, now: datetime) -> Tokens | None:
             if user.credential_version != verified.credential_version:
                 return None
-            await tx.bump_credential_version(user.id, password_hash=hashed)
-            await tx.clear_counters_of(user.id)
-            await tx.record(audit.event("user.password_changed", now, user_id=user.id, client=client))
+            await tx.users.bump_credential_version(user.id, password_hash=hashed)
+            await tx.login_attempts.clear_of_user(user.id)
+            await tx.events.add(audit.event("user.password_changed", now, user_id=user.id, client=client))
             await self._sessions.end_all(tx, user.id, "password_changed", now, client, keep)
             return await self._sessions.renew_secret(tx, user, keep, now)
 
@@ -180,7 +180,7 @@ class Users:
         return user
 
     async def _upgrade(self, user: User, verified: str, upgraded: str) -> None:
-        await self._store.run(lambda tx: tx.upgrade_hash(user.id, verified, upgraded))
+        await self._store.run(lambda tx: tx.users.upgrade_hash(user.id, verified, upgraded))
 
     def _known(self, tokens: Tokens, device: Device) -> Tokens:
         """Add the device token, which identifies this device as known at the user's next login."""
@@ -195,7 +195,7 @@ class Users:
         key = identifiers.lookup_key(username)
 
         async def work(tx: Transaction) -> tuple[User | None, LoginAttempt]:
-            found = await tx.user_by_name(key) if key else None
+            found = await tx.users.by_name(key) if key else None
             user_id, typed = found.id if found else None, key or username
             tried = await self._throttle.reserve_login(tx, user_id, typed, device.token, device.client)
             place.assign(user_id or typed)
@@ -205,7 +205,7 @@ class Users:
 
     async def _get(self, user_id: UUID) -> User:
         async with self._store.read() as tx:
-            user = await tx.user(user_id)
+            user = await tx.users.get(user_id)
         if user is None:
             raise InvalidCredentials
         return user
