@@ -611,7 +611,7 @@ def test_a_flood_of_two_thousand_logins_is_shed(tmp_path: Path):
 async def test_an_unknown_a_wrong_and_a_disabled_login_take_the_same_time(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without the dummy hash in Passwords.verify, or without `LoginAttemptQueries.rewrite` in Throttle.failed."""
+    """Fails without the dummy hash in Passwords.verify, or without `rewrite` in Throttle.failed."""
     many = {"login_per_address": 10_000, "password_checks_per_user": 10_000}
     settings = make_settings(throttle=True, hash_memory_kib=19_456, hash_time=2, **many)
     tries = 200
