@@ -87,7 +87,7 @@ def test_a_visit_from_sign_up_to_sign_out_in_two_tabs(page: Page, spa):
     page.reload()
     expect(page.get_by_text("Signed in as ada")).to_be_visible()
     second.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_text("You have signed out.")).to_be_visible(timeout=1_000)
+    expect(page.get_by_text("You are signed out.")).to_be_visible(timeout=1_000)
     expect(page.get_by_text("Protected data")).to_be_hidden()
     assert said == []
 

@@ -1,11 +1,12 @@
 """The OpenAPI document is valid, and every operation has examples and its errors."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from openapi_spec_validator import validate
 
+from sessionapi import models
 from sessionapi.web.problems import STATUS
 from tests.conftest import Running
 
@@ -73,6 +74,25 @@ async def test_protected_operations_name_their_credential(document):
     security = {each["operationId"]: each.get("security") for each in operations(document)}
     assert security["logout"] == [{"AccessToken": []}, {"SessionCookie": []}, {}]
     assert security["refresh"] == [{"SessionCookie": []}, {}]
+
+
+async def test_times_have_the_format_of_a_time(document):
+    """So that a generated client reads them as times."""
+    times = {
+        f"{name}.{field}": schema
+        for name, body in document["components"]["schemas"].items()
+        for field, schema in body.get("properties", {}).items()
+        if field == "at" or (field.endswith(("_at", "_time")) and schema.get("type") != "integer")
+    }
+    times.pop("IntrospectionOut.auth_time")  # in seconds, as in the token
+    assert len(times) == 13
+    for name, schema in times.items():
+        assert {each.get("format") for each in schema.get("anyOf", [schema])} - {None} == {"date-time"}, name
+
+
+async def test_the_reasons_of_an_ended_session_are_listed(document):
+    reason = document["components"]["schemas"]["Problem"]["properties"]["reason"]
+    assert {"logout", "idle", "unknown"} <= set(reason["enum"]) == set(get_args(models.EndReason))
 
 
 def schemas(value: Any, at: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

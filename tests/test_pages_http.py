@@ -1,6 +1,7 @@
 """The pages over HTTP: who gets them, where they redirect, and what they never contain."""
 
 import re
+from pathlib import Path
 from typing import get_args
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -183,8 +184,14 @@ async def test_a_page_holds_nothing_inline_nothing_of_its_user_and_is_never_stor
 
 
 def test_every_reason_is_told_in_words():
-    known = {*get_args(models.RevokeReason), "idle", "absolute"}
-    assert known <= set(REASONS)
+    assert set(get_args(models.EndReason)) <= set(REASONS)
+
+
+def test_the_example_has_the_same_words_for_every_reason():
+    """It can't import them. Fails if a text is changed in one of the two lists only."""
+    script = (Path(__file__).parents[1] / "examples" / "spa" / "app.js").read_text()
+    words = dict(re.findall(r'^  (\w+): "(.*)",$', script, re.M))
+    assert words == {reason: REASONS[reason] for reason in [*get_args(models.EndReason), "session_revoked"]}
 
 
 async def test_a_reason_is_told_in_our_words_and_never_in_those_of_an_address(site: Running):

@@ -7,7 +7,7 @@ from uuid import UUID
 from sessionapi import ids
 from sessionapi.sessions.actors import OPERATOR
 from sessionapi.sessions.purge import Purge, Purged
-from tests.conftest import PASSWORD, Commands, FakeClock, Running, running
+from tests.conftest import PASSWORD, Commands, FakeClock, Running, refusal, running
 
 DAY = 86_400
 KEPT = 7 * DAY
@@ -83,6 +83,20 @@ async def test_a_purged_session_is_refused_as_an_unknown_one(service: Running):
     await purged(service)
     answer = await service.refresh(tokens)
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_refresh_token")
+
+
+async def test_a_purged_session_is_never_said_to_be_ended_by_an_administrator(make_settings, clock):
+    """Its row had the reason. Fails with any other reason than `unknown` in policy.ensure_active."""
+    async with running(make_settings(), clock) as service:
+        tokens = await service.sign_up()
+        async with running(make_settings(), clock) as other:
+            await other.client.post("/logout", json={"refresh_token": tokens["refresh_token"]})
+            clock.move(1)
+            assert (await Purge(other.parts.store, clock, timedelta()).run()).sessions == 1
+        for method in ("GET", "PATCH"):
+            body = {} if method == "PATCH" else None
+            answer = await service.send(method, "/sessions/current", tokens, body)
+            assert refusal(answer) == (401, "session_revoked", "unknown")
 
 
 def purge_in_twos(service: Running) -> Purge:

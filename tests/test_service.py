@@ -22,6 +22,19 @@ async def test_health_and_readiness(make_settings):
         assert (await service.client.get("/readyz")).json() == {"status": "ready"}
 
 
+async def test_without_a_signing_key_the_process_is_neither_healthy_nor_ready(service: Running):
+    """A login can't be answered either. Fails if KeyRing.active raises an error that is not in our tree."""
+    await service.sign_up()
+    async with service.parts.store.begin() as tx:
+        for key in await tx.signing_keys.all():
+            await tx.signing_keys.drop(key.id, service.clock())
+    await service.parts.keys.load()
+    for path in ("/healthz", "/readyz"):
+        assert refusal(await service.client.get(path)) == (503, "unavailable", None)
+    answer = await service.client.post("/login", json={"username": "ada", "password": PASSWORD})
+    assert refusal(answer) == (503, "unavailable", None)
+
+
 async def test_metrics_are_off_unless_wanted(make_settings, clock, service: Running):
     assert refusal(await service.client.get("/metrics")) == (404, "not_found", None)
     async with running(make_settings(metrics=True), clock) as counted:

@@ -3,12 +3,22 @@ const api = document.querySelector("meta[name=api]").content;
 const { createClient } = await import(`${api}/session-client.js`);
 const client = createClient({ baseUrl: api, warnBefore: 120 });
 const id = (name) => document.getElementById(name);
+// The reason of an ended session, or the code of an error without a reason, as a sentence.
 const WORDS = {
-  logout: "You have signed out.",
-  idle: "You were signed out due to inactivity.",
-  absolute: "Your session has reached its end.",
-  password_changed: "Your password was changed on another device.",
-  replaced: "Another user signed in in this browser.",
+  logout: "You are signed out.",
+  revoked_by_user: "This device was signed out from another one.",
+  revoked_by_admin: "An administrator ended your session.",
+  password_changed: "Your password was changed on another device. Sign in with the new one.",
+  password_reset: "Your password was reset. Sign in with the new one.",
+  user_disabled: "Your account is disabled. Ask an administrator.",
+  user_deleted: "The account was deleted.",
+  session_limit: "You signed in on too many devices, and this was the one used least.",
+  replaced: "Another sign-in in this browser ended this session.",
+  refresh_reuse: "Your session was ended for your safety: a copy of it was in use elsewhere. Sign in again.",
+  idle: "You were signed out because this device was not used for a while.",
+  absolute: "Your session has reached its end. Sign in again to go on.",
+  unknown: "Your session has ended. Sign in again to go on.",
+  session_revoked: "Your session has ended. Sign in again to go on.",
 };
 
 function show({ user, reason, secondsLeft }) {
@@ -17,7 +27,7 @@ function show({ user, reason, secondsLeft }) {
   id("name").textContent = user?.username ?? "";
   id("warning").hidden = secondsLeft === null;
   id("seconds").textContent = secondsLeft;
-  id("said").textContent = reason ? (WORDS[reason] ?? "Your session was ended from another device.") : "";
+  id("said").textContent = reason ? (WORDS[reason] ?? WORDS.session_revoked) : "";
   if (!user) id("answer").textContent = "";
 }
 

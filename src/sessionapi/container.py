@@ -74,10 +74,15 @@ class Container:
         await self.keys.load()
         await self.state_sync.sync()
 
+    def check_healthy(self) -> None:
+        """Raise Unavailable unless this process has a key that signs."""
+        _ = self.ring.active
+
     async def check_ready(self) -> None:
         """Raise Unavailable, with the reason, unless this process can serve requests and is not stopping."""
         if self.shutting_down.is_set():
             raise Unavailable("This process is stopping.")
+        self.check_healthy()
         self.state_sync.check()
         async with self.store.read() as tx:
             await tx.now()

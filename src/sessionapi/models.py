@@ -27,6 +27,8 @@ RevokeReason = Literal[
     "refresh_reuse",
 ]
 ExpireReason = Literal["idle", "absolute"]
+EndReason = Literal[RevokeReason, ExpireReason, "unknown"]
+"""The reason in an error response. It is `unknown` once the row of an ended session has been purged."""
 SessionKey = tuple[UUID, UUID]
 """(user id, session id), the primary key of a session."""
 

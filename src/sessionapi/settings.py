@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
+from dotenv import dotenv_values
 from pydantic import (
     Field,
     ModelWrapValidatorHandler,
@@ -412,6 +413,11 @@ def load(overrides: Mapping[str, Any] | None = None) -> Settings:
         raise StartupError("; ".join(_explain(error) for error in problem.errors())) from None
     except (OSError, UnicodeError) as problem:
         raise StartupError(f"the file .env can't be read: {problem}") from None
+
+
+def variable_names() -> set[str]:
+    """Return the names of all variables in the environment and in the `.env` file."""
+    return {*os.environ, *dotenv_values(ENV_FILE)}
 
 
 def _contradictions(s: Settings) -> list[tuple[bool, str]]:

@@ -4,14 +4,13 @@ They are warnings, not errors, because other software on the host may use our pr
 """
 
 import difflib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from dotenv import dotenv_values
 
-from sessionapi.settings import ENV_FILE, PREFIX, Settings
+from sessionapi.settings import ENV_FILE, PREFIX, Settings, variable_names
 
 _SHOWN = re.compile(r"[A-Z_]+|[a-z_]+")
 """Names that are safe to log. In a line without an equals sign, the rest of the name may be a secret."""
@@ -22,7 +21,7 @@ _OF_KUBERNETES = re.compile(r"service_(host|port).*|port(_.*)?")
 def suspicious(settings: Settings) -> Iterator[str]:
     """Yield a sentence for each likely mistake, such as an unknown name or a public URL without https."""
     known = list(Settings.model_fields)
-    for name in sorted({*os.environ, *dotenv_values(ENV_FILE)}):  # noqa: TID251 - names only
+    for name in sorted(variable_names()):
         asked = name[len(PREFIX) :].lower()
         is_ours = name.upper().startswith(PREFIX)
         if not is_ours or asked in known or _OF_KUBERNETES.fullmatch(asked):

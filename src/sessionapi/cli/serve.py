@@ -58,9 +58,9 @@ def serve(
         _announce(settings, listener)
         uvicorn.Server(config).run(sockets=[listener])
         return
-    with workers_module.metrics_folder(needed=settings.metrics):
+    with workers_module.metrics_folder(needed=settings.metrics) as metrics:
         _announce(settings, listener)
-        workers_module.run(config, listener)
+        workers_module.run(config, listener, metrics)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -13,17 +13,22 @@ from uvicorn.supervisors import Multiprocess
 from sessionapi.errors import StartupError
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable in which prometheus_client finds the directory that the workers share their metrics in."""
+"""The variable in which prometheus_client finds the directory that the workers share their metrics in.
+
+The library takes it from the environment only, so this module is the one that writes to the environment.
+"""
 
 
 @contextmanager
-def metrics_folder(*, needed: bool) -> Iterator[None]:
+def metrics_folder(*, needed: bool) -> Iterator[str | None]:
     """Create the temporary directory in which the workers share their metrics, and remove it at the end.
+
+    Yields its path, or None if it is not needed.
 
     Raises StartupError if this user can't write to any temporary directory.
     """
     if not needed:
-        yield
+        yield None
         return
     try:
         folder = tempfile.TemporaryDirectory(prefix="sessionapi-metrics-")
@@ -34,15 +39,19 @@ def metrics_folder(*, needed: bool) -> Iterator[None]:
         ) from problem
     with folder as path:
         os.environ[METRICS_FOLDER] = path  # noqa: TID251 - for the workers, not read here
-        yield
+        yield path
 
 
-def run(config: uvicorn.Config, listener: socket.socket) -> None:
-    """Run the workers until this process is stopped."""
-    _Parent(config, sockets=[listener]).run()
+def run(config: uvicorn.Config, listener: socket.socket, metrics: str | None) -> None:
+    """Run the workers until this process is stopped. `metrics` is the directory of their metrics, if any."""
+    _Parent(config, listener, metrics).run()
 
 
 class _Parent(Multiprocess):
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, metrics: str | None) -> None:
+        super().__init__(config, sockets=[listener])
+        self._metrics = metrics
+
     def terminate_all(self) -> None:
         """Close the socket too, because it would accept connections that no worker serves."""
         for listener in self.sockets:
@@ -56,5 +65,5 @@ class _Parent(Multiprocess):
         before = {process.pid for process in self.processes}
         super().keep_subprocess_alive()
         for pid in before - {process.pid for process in self.processes}:
-            if METRICS_FOLDER in os.environ:  # noqa: TID251
-                multiprocess.mark_process_dead(pid)
+            if self._metrics is not None:
+                multiprocess.mark_process_dead(pid, self._metrics)

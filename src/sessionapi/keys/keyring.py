@@ -8,7 +8,6 @@ database reveals no key, and a key that is moved to another row cannot be decryp
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from sessionapi import ids
+from sessionapi.errors import Unavailable
 from sessionapi.models import Algorithm, KeyState, StoredKey, VerificationKey
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -66,9 +66,9 @@ class KeyRing:
 
     @property
     def active(self) -> SigningKey:
-        """The key that signs."""
+        """The key that signs; Unavailable if there is none."""
         if self._active is None:
-            raise LookupError("the key ring has no active key")
+            raise Unavailable("This process has no signing key.")
         return self._active
 
     def find(self, kid: str) -> VerificationKey | None:
@@ -107,7 +107,7 @@ def public_jwk(kid: str, algorithm: Algorithm, private_key: PrivateKey) -> dict[
 def seal(key: bytes, kid: str, private_key: PrivateKey) -> bytes:
     """Return the encrypted private key: nonce ‖ AES-256-GCM, with the `kid` as associated data."""
     plain = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    nonce = os.urandom(_NONCE_SIZE)
+    nonce = ids.new_secret(_NONCE_SIZE)
     return nonce + AESGCM(key).encrypt(nonce, plain, kid.encode())
 
 

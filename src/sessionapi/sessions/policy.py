@@ -13,8 +13,7 @@ from sessionapi.models import (
     MAX_IDEMPOTENCY_KEYS,
     Attempt,
     Decision,
-    ExpireReason,
-    RevokeReason,
+    EndReason,
     Session,
 )
 
@@ -45,7 +44,7 @@ class Ended:
     """The end of a session: `revoked` by a user or an administrator, or `expired` over time."""
 
     how: Literal["revoked", "expired"]
-    reason: RevokeReason | ExpireReason
+    reason: EndReason
 
 
 def ended(session: Session, now: datetime) -> Ended | None:
@@ -55,7 +54,7 @@ def ended(session: Session, now: datetime) -> Ended | None:
     the user ran into.
     """
     if session.revoked_at is not None:
-        return Ended("revoked", session.revoke_reason or "revoked_by_admin")
+        return Ended("revoked", session.revoke_reason or "unknown")
     if now < session.ends_at:
         return None
     return Ended("expired", "idle" if session.idle_expires_at <= session.expires_at else "absolute")
@@ -64,7 +63,7 @@ def ended(session: Session, now: datetime) -> Ended | None:
 def ensure_active(session: Session | None, now: datetime) -> Session:
     """Return an active session; raise SessionRevoked or SessionExpired, with the reason, for an ended one."""
     if session is None:
-        raise SessionRevoked("revoked_by_admin")  # purged: it ended so long ago that its row was deleted
+        raise SessionRevoked("unknown")  # purged: it ended so long ago that its row was deleted
     end = ended(session, now)
     if end is not None:
         raise (SessionRevoked if end.how == "revoked" else SessionExpired)(end.reason)

@@ -7,13 +7,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from sessionapi.errors import AuthenticationError, SessionRevoked, Unavailable
-from sessionapi.models import VerificationKey
+from sessionapi.models import REVOCATION_WINDOW, VerificationKey
 from sessionapi.tokens import access_token
 from sessionapi.tokens.access_token import Claims, TokenExpectations
 from sessionapi.tokens.cache import TokenCache
@@ -22,8 +22,6 @@ DEFAULT_MAX_AGE = 300
 """Seconds that keys are cached if the issuer sends no `max-age`. It is the default of JWKS_MAX_AGE."""
 AHEAD = 0.8
 """The fraction of their maximum age after which keys are refreshed in the background."""
-WINDOW = timedelta(seconds=315)
-"""How long an ended session is remembered, which is longer than any access token is valid (design 4.4)."""
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 
 Want = Literal["now", "soon", "nothing"]
@@ -133,12 +131,12 @@ class Core:
         listed = {_text(each["session_id"]): (_text(each["reason"]), now) for each in answer["revoked"]}
         mark = _mark_of(answer.get("revoked_up_to"), now)
         ring = _text(answer["keys"])
-        young = {each: ended for each, ended in self._ended.items() if ended[1] >= now - WINDOW}
+        young = {each: ended for each, ended in self._ended.items() if ended[1] >= now - REVOCATION_WINDOW}
         self._ended = {**young, **listed}
         self._ring = ring
         if (
             self._mark is None
-            or self._mark.seen_at < now - WINDOW
+            or self._mark.seen_at < now - REVOCATION_WINDOW
             or (mark and mark.up_to >= self._mark.up_to)
         ):
             self._mark = mark

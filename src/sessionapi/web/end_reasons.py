@@ -18,6 +18,7 @@ REASONS: Mapping[str, str] = {
     "session_limit": "You signed in on too many devices, and this was the one used least.",
     "replaced": "Another sign-in in this browser ended this session.",
     "refresh_reuse": _COPIED,
+    "unknown": _ENDED,
     "refresh_token_reused": _COPIED,
     "session_revoked": _ENDED,
     "session_expired": _ENDED,

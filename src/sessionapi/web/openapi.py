@@ -1,9 +1,10 @@
 """The OpenAPI document, with the error responses of each route in their media type and with one schema."""
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from sessionapi.models import EndReason
 from sessionapi.web.problems import MEDIA_TYPE, STATUS
 from sessionapi.web.schemas import IntrospectIn, LogoutIn, RefreshIn
 
@@ -22,7 +23,11 @@ PROBLEM_SCHEMA: dict[str, Any] = {
         "detail": {"type": "string"},
         "code": {"type": "string", "enum": sorted(STATUS)},
         "request_id": {"type": "string"},
-        "reason": {"type": "string", "description": "How the session ended."},
+        "reason": {
+            "type": "string",
+            "enum": sorted(get_args(EndReason)),
+            "description": "How the session ended.",
+        },
         "errors": {
             "type": "array",
             "items": {

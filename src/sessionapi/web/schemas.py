@@ -83,7 +83,7 @@ No = Annotated[bool, Predicate(operator.not_), WithJsonSchema({"type": "boolean"
 Json = dict[str, Any]
 USER_ID = "user_01h455vb4pex5vsknk084sn02q"
 SESSION_ID = "sess_01h45ytscbebyvny4gc8cr8ma2"
-MOMENT = "2026-11-24T09:30:00Z"
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2026-11-24T09:30:00Z"])]
 
 
 class _StartIn(Body):
@@ -189,12 +189,12 @@ class ProtectedOut(BaseModel):
 class MeOut(TokenUserOut):
     roles: list[str] = Field(examples=[["admin"]])
     preferences: Json = Field(examples=[{"theme": "dark"}])
-    created_at: str = Field(examples=[MOMENT])
+    created_at: Time
 
 
 class AdminUserOut(MeOut):
     claims: Json
-    disabled_at: str | None
+    disabled_at: Time | None
     locked: bool = Field(
         description="Whether the password is refused on unknown devices, after too many wrong ones in a row."
     )
@@ -205,15 +205,15 @@ class SessionOut(BaseModel):
     current: bool = Field(description="Whether this is the session of the access token.")
     device_name: str | None = Field(examples=["Firefox on Linux"])
     ip: str | None = Field(examples=["203.0.113.7"])
-    created_at: str = Field(examples=[MOMENT])
-    last_seen_at: str = Field(examples=[MOMENT])
-    idle_expires_at: str = Field(examples=[MOMENT])
-    expires_at: str = Field(examples=[MOMENT])
+    created_at: Time
+    last_seen_at: Time
+    idle_expires_at: Time
+    expires_at: Time
 
 
 class CurrentOut(SessionOut):
     data: Json = Field(examples=[{"tab": "inbox"}])
-    auth_time: str = Field(examples=[MOMENT])
+    auth_time: Time
 
 
 class SessionsOut(BaseModel):
@@ -228,7 +228,7 @@ class UsersOut(BaseModel):
 
 class EventOut(BaseModel):
     id: str
-    at: str = Field(examples=[MOMENT])
+    at: Time
     kind: str = Field(examples=["session.ended"])
     user_id: str | None
     session_id: str | None

@@ -10,10 +10,13 @@ from sessionapi.web.schemas import StatusOut
 router = APIRouter(tags=["service"])
 
 
-@router.get("/healthz", operation_id="healthz", summary="Runs, and can verify tokens", responses=answers())
+@router.get(
+    "/healthz", operation_id="healthz", summary="Runs, and can verify tokens", responses=answers(*STORE)
+)
 async def healthz(parts: Parts) -> StatusOut:
     """Return 200 while the process can verify access tokens, with or without the database."""
-    return StatusOut(status="ok" if parts.ring.active else "")
+    parts.check_healthy()
+    return StatusOut(status="ok")
 
 
 @router.get("/readyz", operation_id="readyz", summary="Can serve everything", responses=answers(*STORE))
