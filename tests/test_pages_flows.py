@@ -9,6 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
+from sessionapi.users.password_policy import MIN_LENGTH
 from tests import pages
 from tests.browser import NEEDS_CHROMIUM
 from tests.conftest import PASSWORD, Server, bearer, eventually, serving
@@ -200,22 +201,36 @@ def test_passwords_can_be_shown_and_pasted(chromium: Browser, server: Server):
         expect(field).to_have_attribute("type", "password")
 
 
-def test_the_meter_says_how_good_a_password_is(chromium: Browser, server: Server):
+def test_the_rules_for_a_password_are_shown_and_its_length_is_checked(chromium: Browser, server: Server):
+    """Fails without `watchLength` in forms.js."""
     with visitor(chromium, server) as page:
         page.goto("/sign-up")
-        fill(page, username="gwen.stacy")
-        said = page.locator("#password-strength")
-        for password, words in [
-            ("short", "Too short"),
-            ("aaaaaaaaaaaa", "Weak"),
-            ("abcdefghijkl", "Weak"),
-            ("gwen.stacy99!X", "It contains your name"),
-            ("tr0mbone-x", "Fair"),
-            (PASSWORD, "Good"),
-            ("mauve trombone orbits a cactus", "Strong"),
+        described = (
+            page.get_by_label("Password", exact=True).get_attribute("aria-describedby") or ""
+        ).split()
+        assert "password-rules" in described
+        length, others = page.locator("#password-rules li").all()
+        expect(others).to_contain_text("The service checks this when you send it.")
+        for password, says in [
+            ("", "At least 8 characters"),
+            ("short", "At least 8 characters"),
+            ("x" * MIN_LENGTH, "At least 8 characters: met"),
+            ("x" * (MIN_LENGTH - 1), "At least 8 characters"),
+            (PASSWORD, "At least 8 characters: met"),
         ]:
             fill(page, password=password)
-            expect(said).to_contain_text(words)
+            expect(length).to_have_text(says)
+            expect(length).to_have_class("met" if says.endswith("met") else "")
+
+
+def test_a_password_that_only_the_server_refuses_is_explained_next_to_it(chromium: Browser, server: Server):
+    with visitor(chromium, server) as page:
+        page.goto("/sign-up")
+        for password, says in [("password1", "common"), ("gwen.stacy99!X", "contains your username")]:
+            fill(page, username="gwen.stacy", password=password)
+            page.get_by_role("button", name="Create account").click()
+            assert says in wrong(page, "Password")
+            expect(page.locator("#password-rules li").first).to_have_class("met")
 
 
 def test_a_sign_in_in_another_tab_leads_this_one_on_too(chromium: Browser, server: Server):
@@ -305,9 +320,11 @@ def test_fields_cut_nothing_and_count_as_the_server_does(chromium: Browser, serv
         signed_in(page, "composed")
 
 
-def test_the_meter_counts_a_letter_with_its_mark_once(chromium: Browser, server: Server):
+def test_the_length_of_a_password_counts_a_letter_with_its_mark_once(chromium: Browser, server: Server):
     """Fails without NFC in `length` of forms.js."""
     with visitor(chromium, server) as page:
         page.goto("/sign-up")
         fill(page, password=unicodedata.normalize("NFD", "żóćę"))
-        expect(page.locator("#password-strength")).to_have_text("Too short: at least 8 characters")
+        expect(page.locator("#password-rules li").first).to_have_text("At least 8 characters")
+        fill(page, password=unicodedata.normalize("NFD", "żóćężóćę"))
+        expect(page.locator("#password-rules li").first).to_have_text("At least 8 characters: met")

@@ -14,6 +14,7 @@ from starlette.templating import Jinja2Templates
 from sessionapi import origins
 from sessionapi.errors import AuthenticationError
 from sessionapi.settings import Settings
+from sessionapi.users import password_policy
 from sessionapi.web import branding, cookies
 from sessionapi.web.dependencies import Parts, app_of
 from sessionapi.web.end_reasons import REASONS
@@ -21,6 +22,7 @@ from sessionapi.web.end_reasons import REASONS
 router = APIRouter(include_in_schema=False)
 
 TEMPLATES = Jinja2Templates(directory=Path(__file__).parents[1] / "templates")
+TEMPLATES.env.globals["password_policy"] = password_policy
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"

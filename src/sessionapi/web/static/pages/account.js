@@ -4,7 +4,6 @@ import * as devices from "./devices.js";
 import { ask, withPassword } from "./dialogs.js";
 import { clear, onSubmit } from "./forms.js";
 import { call, client, leave, ready, say, show } from "./session.js";
-import { watchStrength } from "./strength.js";
 
 const opener = (form) => document.querySelector(`[aria-controls=${form.id}]`);
 
@@ -59,7 +58,6 @@ const password = editor("password-form", async (values) => {
   devices.load();
   return "Your password is changed. All other devices are signed out.";
 }, { places: { invalid_credentials: "current_password" }, words: { invalid_credentials: "This is not your current password." } });
-watchStrength(password, () => [client.user?.username ?? "", client.user?.email ?? ""]);
 
 document.getElementById("delete").addEventListener("click", () => {
   ask({

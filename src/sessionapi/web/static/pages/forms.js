@@ -46,8 +46,22 @@ export function onSubmit(form, work, { places = {}, words = {} } = {}) {
     }
   });
   form.addEventListener("input", ({ target }) => target.name && unmark(target));
+  for (const rule of form.querySelectorAll("[data-shortest]")) watchLength(form, rule);
   for (const reveal of form.querySelectorAll(".reveal")) reveal.addEventListener("click", () => toggle(reveal));
   button.disabled = false; // until now Enter would have sent the form without this script, and shown JSON to the user
+}
+
+/** Mark the rule on the length of a password while the user types. The server judges the other rules. */
+function watchLength(form, rule) {
+  const input = document.getElementById(rule.dataset.for);
+  const show = () => {
+    const met = length(input.value) >= Number(rule.dataset.shortest);
+    if (met === rule.classList.contains("met")) return; // a screen reader announces each change of the text
+    rule.classList.toggle("met", met);
+    rule.querySelector(".spoken").textContent = met ? ": met" : "";
+  };
+  form.addEventListener("input", show);
+  form.addEventListener("reset", () => setTimeout(show));
 }
 
 /** Focus the first input, unless the user has focused something before this script ran. */

@@ -1,5 +1,4 @@
 import { begin, onSubmit } from "./forms.js";
-import { watchStrength } from "./strength.js";
 import { SessionError } from "/session-client.js";
 
 const form = document.getElementById("form");
@@ -18,7 +17,6 @@ async function reset({ new_password }) {
 
 if (token) {
   history.replaceState(null, "", location.pathname); // remove the token from the URL and the history
-  watchStrength(form);
   onSubmit(form, reset);
   begin(form.elements.new_password);
 } else {

@@ -1,6 +1,5 @@
 import { client, usable, words } from "./entrance.js";
 import { begin, onSubmit } from "./forms.js";
-import { watchStrength } from "./strength.js";
 
 const form = document.getElementById("form");
 
@@ -9,6 +8,5 @@ if (form && usable(form)) {
     places: { username_taken: "username" },
     words,
   });
-  watchStrength(form, () => [form.elements.username.value, form.elements.email.value]);
   begin(form.elements.username);
 }
