@@ -7,9 +7,7 @@ width and composition, but the password is hashed exactly as received.
 import asyncio
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from sessionapi import identifiers
 from sessionapi.errors import FieldError, WeakPassword
@@ -18,23 +16,8 @@ MIN_LENGTH, MAX_LENGTH = 8, 256
 """Length in characters (ASVS 6.2.1, 6.2.9: a minimum of 8, and a maximum of at least 64)."""
 MIN_PART = 4
 """Shorter names are not searched for, because too many good passwords contain them."""
-FEWEST = 3_000
-"""Minimum number of common passwords that must be refused (ASVS 6.2.4)."""
-
-
-def _common() -> frozenset[str]:
-    """Read zxcvbn's list of passwords from its source text: importing it would add 12 MB of other lists."""
-    found: Any = find_spec("zxcvbn")
-    text = Path(found.submodule_search_locations[0], "frequency_lists.py").read_text("utf-8")
-    words = text.partition('"passwords": "')[2].partition('"')[0].split(",")
-    common = frozenset(word for word in words if len(word) >= MIN_LENGTH)
-    if len(common) < FEWEST:
-        raise ImportError("The list of common passwords is not where this version of zxcvbn should have it.")
-    return common
-
-
-COMMON = _common()
-"""The 11,611 of zxcvbn's 30,000 most common passwords that meet our minimum length."""
+COMMON = frozenset(Path(__file__).with_name("common_passwords.txt").read_text("utf-8").splitlines())
+"""The common passwords (ASVS 6.2.4) that meet our minimum length. `.ci/common_passwords.py` made the file."""
 
 IsBreached = Callable[[str], Awaitable[bool]]
 
