@@ -121,7 +121,7 @@ async def test_who_is_signed_in_is_led_on_from_the_entrances(site: Running):
 
 
 async def test_a_look_at_the_cookie_neither_rotates_nor_moves_a_clock(site: Running):
-    """Fails if the pages refresh instead of Refreshes.look."""
+    """Fails if the pages refresh instead of calling Refreshes.validate."""
     await sign_up(site)
     before = site.rows("select * from sessions")
     site.clock.move(3600)

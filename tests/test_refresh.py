@@ -164,7 +164,7 @@ def forged(tokens: dict, server_secret: str = SERVER_SECRET, **changes) -> str:
 
 
 async def test_a_token_with_another_secret_or_of_another_session_is_refused(service: Running):
-    """Fails without the comparison of secret_digest in Refreshes._living."""
+    """Fails without the comparison of secret_digest in refresh._verify."""
     tokens, other = await service.sign_up(), await service.sign_up("bob")
     known = refresh_token.match(
         other["refresh_token"], [ServerSecret(SERVER_SECRET.encode()).derive("refresh token")[0]]
@@ -180,7 +180,7 @@ async def test_a_token_with_another_secret_or_of_another_session_is_refused(serv
 
 
 async def test_a_token_of_one_transport_is_not_taken_by_the_other(service: Running):
-    """Fails without the comparison of transport in Refreshes._living."""
+    """Fails without the comparison of transport in refresh._verify."""
     tokens = await service.sign_up()
     answer = await service.client.post(
         "/refresh", headers={"Cookie": f"__Host-session={tokens['refresh_token']}"}

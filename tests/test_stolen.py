@@ -51,7 +51,7 @@ def minted(server_secret: str, tokens: dict, secrets: list[bytes]) -> list[str]:
 
 @pytest.mark.parametrize("transport", ["body", "cookie"])
 async def test_a_stolen_server_secret_with_known_ids_alone_does_nothing(service: Running, transport):
-    """Fails without secret_digest in Refreshes._living, or secret_matches in Sessions._has_secret."""
+    """Fails without secret_digest in refresh._verify, or secret_matches in Sessions._has_secret."""
     tokens = await service.sign_up()
     in_cookie = await service.client.post(
         "/login", json={"username": "ada", "password": PASSWORD, "transport": "cookie"}

@@ -78,7 +78,7 @@ def batched(store: Store, policy: Policy) -> Rotate:
     batches: Batcher[Rotation, bool] = Batcher(rotate_all)
 
     async def rotate(token: RefreshToken) -> None:
-        assert await batches.ask(_rotation(token, policy))
+        assert await batches.submit(_rotation(token, policy))
 
     return rotate
 

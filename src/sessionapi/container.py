@@ -20,6 +20,7 @@ from sessionapi.sessions.actors import Actors
 from sessionapi.sessions.authentication import Authenticator
 from sessionapi.sessions.bulk import AllSessions
 from sessionapi.sessions.lifecycle import Sessions
+from sessionapi.sessions.loader import SessionLoader
 from sessionapi.sessions.marks import Marks
 from sessionapi.sessions.policy import Policy
 from sessionapi.sessions.purge import Purge
@@ -90,7 +91,7 @@ class Container:
     async def stop(self) -> None:
         """Stop the threads and close the connections."""
         await self.state_sync.settle()
-        await self.refreshes.settle()
+        await self.refreshes.loader.drain()
         self.passwords.close()
         await self.store.close()
 
@@ -146,7 +147,7 @@ def build(settings: Settings, clock: Clock = system_clock) -> Container:
             store, passwords, strength, throttle, devices, sessions, actors, clock, signup_open=signup_open
         ),
         accounts=Accounts(store, passwords, strength, throttle, sessions, actors, issuer, clock),
-        refreshes=Refreshes(store, issuer, sessions, policy, memory, clock, metrics),
+        refreshes=Refreshes(store, SessionLoader(store), issuer, sessions, policy, memory, clock, metrics),
         purge=Purge(store, clock, timedelta(seconds=settings.keep_ended)),
         shutting_down=Event(),
     )

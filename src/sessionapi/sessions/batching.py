@@ -7,92 +7,80 @@ single statements, and 11 times as many on PostgreSQL.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from sessionapi.errors import Overloaded, SessionApiError, Unavailable
+from sessionapi.errors import Overloaded, Unavailable
 
-Question = TypeVar("Question")
-Answer = TypeVar("Answer")
+Request = TypeVar("Request")
+Result = TypeVar("Result")
 
-LARGEST = 100
-"""Requests per batch. A batch of refreshes takes some 5 ms with ES256, most of it signing, and others wait
-for it."""
-ROOM = 10_000
+MAX_BATCH = 100
+"""Requests per batch. Signing the tokens of a batch takes some 3 ms with ES256, and others wait for it."""
+MAX_QUEUE = 10_000
 """Maximum number of queued requests: about a second of work. A client does not wait longer anyway."""
 
 
-class Batcher(Generic[Question, Answer]):
+class Batcher(Generic[Request, Result]):
     """Queue of requests in order of arrival; `work` handles a batch and returns one result for each.
 
-    A result that is an exception is raised in the caller of that request.
+    A result that is an exception is raised in the caller of that request. An exception that `work` raises is
+    raised in all callers of the batch.
     """
 
     def __init__(
         self,
-        work: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | Exception]]],
+        work: Callable[[Sequence[Request]], Awaitable[Sequence[Result | Exception]]],
         *,
-        largest: int = LARGEST,
-        room: int = ROOM,
+        max_batch: int = MAX_BATCH,
+        max_queue: int = MAX_QUEUE,
     ) -> None:
         self._work = work
-        self._largest = largest
-        self._room = room
-        self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._queue: deque[tuple[Request, asyncio.Future[Result]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    async def ask(self, question: Question) -> Answer:
+    async def submit(self, request: Request) -> Result:
         """Return the result of a request. Raises its error, or Overloaded at once if the queue is full.
 
         The batch runs in a separate task, so a caller that is cancelled does not affect the others.
         """
-        if len(self._waiting) >= self._room:
+        if len(self._queue) >= self._max_queue:
             raise Overloaded
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, answer))
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append((request, future))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
-        return await answer
+        return await future
 
-    async def settle(self) -> None:
+    async def drain(self) -> None:
         """Wait for the batches that are under way."""
         if self._task is not None:
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(self._largest, len(self._waiting)))]
-            await self._answer([(question, answer) for question, answer in batch if not answer.done()])
+        while self._queue:
+            batch = [self._queue.popleft() for _ in range(min(self._max_batch, len(self._queue)))]
+            await self._handle([(request, future) for request, future in batch if not future.done()])
 
-    async def _answer(self, asked: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
-        """Handle a batch. After an unexpected error it is split, so that only the request at fault fails."""
+    async def _handle(self, batch: Sequence[tuple[Request, asyncio.Future[Result]]]) -> None:
+        futures = [future for _, future in batch]
         try:
-            found = await self._work([question for question, _ in asked])
-        except Exception as problem:
-            if isinstance(problem, SessionApiError) or len(asked) < 2:
-                _refuse((answer for _, answer in [*asked, *self._also_refused(problem)]), problem)
-                return
-            middle = len(asked) // 2
-            await self._answer(asked[:middle])
-            await self._answer(asked[middle:])
-            return
-        for (_, answer), each in zip(asked, found, strict=True):
-            if answer.done():
+            results = await self._work([request for request, _ in batch])
+        except Exception as error:
+            if isinstance(error, Unavailable) and not error.contended:
+                futures += self._empty_queue()
+            results = [error] * len(futures)
+        for future, result in zip(futures, results, strict=True):
+            if future.done():
                 continue
-            if isinstance(each, Exception):
-                answer.set_exception(each)
+            if isinstance(result, Exception):
+                future.set_exception(result)
             else:
-                answer.set_result(each)
+                future.set_result(result)
 
-    def _also_refused(self, problem: Exception) -> Sequence[tuple[Question, asyncio.Future[Answer]]]:
-        """Take the queued requests if the database is unavailable, so they do not time out one by one."""
-        if not isinstance(problem, Unavailable) or problem.contended:
-            return []
-        waited, self._waiting = self._waiting, deque()
-        return list(waited)
-
-
-def _refuse(answers: Iterable[asyncio.Future[Answer]], problem: Exception) -> None:
-    for answer in answers:
-        if not answer.done():
-            answer.set_exception(problem)
+    def _empty_queue(self) -> list[asyncio.Future[Result]]:
+        """Take the queued requests while the database is unavailable, so they do not time out one by one."""
+        queue, self._queue = self._queue, deque()
+        return [future for _, future in queue]

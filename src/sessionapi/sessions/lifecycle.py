@@ -116,7 +116,7 @@ class Sessions:
         self, tx: Transaction, keys: set[tuple[UUID, UUID]], tokens: Sequence[refresh_token.RefreshToken]
     ) -> set[tuple[UUID, UUID]]:
         """Return the keys, plus those of the refresh tokens whose secret matches their session."""
-        return keys | {(token.user_id, token.session_id) for token in tokens if await _has_secret(tx, token)}
+        return keys | {token.key for token in tokens if await _has_secret(tx, token)}
 
     async def devices(
         self, user_id: UUID, limit: int, before: UUID | None
@@ -252,7 +252,7 @@ class Sessions:
         """Return the key of the session that a login replaces, if its cookie is valid."""
         token = self._issuer.read(device.replaces) if device.replaces else None
         good = token is not None and await _has_secret(tx, token)
-        return (token.user_id, token.session_id) if token is not None and good else None
+        return token.key if token is not None and good else None
 
     def _new_session(self, user_id: UUID, secret: bytes, device: Device, now: datetime) -> Session:
         idle_timeout, lifetime = self._policy.lifetimes(remember=device.remember)

@@ -5,9 +5,10 @@ because a NUL in one string would make the whole batch fail. Rotations have one 
 rows are returned by session. With two, a stale token in the batch would be accepted with its successor's row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from sessionapi.storage.tables import Moment, sessions, to_microseconds, users
 from sessionapi.storage.users import USER
 
 Entry = Mapping[str, Any]
+Decoder = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +45,22 @@ class Rotation:
 class BatchQueries(Queries):
     """Many sessions at once, in one transaction."""
 
-    async def read(self, keys: Sequence[SessionKey]) -> list[tuple[Session, User] | None]:
+    async def read(self, keys: Sequence[SessionKey]) -> list[tuple[Session, User] | Exception | None]:
         """Return each of these sessions with its user, in the order of `keys`; None if not found.
 
-        A row carries the position of its key, so that no id has to be parsed again.
+        A row carries the position of its key, so that no id has to be parsed again. Instead of a row that
+        cannot be decoded, its error is returned, so that it affects no other session of the batch.
         """
-        asked = [{"place": place, "user_id": key[0].hex, "id": key[1].hex} for place, key in enumerate(keys)]
-        found: list[tuple[Session, User] | None] = [None] * len(keys)
-        for row in await self._ask(_READ, asked):
-            place = row[0]
-            user_id, session_id = keys[place]
-            session = Session(user_id, session_id, *row[1:_USER_FROM])
-            found[place] = session, User(user_id, *row[_USER_FROM:])
+        entries = [
+            {"place": place, "user_id": key[0].hex, "id": key[1].hex} for place, key in enumerate(keys)
+        ]
+        found: list[tuple[Session, User] | Exception | None] = [None] * len(keys)
+        decoders = _decoders(self._connection.dialect)
+        for place, *columns in await self._ask(_READ, entries):
+            try:
+                found[place] = _decode(keys[place], columns, decoders)
+            except Exception as error:
+                found[place] = error
         return found
 
     async def rotate(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
@@ -67,21 +73,20 @@ class BatchQueries(Queries):
         the revocation, the generation, and a late repeat that a rotation has to wait for. On PostgreSQL the
         rows are locked in the order of the key, because otherwise two batches could deadlock.
         """
-        asked = [_entry(rotation) for rotation in rotations]
-        return {(row[0], row[1]): row[2] for row in await self._ask(_ROTATE, asked)}
+        entries = [_entry(rotation) for rotation in rotations]
+        return {(row[0], row[1]): row[2] for row in await self._ask(_ROTATE, entries)}
 
     async def _ask(
-        self, statements: Mapping[str, sa.Executable], asked: Sequence[Entry]
+        self, statements: Mapping[str, sa.Executable], entries: Sequence[Entry]
     ) -> Sequence[Sequence[Any]]:
         statement = statements[self._connection.dialect.name]
-        return (await self._connection.execute(statement, {"asked": to_json(asked).decode()})).all()
+        return (await self._connection.execute(statement, {"asked": to_json(entries).decode()})).all()
 
 
 _OF_SESSION = SESSION[2:]
 """Columns of a session without its key, which are the first two fields of the record."""
 _OF_USER = USER[1:]
 """Columns of a user without the id, which is the first field of the record."""
-_USER_FROM = 1 + len(_OF_SESSION)
 _KEY: dict[str, sa.types.TypeEngine[Any]] = {"user_id": sa.Uuid(), "id": sa.Uuid()}
 _ENTRY: dict[str, sa.types.TypeEngine[Any]] = {
     **_KEY,
@@ -93,6 +98,24 @@ _ENTRY: dict[str, sa.types.TypeEngine[Any]] = {
     "retry": sa.String(),
     "ip": sa.String(),
 }
+
+
+@lru_cache
+def _decoders(dialect: sa.Dialect) -> list[Decoder | None]:
+    """Return the conversion of each column of a session and its user; None for one that needs none."""
+    types = [column.type.dialect_impl(dialect) for column in (*_OF_SESSION, *_OF_USER)]
+    return [kind.result_processor(dialect, None) for kind in types]
+
+
+def _decode(
+    key: SessionKey, columns: Sequence[Any], decoders: Sequence[Decoder | None]
+) -> tuple[Session, User]:
+    user_id, session_id = key
+    values = [
+        value if decode is None else decode(value) for value, decode in zip(columns, decoders, strict=True)
+    ]
+    size = len(_OF_SESSION)
+    return Session(user_id, session_id, *values[:size]), User(user_id, *values[size:])
 
 
 def _entry(rotation: Rotation) -> dict[str, Any]:
@@ -134,7 +157,8 @@ def _read(dialect: str) -> sa.Select[Any]:
     asked = _asked(dialect, {"place": sa.Integer(), **_KEY})
     same = sa.and_(sessions.c.user_id == asked.c.user_id, sessions.c.id == asked.c.id)
     joined = asked.join(sessions, same).join(users, users.c.id == sessions.c.user_id)
-    return sa.select(asked.c.place, *_OF_SESSION, *_OF_USER).select_from(with_mark(joined))
+    raw = [sa.type_coerce(column, sa.types.NullType()) for column in (*_OF_SESSION, *_OF_USER)]
+    return sa.select(asked.c.place, *raw).select_from(with_mark(joined))
 
 
 def _rotate(dialect: str) -> sa.Update:

@@ -66,14 +66,17 @@ class SessionQueries(Queries):
         row = rows.first()
         return None if row is None else Session(*row)
 
-    async def get_with_user(self, user_id: UUID, session_id: UUID) -> tuple[Session, User] | None:
-        """Return a session with its user, by the two primary keys."""
+    async def get_with_user(
+        self, user_id: UUID, session_id: UUID, *, lock: bool = False
+    ) -> tuple[Session, User] | None:
+        """Return a session with its user, by the two primary keys; `lock` the session to change it."""
         statement = (
             sa.select(*SESSION, *USER)
             .select_from(with_mark(sessions.join(users, users.c.id == sessions.c.user_id)))
             .where(_is(user_id, session_id))
         )
-        row = (await self._connection.execute(statement)).first()
+        rows = await self._connection.execute(statement.with_for_update(of=sessions) if lock else statement)
+        row = rows.first()
         return None if row is None else (Session(*row[: len(SESSION)]), User(*row[len(SESSION) :]))
 
     async def secret_matches(self, user_id: UUID, session_id: UUID, digest: bytes) -> bool:

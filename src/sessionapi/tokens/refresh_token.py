@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from struct import Struct
 from uuid import UUID
 
+from sessionapi.models import SessionKey
+
 PREFIX = "sr_"
 VERSION = 1
 _FIELDS = Struct(">B16s16s6s16s")
@@ -32,6 +34,11 @@ class RefreshToken:
     secret: bytes = field(repr=False)
     text: str | None = field(default=None, repr=False, compare=False)
     """The token's text, if it was made under the current key and can be returned unchanged."""
+
+    @property
+    def key(self) -> SessionKey:
+        """Key of the token's session."""
+        return self.user_id, self.session_id
 
     @property
     def secret_digest(self) -> bytes:

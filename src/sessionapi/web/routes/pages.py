@@ -58,7 +58,7 @@ async def _refusal(request: Request) -> AuthenticationError | None:
     """Return the error of the cookie, or None if it holds the token of an active session."""
     parts = app_of(request)
     try:
-        await parts.refreshes.look(cookies.read(request, parts.settings) or "")
+        await parts.refreshes.validate(cookies.read(request, parts.settings) or "")
     except AuthenticationError as refused:
         return refused
     return None

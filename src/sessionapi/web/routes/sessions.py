@@ -96,8 +96,9 @@ async def refresh(request: Request) -> Response:
     if text is None:
         raise InvalidRefreshToken("Send the refresh token in the body, or in the cookie.")
     transport: Transport = "body" if body.refresh_token else "cookie"
-    presented = RefreshRequest(text, transport, client_of(request), _idempotency_key(request), body.active)
-    return token_response(await parts.refreshes.refresh(presented), parts)
+    key = _idempotency_key(request)
+    refresh_request = RefreshRequest(text, transport, client_of(request), key, body.active)
+    return token_response(await parts.refreshes.refresh(refresh_request), parts)
 
 
 @router.post(
