@@ -5,11 +5,14 @@ declared frozen, because each refresh creates one of each, and creating a frozen
 (measured).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 
 Transport = Literal["body", "cookie"]
 KeyState = Literal["next", "active", "retired", "dropped"]
@@ -240,3 +243,17 @@ class Event:
     session_id: UUID | None
     ip: str | None
     details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item, Key]):
+    """One page of a list, and the key after which the next page begins; None on the last page."""
+
+    items: list[Item]
+    next_key: Key | None
+
+    @classmethod
+    def of(cls, rows: list[Item], limit: int, key: Callable[[Item], Key]) -> "Page[Item, Key]":
+        """Return the first `limit` rows. The query reads one more, to find out if there is a next page."""
+        items = rows[:limit]
+        return cls(items, key(items[-1]) if len(rows) > limit else None)

@@ -122,4 +122,4 @@ def version() -> None:
 
 async def _audit(it: Container, name: str | None, limit: int) -> tuple[list[Event], bool]:
     user_id = None if name is None else ids.parse("user", name) or (await context.find(it, name)).id
-    return await output.gather(lambda size, before: it.accounts.events(size, before, user_id), limit)
+    return await output.collect_pages(lambda size, before: it.accounts.events(size, before, user_id), limit)

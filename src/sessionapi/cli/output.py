@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -13,27 +13,27 @@ from rich.text import Text
 
 from sessionapi.cli import prompts
 from sessionapi.logging import escape_unprintable
+from sessionapi.models import Item, Key, Page
 from sessionapi.representations import Members
 
 PAGE = 100
 WIDE = 1000
 """Width of a table that is not shown on a terminal, so that lines in a file or a pipe are not folded."""
 
-T = TypeVar("T")
-K = TypeVar("K")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line, as in the HTTP API.")]
 Limit = Annotated[int, typer.Option(min=1, help="Maximum number of lines.")]
 
 
-async def gather(
-    page: Callable[[int, K | None], Awaitable[tuple[list[T], K | None]]], limit: int
-) -> tuple[list[T], bool]:
+async def collect_pages(
+    fetch: Callable[[int, Key | None], Awaitable[Page[Item, Key]]], limit: int
+) -> tuple[list[Item], bool]:
     """Return up to `limit` items of a paged list, and whether there are more."""
-    items, following = await page(min(limit, PAGE), None)
-    while following is not None and len(items) < limit:
-        more, following = await page(min(limit - len(items), PAGE), following)
-        items += more
-    return items, following is not None
+    page = await fetch(min(limit, PAGE), None)
+    items = list(page.items)
+    while page.next_key is not None and len(items) < limit:
+        page = await fetch(min(limit - len(items), PAGE), page.next_key)
+        items += page.items
+    return items, page.next_key is not None
 
 
 def show(rows: Sequence[Members], columns: Sequence[str], *, as_json: bool, more: bool = False) -> None:

@@ -64,9 +64,11 @@ def revoke(
 
 async def _list(parts: Container, name: str | None, limit: int) -> tuple[list[Session], bool]:
     if name is None:
-        return await output.gather(parts.all_sessions.page, limit)
+        return await output.collect_pages(parts.all_sessions.page, limit)
     user = await find(parts, name)
-    return await output.gather(lambda size, before: parts.sessions.devices(user.id, size, before), limit)
+    return await output.collect_pages(
+        lambda size, before: parts.sessions.list_active(user.id, size, before), limit
+    )
 
 
 async def _revoke(parts: Container, session: str | None, name: str | None, span: timedelta | None) -> int:

@@ -118,7 +118,7 @@ def reset_password(name: Name) -> None:
 
 
 async def _listed(parts: Container, limit: int) -> tuple[list[Members], bool]:
-    found, more = await output.gather(parts.accounts.page, limit)
+    found, more = await output.collect_pages(parts.accounts.page, limit)
     locked = await parts.throttle.locked([each.id for each in found])
     return [representations.administered(each, locked=each.id in locked) for each in found], more
 

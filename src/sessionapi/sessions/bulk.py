@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sessionapi.clock import Clock
 from sessionapi.errors import NotFound
-from sessionapi.models import RevokeReason, Session, SessionKey
+from sessionapi.models import Page, RevokeReason, Session, SessionKey
 from sessionapi.sessions.actors import OPERATOR
 from sessionapi.sessions.lifecycle import Sessions
 from sessionapi.sessions.marks import Marks, Progress
@@ -28,15 +28,12 @@ class AllSessions:
         self._clock = clock
         self._batch = batch
 
-    async def page(
-        self, limit: int, after: SessionKey | None = None
-    ) -> tuple[list[Session], SessionKey | None]:
-        """Return one page of active sessions, ordered by user, and the `after` of the next page, if any."""
+    async def page(self, limit: int, after: SessionKey | None = None) -> Page[Session, SessionKey]:
+        """Return one page of active sessions, ordered by user, from the one `after` this key."""
         now = self._clock()
         async with self._store.read() as tx:
-            found = await tx.all_sessions.active(now, limit + 1, after or FIRST_KEY)
-        last = found[:limit][-1:]
-        return found[:limit], (last[0].user_id, last[0].id) if len(found) > limit else None
+            rows = await tx.all_sessions.active(now, limit + 1, after or FIRST_KEY)
+        return Page.of(rows, limit, lambda session: (session.user_id, session.id))
 
     async def revoke(
         self,

@@ -9,7 +9,7 @@ from uuid import UUID
 from sessionapi import audit, ids
 from sessionapi.clock import Clock
 from sessionapi.errors import AuthenticationError, Conflict, NotFound, SessionApiError
-from sessionapi.models import Client, RevokeReason, Session, Transport, User
+from sessionapi.models import Client, Page, RevokeReason, Session, Transport, User
 from sessionapi.sessions import json_data, policy, user_agents
 from sessionapi.sessions.actors import Actor, Actors, Caller, owner
 from sessionapi.sessions.policy import Policy, ensure_active
@@ -118,14 +118,12 @@ class Sessions:
         """Return the keys, plus those of the refresh tokens whose secret matches their session."""
         return keys | {token.key for token in tokens if await _has_secret(tx, token)}
 
-    async def devices(
-        self, user_id: UUID, limit: int, before: UUID | None
-    ) -> tuple[list[Session], UUID | None]:
-        """Return one page of active sessions, newest first, and the `before` of the next page, if any."""
+    async def list_active(self, user_id: UUID, limit: int, before: UUID | None) -> Page[Session, UUID]:
+        """Return one page of a user's active sessions, newest first, from the one `before` this id."""
         now = self._clock()
         async with self._store.read() as tx:
-            found = await tx.sessions.active(user_id, now, limit + 1, before)
-        return found[:limit], found[limit - 1].id if len(found) > limit else None
+            rows = await tx.sessions.active(user_id, now, limit + 1, before)
+        return Page.of(rows, limit, lambda session: session.id)
 
     async def revoke(self, user_id: UUID, session_id: UUID, reason: RevokeReason, caller: Caller) -> None:
         """End one active session of this user; NotFound for any other id, whether or not it exists."""

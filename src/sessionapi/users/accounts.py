@@ -13,7 +13,7 @@ from uuid import UUID
 from sessionapi import audit, identifiers, ids
 from sessionapi.clock import Clock
 from sessionapi.errors import FieldError, NotFound, UsernameTaken, ValidationFailed
-from sessionapi.models import Client, Event, User
+from sessionapi.models import Client, Event, Page, User
 from sessionapi.sessions import json_data
 from sessionapi.sessions.actors import OPERATOR, Actor, Actors, Caller
 from sessionapi.sessions.lifecycle import Sessions
@@ -79,19 +79,19 @@ class Accounts:
         async with self._store.read() as tx:
             return _present(await tx.users.by_name(key) if key else None)
 
-    async def page(self, limit: int, after: UUID | None = None) -> tuple[list[User], UUID | None]:
-        """Return one page of accounts, oldest first, and the id to pass as `after` if there are more."""
+    async def page(self, limit: int, after: UUID | None = None) -> Page[User, UUID]:
+        """Return one page of accounts, oldest first, from the one `after` this id."""
         async with self._store.read() as tx:
-            found = await tx.users.page(limit + 1, after)
-        return found[:limit], found[limit - 1].id if len(found) > limit else None
+            rows = await tx.users.page(limit + 1, after)
+        return Page.of(rows, limit, lambda user: user.id)
 
     async def events(
         self, limit: int, before: UUID | None = None, user_id: UUID | None = None
-    ) -> tuple[list[Event], UUID | None]:
-        """Return one page of the audit log, newest first, and the id to pass as `before` if there is more."""
+    ) -> Page[Event, UUID]:
+        """Return one page of the audit log, newest first, from the event `before` this id."""
         async with self._store.read() as tx:
-            found = await tx.events.page(limit + 1, before, user_id)
-        return found[:limit], found[limit - 1].id if len(found) > limit else None
+            rows = await tx.events.page(limit + 1, before, user_id)
+        return Page.of(rows, limit, lambda event: event.id)
 
     async def add(
         self, username: str, email: str | None, *, password: str | None, hashed: str | None

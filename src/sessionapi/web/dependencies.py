@@ -1,5 +1,6 @@
 """Dependencies of the routes: the container, the claims of an access token, the client, the caller."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from fastapi.security.base import SecurityBase
 from sessionapi import ids
 from sessionapi.container import Container
 from sessionapi.errors import FieldError, NotFound, ValidationFailed
-from sessionapi.models import Client, ServiceToken
+from sessionapi.models import Client, Page, ServiceToken
 from sessionapi.sessions.actors import Actor, actor_of
 from sessionapi.throttling import limits
 from sessionapi.tokens import bearer
@@ -121,13 +122,35 @@ def id_in_path(kind: ids.Kind, text: str) -> UUID:
     return found
 
 
-def cursor(kind: ids.Kind, text: str | None) -> UUID | None:
-    """Return the id behind a `cursor`, which is the `next_cursor` of the previous page."""
-    found = ids.parse(kind, text) if text else None
-    if text and found is None:
-        wrong = "Use the next_cursor of the page before."
-        raise ValidationFailed(field_errors=[FieldError("cursor", "unknown_cursor", wrong)])
-    return found
+@dataclass(frozen=True, slots=True)
+class PageParams:
+    """The query parameters of a list. A cursor is the id of the last item of the page before."""
+
+    limit: int
+    cursor: str | None
+
+    def after(self, kind: ids.Kind) -> UUID | None:
+        """Return the id after which the page begins, or None for the first page."""
+        key = ids.parse(kind, self.cursor) if self.cursor else None
+        if self.cursor and key is None:
+            wrong = "Use the next_cursor of the page before."
+            raise ValidationFailed(field_errors=[FieldError("cursor", "unknown_cursor", wrong)])
+        return key
+
+
+async def page_params(
+    limit: Annotated[int, Query(ge=1, le=100, description="How many items at most.")] = 50,
+    cursor: Annotated[
+        str | None, Query(description="The `next_cursor` of the page before.", max_length=64)
+    ] = None,
+) -> PageParams:
+    """Return the query parameters of a list."""
+    return PageParams(limit, cursor)
+
+
+def next_cursor(kind: ids.Kind, page: Page[Any, UUID]) -> str | None:
+    """Return the cursor of the next page, if any."""
+    return ids.public(kind, page.next_key) if page.next_key else None
 
 
 Parts = Annotated[Container, Depends(parts_of)]
@@ -136,5 +159,4 @@ Bearer = Annotated[Claims, Security(AccessToken())]
 Service = Annotated[ServiceToken, Security(ServiceCredential())]
 Writer = Annotated[Actor, Depends(caller_of)]
 Admin = Annotated[Actor, Depends(admin_of)]
-Limit = Annotated[int, Query(ge=1, le=100, description="How many items at most.")]
-Cursor = Annotated[str | None, Query(description="The `next_cursor` of the page before.", max_length=64)]
+Paging = Annotated[PageParams, Depends(page_params)]

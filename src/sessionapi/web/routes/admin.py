@@ -3,11 +3,11 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from sessionapi import ids
 from sessionapi.container import Container
-from sessionapi.web.dependencies import Admin, Cursor, Limit, Parts, cursor, id_in_path
+from sessionapi.web.dependencies import Admin, Paging, Parts, id_in_path, next_cursor
 from sessionapi.web.json_io import JsonRoute
 from sessionapi.web.openapi import BEARER, BODY, STORE, answers
 from sessionapi.web.schemas import (
@@ -27,21 +27,30 @@ router = APIRouter(prefix="/admin", tags=["admin"], route_class=JsonRoute)
 REFUSED = (*BEARER, "forbidden", "reauthentication_required", "validation_failed", *STORE)
 
 
+async def events_of(
+    user_id: Annotated[str | None, Query(description="Only the events of this user.")] = None,
+) -> UUID | None:
+    """Return the id of the user whose events are listed; None for those of all users."""
+    return id_in_path("user", user_id) if user_id else None
+
+
+EventsOf = Annotated[UUID | None, Depends(events_of)]
+
+
 @router.get("/users", operation_id="adminListUsers", summary="All users", responses=answers(*REFUSED))
 async def list_users(
     admin: Admin,
     parts: Parts,
     response: Response,
-    limit: Limit = 50,
-    cursor_text: Annotated[Cursor, Query(alias="cursor")] = None,
+    paging: Paging,
 ) -> UsersOut:
     """Return users, the oldest first."""
     response.headers["Cache-Control"] = "no-store"
-    found, following = await parts.accounts.page(limit, cursor("user", cursor_text))
-    locked = await parts.throttle.locked([each.id for each in found])
+    page = await parts.accounts.page(paging.limit, paging.after("user"))
+    locked = await parts.throttle.locked([user.id for user in page.items])
     return UsersOut(
-        items=[admin_user_out(each, locked=each.id in locked) for each in found],
-        next_cursor=ids.public("user", following) if following else None,
+        items=[admin_user_out(user, locked=user.id in locked) for user in page.items],
+        next_cursor=next_cursor("user", page),
     )
 
 
@@ -93,17 +102,16 @@ async def list_sessions(
     admin: Admin,
     parts: Parts,
     response: Response,
-    limit: Limit = 50,
-    cursor_text: Annotated[Cursor, Query(alias="cursor")] = None,
+    paging: Paging,
 ) -> SessionsOut:
     """Return the active sessions of a user, the newest first."""
     response.headers["Cache-Control"] = "no-store"
     user = await parts.accounts.get(id_in_path("user", user_id))
-    found, following = await parts.sessions.devices(user.id, limit, cursor("sess", cursor_text))
+    page = await parts.sessions.list_active(user.id, paging.limit, paging.after("sess"))
     current = ids.public("sess", admin.session_id)
     return SessionsOut(
-        items=[session_out(each, current) for each in found],
-        next_cursor=ids.public("sess", following) if following else None,
+        items=[session_out(session, current) for session in page.items],
+        next_cursor=next_cursor("sess", page),
     )
 
 
@@ -143,17 +151,15 @@ async def list_events(
     admin: Admin,
     parts: Parts,
     response: Response,
-    limit: Limit = 50,
-    cursor_text: Annotated[Cursor, Query(alias="cursor")] = None,
-    user_id: Annotated[str | None, Query(description="Only the events of this user.")] = None,
+    paging: Paging,
+    user_id: EventsOf,
 ) -> EventsOut:
     """Return events, the newest first."""
     response.headers["Cache-Control"] = "no-store"
-    about = id_in_path("user", user_id) if user_id else None
-    found, following = await parts.accounts.events(limit, cursor("event", cursor_text), about)
+    page = await parts.accounts.events(paging.limit, paging.after("event"), user_id)
     return EventsOut(
-        items=[event_out(each) for each in found],
-        next_cursor=ids.public("event", following) if following else None,
+        items=[event_out(event) for event in page.items],
+        next_cursor=next_cursor("event", page),
     )
 
 

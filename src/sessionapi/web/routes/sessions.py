@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, TypeAdapter
 
-from sessionapi import ids
 from sessionapi.container import Container
 from sessionapi.errors import (
     AuthenticationError,
@@ -22,16 +21,15 @@ from sessionapi.web import cookies, json_io, openapi, problems
 from sessionapi.web.dependencies import (
     AccessToken,
     Bearer,
-    Cursor,
     From,
-    Limit,
+    Paging,
     Parts,
     Writer,
     app_of,
     bearer_token,
     client_of,
-    cursor,
     id_in_path,
+    next_cursor,
 )
 from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, WRITES, answers
 from sessionapi.web.request_headers import header
@@ -146,20 +144,14 @@ async def _genuine(request: Request, parts: Container) -> tuple[Claims | None, A
     summary="My devices",
     responses=answers(*BEARER, "validation_failed", *STORE),
 )
-async def list_sessions(
-    claims: Bearer,
-    parts: Parts,
-    response: Response,
-    limit: Limit = 50,
-    cursor_text: Annotated[Cursor, Query(alias="cursor")] = None,
-) -> SessionsOut:
+async def list_sessions(claims: Bearer, parts: Parts, response: Response, paging: Paging) -> SessionsOut:
     """Return my active sessions, the newest first."""
     response.headers["Cache-Control"] = "no-store"
     user_id, _ = owner(claims)
-    found, following = await parts.sessions.devices(user_id, limit, cursor("sess", cursor_text))
+    page = await parts.sessions.list_active(user_id, paging.limit, paging.after("sess"))
     return SessionsOut(
-        items=[session_out(each, claims.session_id) for each in found],
-        next_cursor=ids.public("sess", following) if following else None,
+        items=[session_out(session, claims.session_id) for session in page.items],
+        next_cursor=next_cursor("sess", page),
     )
 
 
