@@ -249,7 +249,7 @@ async def test_older_than_is_a_mark_too_and_what_is_younger_stays(make_settings)
     clock = FakeClock(system_clock())
     settings = make_settings(revocation_poll=10)
     async with running(settings, clock) as service:
-        key = service.parts.sessions._issuer._refresh_keys[0]
+        key = service.parts.sessions.issuer._refresh_keys[0]
         await asyncio.to_thread(filled_at, settings, key, 20, clock() - timedelta(days=3))
         young = await service.sign_up("ada")
         assert await end_all(service, timedelta(days=2)) == 20

@@ -272,7 +272,7 @@ async def test_a_rotation_knows_what_its_row_has_become(service: Running, active
 async def test_a_rotation_returns_the_auth_time_that_its_row_has(service: Running):
     """Fails unless the statement returns `auth_time`: the read before it had the older one."""
     tokens = await service.sign_up()
-    shown = service.parts.refreshes._issuer.read(tokens["refresh_token"])
+    shown = service.parts.refreshes.issuer.read(tokens["refresh_token"])
     service.clock.move(DUE)
     now = service.clock()
     rotation = Rotation((shown.user_id, shown.session_id), 0, shown.secret_digest, now, now, True, None, None)

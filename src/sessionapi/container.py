@@ -98,33 +98,29 @@ class Container:
 
 def build(settings: Settings, clock: Clock = system_clock) -> Container:
     """Connect the services. The only file that this reads, or creates if necessary, is the server secret."""
-    server_secret = _server_secret(settings)
-    metrics, store, ring = Metrics(), store_of(settings), KeyRing()
-    passwords = _passwords(settings, metrics)
-    rules = TokenExpectations(settings.effective_issuer, settings.audience)
-    policy = policy_of(settings)
-    issuer = Issuer(ring, rules, policy.access_token_ttl, server_secret.derive("refresh token"))
+    secret, limits, policy = _server_secret(settings), limits_of(settings), policy_of(settings)
+    metrics, store, ring, revocations = Metrics(), store_of(settings), KeyRing(), Revocations(clock)
     keys = Keys(
         store,
         ring,
-        server_secret.derive("key ring"),
+        secret.derive("key ring"),
         clock,
-        algorithm=settings.algorithm,
+        settings.algorithm,
         # Plus two polls, because every process has to load the key before it can publish it.
         published_for=timedelta(seconds=settings.jwks_max_age + 2 * settings.revocation_poll),
         max_age=timedelta(seconds=settings.key_max_age),
     )
-    revocations = Revocations(clock)
-    marks = Marks(store, revocations, clock)
+    tokens = TokenExpectations(settings.effective_issuer, settings.audience)
+    issuer = Issuer(ring, tokens, policy.access_token_ttl, secret.derive("refresh token"))
     state_sync = StateSync(store, keys, revocations, clock, settings.revocation_poll)
-    checks = Authenticator(store, ring, rules, revocations, state_sync, clock)
+    marks = Marks(store, revocations, clock)
     actors = Actors(store, policy, clock)
     sessions = Sessions(store, issuer, actors, policy, revocations, clock)
-    memory = RateLimiter(limits_of(settings), clock, metrics, enabled=settings.throttle)
-    devices = DeviceTokens(server_secret.derive("device"))
-    buckets = FailureCounterKeys(server_secret.derive("throttle")[0], limits_of(settings))
-    throttle = Throttle(store, memory, devices, buckets, clock, metrics, enabled=settings.throttle)
-    strength = password_rules_of(settings, metrics)
+    limiter = RateLimiter(limits, clock, metrics, enabled=settings.throttle)
+    devices = DeviceTokens(secret.derive("device"))
+    counters = FailureCounterKeys(secret.derive("throttle")[0], limits)
+    throttle = Throttle(store, limiter, devices, counters, clock, metrics, settings.throttle)
+    passwords, rules = _passwords(settings, metrics), password_rules_of(settings, metrics)
     signup_open = settings.signup == "open"
     return Container(
         settings=settings,
@@ -136,18 +132,16 @@ def build(settings: Settings, clock: Clock = system_clock) -> Container:
         revocations=revocations,
         marks=marks,
         state_sync=state_sync,
-        checks=checks,
+        checks=Authenticator(store, ring, tokens, revocations, state_sync, clock),
         actors=actors,
         service_tokens=ServiceTokens(store, clock),
         passwords=passwords,
         sessions=sessions,
         all_sessions=AllSessions(store, sessions, marks, clock),
         throttle=throttle,
-        users=Users(
-            store, passwords, strength, throttle, devices, sessions, actors, clock, signup_open=signup_open
-        ),
-        accounts=Accounts(store, passwords, strength, throttle, sessions, actors, issuer, clock),
-        refreshes=Refreshes(store, SessionLoader(store), issuer, sessions, policy, memory, clock, metrics),
+        users=Users(store, passwords, rules, throttle, devices, sessions, actors, clock, signup_open),
+        accounts=Accounts(store, passwords, rules, throttle, sessions, actors, issuer, clock),
+        refreshes=Refreshes(store, SessionLoader(store), issuer, sessions, policy, limiter, clock, metrics),
         purge=Purge(store, clock, timedelta(seconds=settings.keep_ended)),
         shutting_down=Event(),
     )

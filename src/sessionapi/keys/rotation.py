@@ -5,6 +5,7 @@ attempt the same change at once. One of them succeeds, and the others find that 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sessionapi import audit, ids
@@ -16,6 +17,7 @@ from sessionapi.models import REVOCATION_WINDOW, Algorithm, KeyState, StoredKey
 from sessionapi.storage import Store, Transaction
 
 
+@dataclass(slots=True)
 class Keys:
     """The key ring of this process and its rows.
 
@@ -23,24 +25,13 @@ class Keys:
     signs, so that clients that cache the JWKS have it by then. The active key is replaced at `max_age`.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        ring: KeyRing,
-        sealing_keys: Sequence[bytes],
-        clock: Clock,
-        *,
-        algorithm: Algorithm,
-        published_for: timedelta,
-        max_age: timedelta,
-    ) -> None:
-        self._store = store
-        self._ring = ring
-        self._sealing_keys = sealing_keys
-        self._clock = clock
-        self._algorithm = algorithm
-        self._published_for = published_for
-        self._max_age = max_age
+    store: Store
+    ring: KeyRing
+    sealing_keys: Sequence[bytes] = field(repr=False)
+    clock: Clock
+    algorithm: Algorithm
+    published_for: timedelta
+    max_age: timedelta
 
     async def ensure_active(self) -> None:
         """Make the first key if there is none. If several processes try, the unique index admits one."""
@@ -49,7 +40,7 @@ class Keys:
             if not any(key.state == "active" for key in await tx.signing_keys.all()):
                 await tx.signing_keys.insert(self._make("active"))
 
-        await self._store.run(work)
+        await self.store.run(work)
 
     async def load(self) -> None:
         """Load the ring from the database; StartupError if our secret does not decrypt it."""
@@ -57,11 +48,11 @@ class Keys:
 
     def take(self, stored: Sequence[StoredKey]) -> None:
         """Replace the ring with these rows; only keys that are new to this process are decrypted."""
-        self._ring.replace([self._open(key) for key in stored if key.state != "dropped"])
+        self.ring.replace([self._open(key) for key in stored if key.state != "dropped"])
 
     async def all(self) -> list[StoredKey]:
         """Return the whole ring, oldest first, including dropped keys."""
-        async with self._store.read() as tx:
+        async with self.store.read() as tx:
             return await tx.signing_keys.all()
 
     async def publish(self) -> StoredKey:
@@ -74,13 +65,13 @@ class Keys:
                 await self._tell(tx, "key.published", made)
             return inserted
 
-        if await self._store.run(work):
+        if await self.store.run(work):
             return made
         return next(key for key in await self.all() if key.state == "next")
 
     def due_at(self, key: StoredKey) -> datetime:
         """Return when a next key has been published for long enough to sign."""
-        return key.state_since + self._published_for
+        return key.state_since + self.published_for
 
     async def promote(self, *, early: bool = False) -> StoredKey | None:
         """Let the next key sign and retire the active one; None without a next key or before it is due.
@@ -88,7 +79,7 @@ class Keys:
         `early` is for emergencies. Verifiers that cache the JWKS then receive tokens whose key they still
         have to fetch.
         """
-        now = self._clock()
+        now = self.clock()
 
         async def work(tx: Transaction) -> StoredKey | None:
             ring = await tx.signing_keys.all(lock=True)
@@ -98,7 +89,7 @@ class Keys:
             await self._activate(tx, key, now)
             return key
 
-        return await self._store.run(work)
+        return await self.store.run(work)
 
     async def rotate_now(self) -> StoredKey | None:
         """Replace the active key at once."""
@@ -110,7 +101,7 @@ class Keys:
 
         Its private key is wiped. If it was the active one, the next key signs from now on, or a new one.
         """
-        key_id, now = ids.parse("key", kid), self._clock()
+        key_id, now = ids.parse("key", kid), self.clock()
 
         async def work(tx: Transaction) -> None:
             ring = await tx.signing_keys.all(lock=True)
@@ -127,7 +118,7 @@ class Keys:
                 else:
                     await self._activate(tx, following, now)
 
-        await self._store.run(work)
+        await self.store.run(work)
 
     async def reencrypt(self) -> int:
         """Encrypt all private keys with the current server secret; return how many there were."""
@@ -137,18 +128,18 @@ class Keys:
             for stored in await tx.signing_keys.all(lock=True):
                 if stored.state != "dropped":
                     key = self._open(stored)
-                    sealed = keyring.seal(self._sealing_keys[0], key.kid, key.private_key)
+                    sealed = keyring.seal(self.sealing_keys[0], key.kid, key.private_key)
                     changed += await tx.signing_keys.reseal(stored, sealed)
             return changed
 
-        return await self._store.run(work)
+        return await self.store.run(work)
 
     async def abandon(self) -> None:
         """Drop the keys that our secret does not decrypt.
 
         This is for a server secret that is lost, or that leaked together with the database.
         """
-        now = self._clock()
+        now = self.clock()
 
         async def work(tx: Transaction) -> None:
             for key in await tx.signing_keys.all(lock=True):
@@ -156,7 +147,7 @@ class Keys:
                     await tx.signing_keys.drop(key.id, now)
                     await self._tell(tx, "key.dropped", key)
 
-        await self._store.run(work)
+        await self.store.run(work)
 
     def _opens(self, stored: StoredKey) -> bool:
         try:
@@ -167,15 +158,15 @@ class Keys:
 
     async def keep_up(self) -> None:
         """Rotate by age, finish rotations that have begun, and delete keys whose last token has expired."""
-        now, ring = self._clock(), await self.all()
+        now, ring = self.clock(), await self.all()
         active = next(key for key in ring if key.state == "active")
         following = next((key for key in ring if key.state == "next"), None)
-        if following is None and now >= active.state_since + self._max_age - self._published_for:
+        if following is None and now >= active.state_since + self.max_age - self.published_for:
             await self.publish()
         elif following is not None and now >= self.due_at(following):
             await self.promote()
         if any(key.state == "retired" and key.state_since < now - REVOCATION_WINDOW for key in ring):
-            await self._store.run(lambda tx: tx.signing_keys.delete_retired(now - REVOCATION_WINDOW))
+            await self.store.run(lambda tx: tx.signing_keys.delete_retired(now - REVOCATION_WINDOW))
 
     async def _activate(self, tx: Transaction, key: StoredKey, now: datetime) -> None:
         """Let this next key sign. Raises Conflict, which rolls back, if another process was faster."""
@@ -186,14 +177,14 @@ class Keys:
 
     async def _tell(self, tx: Transaction, kind: audit.Kind, key: StoredKey) -> None:
         details = {"kid": ids.public("key", key.id)}
-        await tx.events.add(audit.event(kind, self._clock(), details=details))
+        await tx.events.add(audit.event(kind, self.clock(), details=details))
 
     def _open(self, stored: StoredKey) -> SigningKey:
-        known = self._ring.opened(stored)
+        known = self.ring.opened(stored)
         if known is not None:
             return known
         try:
-            return keyring.unseal(self._sealing_keys, stored)
+            return keyring.unseal(self.sealing_keys, stored)
         except DecryptionFailed as problem:
             raise StartupError(
                 f"SESSIONAPI_SECRET does not open the key ring (key {problem}): use the secret that this "
@@ -202,15 +193,15 @@ class Keys:
             ) from None
 
     def _make(self, state: KeyState) -> StoredKey:
-        key_id, now = ids.new_id(), self._clock()
+        key_id, now = ids.new_id(), self.clock()
         kid = ids.public("key", key_id)
-        private = keyring.generate(self._algorithm)
+        private = keyring.generate(self.algorithm)
         return StoredKey(
             id=key_id,
-            algorithm=self._algorithm,
+            algorithm=self.algorithm,
             state=state,
-            public_jwk=keyring.public_jwk(kid, self._algorithm, private),
-            private_key=keyring.seal(self._sealing_keys[0], kid, private),
+            public_jwk=keyring.public_jwk(kid, self.algorithm, private),
+            private_key=keyring.seal(self.sealing_keys[0], kid, private),
             created_at=now,
             state_since=now,
         )

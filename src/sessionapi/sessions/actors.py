@@ -75,13 +75,13 @@ def owner(claims: Claims) -> tuple[UUID, UUID]:
     return user_id, session_id
 
 
+@dataclass(slots=True)
 class Actors:
     """Authorisation of callers against the rows of one store."""
 
-    def __init__(self, store: Store, the_policy: Policy, clock: Clock) -> None:
-        self._store = store
-        self._policy = the_policy
-        self._clock = clock
+    store: Store
+    policy: Policy
+    clock: Clock
 
     async def run(self, caller: Caller, user_id: UUID, work: Work[T]) -> T:
         """Run `work` on an account on behalf of a caller, in one transaction.
@@ -90,22 +90,22 @@ class Actors:
         session has ended, Forbidden if the role is missing, and ReauthenticationRequired without a recent
         login.
         """
-        return await self._store.run(lambda tx: self._checked(tx, caller, user_id, work))
+        return await self.store.run(lambda tx: self._checked(tx, caller, user_id, work))
 
     async def check(self, actor: Actor) -> None:
         """Raise the same errors as `run`, based on the current rows. This is enough for reads."""
-        async with self._store.read() as tx:
+        async with self.store.read() as tx:
             session, user = await tx.sessions.get_with_user(actor.user_id, actor.session_id) or (None, None)
-        self._refuse(actor, user, session, self._clock())
+        self._refuse(actor, user, session, self.clock())
 
     async def _checked(self, tx: Transaction, caller: Caller, user_id: UUID, work: Work[T]) -> T:
         if isinstance(caller, Operator):
             users = await tx.users.lock({user_id})
-            now = self._clock()
+            now = self.clock()
         else:
             users = await tx.users.lock({user_id, caller.user_id})
             session = await tx.sessions.get(caller.user_id, caller.session_id)
-            now = self._clock()
+            now = self.clock()
             self._refuse(caller, users.get(caller.user_id), session, now)
         user = users.get(user_id)
         if user is None or user.deleted_at is not None:
@@ -120,5 +120,5 @@ class Actors:
             raise SessionRevoked("user_disabled")
         if actor.role is not None and actor.role not in user.roles:
             raise Forbidden
-        if actor.needs_recent_login and not policy.is_recent(actor.auth_time, now, self._policy):
+        if actor.needs_recent_login and not policy.is_recent(actor.auth_time, now, self.policy):
             raise ReauthenticationRequired

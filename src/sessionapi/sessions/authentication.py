@@ -1,6 +1,7 @@
 """Authentication by access token, from memory alone, so that a check costs no query."""
 
 import time
+from dataclasses import dataclass, field
 
 from sessionapi import ids
 from sessionapi.clock import Clock
@@ -14,34 +15,29 @@ from sessionapi.tokens.access_token import Claims, TokenExpectations, verify
 from sessionapi.tokens.cache import TokenCache
 
 
+@dataclass(slots=True)
 class Authenticator:
     """Verifies access tokens against the key ring, the clock and the recently ended sessions."""
 
-    def __init__(
-        self,
-        store: Store,
-        ring: KeyRing,
-        rules: TokenExpectations,
-        revocations: Revocations,
-        state_sync: StateSync,
-        clock: Clock,
-    ) -> None:
-        self._store = store
-        self._ring = ring
-        self._rules = rules
-        self._revocations = revocations
-        self._state_sync = state_sync
-        self._clock = clock
-        self._cache = TokenCache(ring.find, rules)
+    store: Store
+    ring: KeyRing
+    rules: TokenExpectations
+    revocations: Revocations
+    state_sync: StateSync
+    clock: Clock
+    _cache: TokenCache = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._cache = TokenCache(self.ring.find, self.rules)
 
     async def check(self, access_token: str) -> Claims:
         """Return the claims of an access token of an active session, else raise the reason."""
         try:
-            claims = self._cache.verify(access_token, self._clock())
+            claims = self._cache.verify(access_token, self.clock())
         except UnknownKey as unknown:
             await self._look_for(unknown)
-            claims = self._cache.verify(access_token, self._clock())
-        reason = self._revocations.reason(claims.session_id)
+            claims = self._cache.verify(access_token, self.clock())
+        reason = self.revocations.reason(claims.session_id)
         if reason is not None:
             raise SessionRevoked(reason)
         return claims
@@ -50,7 +46,7 @@ class Authenticator:
         """Return the claims of a token that we issued, even an expired one. This is enough for a logout."""
 
         def verified() -> Claims:
-            return verify(access_token, self._ring.find, self._rules, self._clock(), expired_ok=True)
+            return verify(access_token, self.ring.find, self.rules, self.clock(), expired_ok=True)
 
         try:
             return verified()
@@ -71,7 +67,7 @@ class Authenticator:
         user_id, session_id = ids.parse("user", claims.user_id), ids.parse("sess", claims.session_id)
         if user_id is None or session_id is None:
             return None
-        async with self._store.read() as tx:
+        async with self.store.read() as tx:
             found = await tx.sessions.get_with_user(user_id, session_id)
         if found is None or found[0].revoked_at is not None or found[1].disabled_at is not None:
             return None
@@ -82,6 +78,6 @@ class Authenticator:
         if ids.parse("key", unknown.kid) is None:
             raise unknown
         try:
-            await self._state_sync.fresher_than(time.monotonic())
+            await self.state_sync.fresher_than(time.monotonic())
         except TryLater:
             raise InvalidToken from unknown

@@ -1,5 +1,6 @@
 """Operations of the command line on the sessions of all users: list and end them."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -16,22 +17,20 @@ BATCH = 500
 """Number of users read at once."""
 
 
+@dataclass(slots=True)
 class AllSessions:
     """All sessions in one store."""
 
-    def __init__(
-        self, store: Store, sessions: Sessions, marks: Marks, clock: Clock, batch: int = BATCH
-    ) -> None:
-        self._store = store
-        self._sessions = sessions
-        self._marks = marks
-        self._clock = clock
-        self._batch = batch
+    store: Store
+    sessions: Sessions
+    marks: Marks
+    clock: Clock
+    batch: int = BATCH
 
     async def page(self, limit: int, after: SessionKey | None = None) -> Page[Session, SessionKey]:
         """Return one page of active sessions, ordered by user, from the one `after` this key."""
-        now = self._clock()
-        async with self._store.read() as tx:
+        now = self.clock()
+        async with self.store.read() as tx:
             rows = await tx.all_sessions.active(now, limit + 1, after or FIRST_KEY)
         return Page.of(rows, limit, lambda session: (session.user_id, session.id))
 
@@ -46,12 +45,12 @@ class AllSessions:
         One mark ends them in every process, and then their rows are written in batches. If the command is
         interrupted, the sessions are still ended, and a running server writes the remaining rows.
         """
-        now = self._clock()
+        now = self.clock()
         if older_than is None:
-            await self._marks.end_all(reason)
-            return await self._marks.finish(progress)
-        await self._marks.end_older(now - older_than, reason)
-        ended = await self._marks.finish(progress)
+            await self.marks.end_all(reason)
+            return await self.marks.finish(progress)
+        await self.marks.end_older(now - older_than, reason)
+        ended = await self.marks.finish(progress)
         return ended + await self._revoke_rest(now, now - older_than, reason)
 
     async def _revoke_rest(self, now: datetime, created_before: datetime, reason: RevokeReason) -> int:
@@ -69,12 +68,12 @@ class AllSessions:
 
     async def _revoke_of(self, user_id: UUID, created_before: datetime, reason: RevokeReason) -> int:
         try:
-            return await self._sessions.revoke_older(user_id, created_before, reason, OPERATOR)
+            return await self.sessions.revoke_older(user_id, created_before, reason, OPERATOR)
         except NotFound:  # the user was deleted in the meantime, with all sessions
             return 0
 
     async def _owners(
         self, now: datetime, created_before: datetime, after: UUID = FIRST_KEY[0]
     ) -> list[UUID]:
-        async with self._store.read() as tx:
-            return await tx.all_sessions.owners_of_active(now, self._batch, after, created_before)
+        async with self.store.read() as tx:
+            return await tx.all_sessions.owners_of_active(now, self.batch, after, created_before)

@@ -1,6 +1,6 @@
 """Session lifecycle, except for refreshes: start, check, list and end sessions."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -36,26 +36,16 @@ class Device:
     token: str | None = field(default=None, repr=False)
 
 
+@dataclass(slots=True)
 class Sessions:
     """The sessions in one store."""
 
-    def __init__(
-        self,
-        store: Store,
-        issuer: Issuer,
-        actors: Actors,
-        the_policy: Policy,
-        revocations: Revocations,
-        clock: Clock,
-        new_secret: Callable[[], bytes] = ids.new_secret,
-    ) -> None:
-        self._store = store
-        self._issuer = issuer
-        self._actors = actors
-        self._policy = the_policy
-        self._revocations = revocations
-        self._clock = clock
-        self._new_secret = new_secret
+    store: Store
+    issuer: Issuer
+    actors: Actors
+    policy: Policy
+    revocations: Revocations
+    clock: Clock
 
     async def start(self, tx: Transaction, user: User, device: Device, now: datetime) -> Tokens:
         """Insert a new session for a user whose row is locked, and return its tokens.
@@ -66,7 +56,7 @@ class Sessions:
         """
         replaced = await self._replaced(tx, device)
         over = await tx.sessions.least_recently_seen(
-            user.id, now, self._policy.sessions_per_user - 1, replaced[1] if replaced else None
+            user.id, now, self.policy.sessions_per_user - 1, replaced[1] if replaced else None
         )
         await self._lock_in_order(
             tx, {*([replaced] if replaced else []), *((user.id, each) for each in over)}
@@ -74,16 +64,16 @@ class Sessions:
         if replaced:
             await self.end(tx, replaced[0], [replaced[1]], "replaced", now, device.client)
         await self.end(tx, user.id, over, "session_limit", now, device.client)
-        secret = self._new_secret()
+        secret = ids.new_secret()
         session = await tx.sessions.insert(self._new_session(user.id, secret, device, now))
         await tx.events.add(
             audit.event("session.started", now, user_id=user.id, session_id=session.id, client=device.client)
         )
-        return self._issuer.issue(session, user, now, secret)
+        return self.issuer.issue(session, user, now, secret)
 
     def replaced_users(self, device: Device) -> set[UUID]:
         """Return the user whose session a login replaces. Their row must be locked before `start`."""
-        token = self._issuer.read(device.replaces) if device.replaces else None
+        token = self.issuer.read(device.replaces) if device.replaces else None
         return {token.user_id} if token else set()
 
     async def log_out(self, shown: Sequence[str], claims: Claims | None, client: Client) -> bool:
@@ -91,26 +81,26 @@ class Sessions:
 
         Return whether any credential was valid. It is not an error if its session has already ended.
         """
-        tokens = [token for token in map(self._issuer.read, shown) if token is not None]
+        tokens = [token for token in map(self.issuer.read, shown) if token is not None]
         keys = {owner(claims)} if claims else set()
         if not tokens and not keys:
             return False
-        async with self._store.read() as tx:  # needs no write lock, because an ended session stays ended
+        async with self.store.read() as tx:  # needs no write lock, because an ended session stays ended
             good = await self._good_keys(tx, keys, tokens)
             found = [await tx.sessions.get(*key) for key in sorted(good)]
-        now = self._clock()
+        now = self.clock()
         if not any(session and policy.ended(session, now) is None for session in found):
             return bool(good)
 
         async def work(tx: Transaction) -> bool:
             await tx.users.lock({user_id for user_id, _ in keys} | {token.user_id for token in tokens})
-            now = self._clock()
+            now = self.clock()
             good = await self._good_keys(tx, keys, tokens)
             for user_id, session_id in sorted(good):
                 await self.end(tx, user_id, [session_id], "logout", now, client)
             return bool(good)
 
-        return await self._store.run(work)
+        return await self.store.run(work)
 
     async def _good_keys(
         self, tx: Transaction, keys: set[tuple[UUID, UUID]], tokens: Sequence[refresh_token.RefreshToken]
@@ -120,8 +110,8 @@ class Sessions:
 
     async def list_active(self, user_id: UUID, limit: int, before: UUID | None) -> Page[Session, UUID]:
         """Return one page of a user's active sessions, newest first, from the one `before` this id."""
-        now = self._clock()
-        async with self._store.read() as tx:
+        now = self.clock()
+        async with self.store.read() as tx:
             rows = await tx.sessions.active(user_id, now, limit + 1, before)
         return Page.of(rows, limit, lambda session: session.id)
 
@@ -131,7 +121,7 @@ class Sessions:
         async def work(tx: Transaction, user: User, now: datetime) -> Sequence[UUID]:
             return await self.end(tx, user.id, [session_id], reason, now, caller.client)
 
-        if not await self._actors.run(caller, user_id, work):
+        if not await self.actors.run(caller, user_id, work):
             raise NotFound
 
     async def revoke_all(
@@ -143,7 +133,7 @@ class Sessions:
             await tx.users.bump_credential_version(user.id)
             return await self.end_all(tx, user.id, reason, now, caller.client, keep)
 
-        return len(await self._actors.run(caller, user_id, work))
+        return len(await self.actors.run(caller, user_id, work))
 
     async def revoke_older(
         self, user_id: UUID, created_before: datetime, reason: RevokeReason, caller: Caller
@@ -157,12 +147,12 @@ class Sessions:
             older = await tx.sessions.active_ids(user.id, now, created_before)
             return await self.end(tx, user.id, older, reason, now, caller.client)
 
-        return len(await self._actors.run(caller, user_id, work))
+        return len(await self.actors.run(caller, user_id, work))
 
     async def current(self, user_id: UUID, session_id: UUID) -> tuple[Session, dict[str, Any]]:
         """Return an active session and its data."""
-        now = self._clock()
-        async with self._store.read() as tx:
+        now = self.clock()
+        async with self.store.read() as tx:
             session = await tx.sessions.get(user_id, session_id)
             data = await tx.sessions.data(user_id, session_id)
         return ensure_active(session, now), data
@@ -185,7 +175,7 @@ class Sessions:
             if name is not None:
                 await tx.sessions.name_device(*key, name)
 
-        await self._actors.run(actor, actor.user_id, work)
+        await self.actors.run(actor, actor.user_id, work)
         return await self.current(*key)
 
     async def renew_secret(self, tx: Transaction, user: User, session_id: UUID, now: datetime) -> Tokens:
@@ -193,11 +183,11 @@ class Sessions:
 
         An earlier refresh token can neither renew the session nor gain the new `auth_time` (ASVS 7.2.4).
         """
-        secret = self._new_secret()
+        secret = ids.new_secret()
         session = await tx.sessions.replace_secret(user.id, session_id, refresh_token.digest(secret), now)
         if session is None:
             raise await self._why_dead(tx, user.id, session_id, now)
-        return self._issuer.issue(session, user, now, secret)
+        return self.issuer.issue(session, user, now, secret)
 
     async def end_all(
         self,
@@ -229,7 +219,7 @@ class Sessions:
         ended = await tx.sessions.revoke(user_id, session_ids, reason, now) if session_ids else []
         told: dict[str, Any] = {"user_id": user_id, "client": client, "details": {"reason": reason}}
         await tx.events.add(*(audit.event("session.ended", now, session_id=each, **told) for each in ended))
-        tx.on_commit(lambda: self._revocations.add(ended, reason))
+        tx.on_commit(lambda: self.revocations.add(ended, reason))
         return ended
 
     async def _why_dead(
@@ -248,12 +238,12 @@ class Sessions:
 
     async def _replaced(self, tx: Transaction, device: Device) -> tuple[UUID, UUID] | None:
         """Return the key of the session that a login replaces, if its cookie is valid."""
-        token = self._issuer.read(device.replaces) if device.replaces else None
+        token = self.issuer.read(device.replaces) if device.replaces else None
         good = token is not None and await _has_secret(tx, token)
         return token.key if token is not None and good else None
 
     def _new_session(self, user_id: UUID, secret: bytes, device: Device, now: datetime) -> Session:
-        idle_timeout, lifetime = self._policy.lifetimes(remember=device.remember)
+        idle_timeout, lifetime = self.policy.lifetimes(remember=device.remember)
         return Session(
             user_id=user_id,
             id=ids.new_id(),

@@ -14,6 +14,7 @@ ended.
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sessionapi import audit, ids
@@ -30,21 +31,21 @@ Progress = Callable[[int], None]
 """Called after each batch with the number of sessions ended so far."""
 
 
+@dataclass(slots=True)
 class Marks:
     """The marks of one store, and the updates of the rows that they end."""
 
-    def __init__(self, store: Store, revocations: Revocations, clock: Clock, batch: int = BATCH) -> None:
-        self._store = store
-        self._revocations = revocations
-        self._clock = clock
-        self._batch = batch
+    store: Store
+    revocations: Revocations
+    clock: Clock
+    batch: int = BATCH
 
     async def end_all(self, reason: RevokeReason) -> None:
         """End all existing sessions. Those of logins that begin after this call are not affected."""
 
         async def work(tx: Transaction) -> None:
             await tx.users.lock_all()  # first, so that no write is under way and the newest id is final
-            now = self._clock()
+            now = self.clock()
             newest = await tx.marks.newest_session_id()
             marks = await tx.marks.all()
             at_least = [ids.last_id_at(max(now, await tx.now() or now))]
@@ -52,7 +53,7 @@ class Marks:
             at_least += [newest] if newest else []
             await self._insert(tx, RevocationMark(max(at_least), _free_time(now, marks), reason))
 
-        await self._store.run(work)
+        await self.store.run(work)
 
     async def end_older(self, created_before: datetime, reason: RevokeReason) -> None:
         """End all sessions whose id is from an earlier millisecond than `created_before`."""
@@ -62,9 +63,9 @@ class Marks:
             await tx.users.lock_all()
             marks = await tx.marks.all()
             if not marks or marks[0].up_to < up_to:
-                await self._insert(tx, RevocationMark(up_to, _free_time(self._clock(), marks), reason))
+                await self._insert(tx, RevocationMark(up_to, _free_time(self.clock(), marks), reason))
 
-        await self._store.run(work)
+        await self.store.run(work)
 
     async def finish(self, progress: Progress | None = None) -> int:
         """Update the rows of the sessions that the greatest mark ends; return how many it has ended.
@@ -73,7 +74,7 @@ class Marks:
         batches it pauses for as long as the last one took, so that the transactions of requests get half of
         the time.
         """
-        async with self._store.read() as tx:
+        async with self.store.read() as tx:
             marks = await tx.marks.all()
         if not marks or marks[0].finished_at is not None:
             return 0
@@ -87,31 +88,31 @@ class Marks:
             if progress:
                 progress(ended)
             await asyncio.sleep(time.monotonic() - began)
-        return await self._store.run(lambda tx: self._finish(tx, marks[0]))
+        return await self.store.run(lambda tx: self._finish(tx, marks[0]))
 
     async def tidy(self) -> None:
         """Update the rows that a killed command left, and delete old marks that a greater one covers."""
         await self.finish()
-        async with self._store.read() as tx:
+        async with self.store.read() as tx:
             marks = await tx.marks.all()
-        oldest = self._clock() - 2 * REVOCATION_WINDOW
+        oldest = self.clock() - 2 * REVOCATION_WINDOW
         if old := [mark for mark in marks[1:] if mark.at < oldest]:
-            await self._store.run(lambda tx: tx.marks.delete(old))
+            await self.store.run(lambda tx: tx.marks.delete(old))
 
     async def _insert(self, tx: Transaction, mark: RevocationMark) -> None:
         await tx.marks.insert(mark)
-        tx.on_commit(lambda: self._revocations.add_mark(mark))
+        tx.on_commit(lambda: self.revocations.add_mark(mark))
 
     async def _finish(self, tx: Transaction, mark: RevocationMark) -> int:
-        await tx.marks.finish(mark.up_to, self._clock())
+        await tx.marks.finish(mark.up_to, self.clock())
         return await tx.marks.count_sessions(mark)
 
     async def _end_batch(self, mark: RevocationMark, after: SessionKey) -> list[SessionKey]:
         """End one batch of rows, and record each of the sessions in the audit log."""
-        now = self._clock()
+        now = self.clock()
 
         async def work(tx: Transaction) -> list[SessionKey]:
-            keys = await tx.marks.end_sessions(mark, now, self._batch, after)
+            keys = await tx.marks.end_sessions(mark, now, self.batch, after)
             details = {"reason": mark.reason}
             await tx.events.add(
                 *(
@@ -121,7 +122,7 @@ class Marks:
             )
             return keys
 
-        return await self._store.run(work)
+        return await self.store.run(work)
 
 
 def _free_time(now: datetime, marks: Sequence[RevocationMark]) -> datetime:

@@ -29,19 +29,19 @@ class Purged:
     password_resets: int
 
 
+@dataclass(slots=True)
 class Purge:
     """Purges one store. Ended sessions are kept for `kept` before they are deleted."""
 
-    def __init__(self, store: Store, clock: Clock, kept: timedelta, batch: int = BATCH) -> None:
-        self._store = store
-        self._clock = clock
-        self._kept = kept
-        self._batch = batch
+    store: Store
+    clock: Clock
+    kept: timedelta
+    batch: int = BATCH
 
     async def run(self) -> Purged:
         """Delete everything that is due, and return the numbers."""
-        now = self._clock()
-        resets = await self._store.run(lambda tx: tx.password_resets.purge(now))
+        now = self.clock()
+        resets = await self.store.run(lambda tx: tx.password_resets.purge(now))
         while await self._purge_tries(now):
             pass
         sessions = users = 0
@@ -55,10 +55,10 @@ class Purge:
         return Purged(sessions, users, resets)
 
     async def _purge_tries(self, now: datetime) -> int:
-        return await self._store.run(lambda tx: tx.login_attempts.purge(now, self._batch))
+        return await self.store.run(lambda tx: tx.login_attempts.purge(now, self.batch))
 
     async def _purge_users(self, owners: list[UUID]) -> int:
-        return await self._store.run(lambda tx: tx.users.purge(owners))
+        return await self.store.run(lambda tx: tx.users.purge(owners))
 
     async def _delete_batch(self, now: datetime) -> list[UUID]:
-        return await self._store.run(lambda tx: tx.all_sessions.purge(now - self._kept, self._batch))
+        return await self.store.run(lambda tx: tx.all_sessions.purge(now - self.kept, self.batch))

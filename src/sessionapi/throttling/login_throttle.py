@@ -33,35 +33,25 @@ class LoginAttempt:
     ends_the_row: bool
 
 
+@dataclass(slots=True)
 class Throttle:
     """Throttle of one store and of this process. When it is off, nothing is counted or refused."""
 
-    def __init__(
-        self,
-        store: Store,
-        memory: RateLimiter,
-        device_tokens: DeviceTokens,
-        keys: FailureCounterKeys,
-        clock: Clock,
-        metrics: Metrics,
-        *,
-        enabled: bool,
-    ) -> None:
-        self._store = store
-        self._memory = memory
-        self._device_tokens = device_tokens
-        self._keys = keys
-        self._clock = clock
-        self._metrics = metrics
-        self._enabled = enabled
+    store: Store
+    limiter: RateLimiter
+    device_tokens: DeviceTokens
+    keys: FailureCounterKeys
+    clock: Clock
+    metrics: Metrics
+    enabled: bool
 
     def count_login(self, client: Client) -> None:
         """Count a login of this network in memory, or raise RateLimited."""
-        self._memory.count("login", network(client.ip))
+        self.limiter.count("login", network(client.ip))
 
     def count_signup(self, client: Client) -> None:
         """Count a sign-up of this network in memory, or raise RateLimited."""
-        self._memory.count("signup", network(client.ip))
+        self.limiter.count("signup", network(client.ip))
 
     def count_new_name(self, user_id: UUID, client: Client) -> None:
         """Count a change of username in memory, or raise RateLimited.
@@ -69,12 +59,12 @@ class Throttle:
         The response reveals whether the name is taken, as a sign-up's does, so the limit of the network is
         the same.
         """
-        self._memory.count("signup", user_id.hex)
-        self._memory.count("signup", network(client.ip))
+        self.limiter.count("signup", user_id.hex)
+        self.limiter.count("signup", network(client.ip))
 
     def count_reset(self, user_id: UUID) -> None:
         """Count the hash of a user's password reset in memory, or raise RateLimited."""
-        self._memory.count("attempt", f"reset {user_id.hex}")
+        self.limiter.count("attempt", f"reset {user_id.hex}")
 
     def count_write(self, user_id: str, session_id: str, *, deletes: bool = False) -> None:
         """Count, in memory, a request of a session that may change something, or raise RateLimited.
@@ -82,14 +72,14 @@ class Throttle:
         A DELETE counts only towards its session: a thief's sessions must not use up the limit that the owner
         needs to end them.
         """
-        self._memory.count("write", session_id)
+        self.limiter.count("write", session_id)
         if not deletes:
-            self._memory.count("write_user", user_id)
+            self.limiter.count("write_user", user_id)
 
     def check_in_session(self, user_id: UUID, client: Client) -> None:
         """Raise RateLimited if an attempt in a session would be refused in memory, before any query."""
-        self._memory.check("attempt", _in_session(user_id))
-        self._memory.check("attempt_address", network(client.ip))
+        self.limiter.check("attempt", _in_session(user_id))
+        self.limiter.check("attempt_address", network(client.ip))
 
     async def slow_down(self, client: Client) -> None:
         """Delay a refusal by a limit if its network keeps sending requests regardless.
@@ -97,20 +87,20 @@ class Throttle:
         Otherwise such requests, although each costs little, keep the event loop busy: 400 connections of them
         cost other clients 73 % of their logins (measured).
         """
-        if self._memory.is_flooding(network(client.ip)):
+        if self.limiter.is_flooding(network(client.ip)):
             await asyncio.sleep(FLOOD_DELAY)
 
     async def reserve_login(
         self, tx: Transaction, user_id: UUID | None, typed: str, device_token: str | None, client: Client
     ) -> LoginAttempt:
         """Reserve a login: under the device if it is known for this user, else under network and account."""
-        device = self._device_tokens.read(device_token, user_id) if user_id else None
+        device = self.device_tokens.read(device_token, user_id) if user_id else None
         if user_id and device:
-            tried = await self._reserve(tx, self._keys.for_device(user_id, device), user_id)
-            self._memory.count("attempt", f"device {user_id.hex}")
+            tried = await self._reserve(tx, self.keys.for_device(user_id, device), user_id)
+            self.limiter.count("attempt", f"device {user_id.hex}")
             return tried
-        tried = await self._reserve(tx, self._keys.for_unknown_device(user_id or typed, client.ip), user_id)
-        self._memory.count("attempt", tried.buckets.in_a_row.key.hex())
+        tried = await self._reserve(tx, self.keys.for_unknown_device(user_id or typed, client.ip), user_id)
+        self.limiter.count("attempt", tried.buckets.in_a_row.key.hex())
         return tried
 
     async def reserve_in_session(
@@ -121,9 +111,9 @@ class Throttle:
         All sessions of the user share one window. It is counted last, so that wrong passwords that are
         refused in one session do not use up the window of the others.
         """
-        tried = await self._reserve(tx, self._keys.of_session(session_id), user_id)
-        self._memory.count("attempt", _in_session(user_id))
-        self._memory.count("attempt_address", network(client.ip))
+        tried = await self._reserve(tx, self.keys.of_session(session_id), user_id)
+        self.limiter.count("attempt", _in_session(user_id))
+        self.limiter.count("attempt_address", network(client.ip))
         return tried
 
     async def failed(self, tried: LoginAttempt, client: Client) -> None:
@@ -132,10 +122,10 @@ class Throttle:
         For an unknown user, rewrite the counters unchanged, so that the response takes as long as for a known
         one (ASVS 6.3.8; measured).
         """
-        await self._store.run(lambda tx: self._note_failure(tx, tried, client))
+        await self.store.run(lambda tx: self._note_failure(tx, tried, client))
 
     async def _note_failure(self, tx: Transaction, tried: LoginAttempt, client: Client) -> None:
-        now = self._clock()
+        now = self.clock()
         if tried.user_id is None:
             await tx.login_attempts.rewrite(tried.buckets)
             return
@@ -146,21 +136,21 @@ class Throttle:
 
     async def succeeded(self, tx: Transaction, tried: LoginAttempt) -> None:
         """Clear the counters of the attempt, in the transaction that its password authorises."""
-        if self._enabled:
+        if self.enabled:
             await tx.login_attempts.clear(tried.buckets)
 
     async def locked(self, user_ids: Collection[UUID]) -> set[UUID]:
         """Return those of the accounts whose password is refused on unknown devices."""
-        keys = {self._keys.account(user_id): user_id for user_id in user_ids}
-        async with self._store.read() as tx:
-            full = await tx.login_attempts.full(list(keys), self._keys.limits.account_failures)
+        keys = {self.keys.account(user_id): user_id for user_id in user_ids}
+        async with self.store.read() as tx:
+            full = await tx.login_attempts.full(list(keys), self.keys.limits.account_failures)
         return {keys[bucket] for bucket in full}
 
     async def _reserve(self, tx: Transaction, buckets: FailureCounters, user_id: UUID | None) -> LoginAttempt:
         """Count an attempt in both counters or in neither: a refusal rolls the transaction back."""
-        if not self._enabled:
+        if not self.enabled:
             return LoginAttempt(buckets, user_id, ends_the_row=False)
-        counts = await tx.login_attempts.reserve(buckets, user_id, self._clock())
+        counts = await tx.login_attempts.reserve(buckets, user_id, self.clock())
         if len(counts) < len(buckets.both):
             raise await self._refusal(tx, buckets, counts)
         count, quota = counts[buckets.in_a_row.key], buckets.in_a_row.quota
@@ -170,15 +160,15 @@ class Throttle:
         self, tx: Transaction, buckets: FailureCounters, counts: Collection[bytes]
     ) -> RateLimited:
         """Return the error. A lock, which does not expire, looks the same as a limit of some minutes."""
-        self._metrics.throttled.labels("password").inc()
-        window = self._keys.limits.login_failures_window
+        self.metrics.throttled.labels("password").inc()
+        window = self.keys.limits.login_failures_window
         ends_at = (
             await tx.login_attempts.expires_at(buckets.recent.key)
             if buckets.recent.key not in counts
             else None
         )
-        wait = (ends_at - self._clock()).total_seconds() if ends_at else window
-        return refusal("password", self._keys.limits.login_failures, window, wait)
+        wait = (ends_at - self.clock()).total_seconds() if ends_at else window
+        return refusal("password", self.keys.limits.login_failures, window, wait)
 
 
 def _in_session(user_id: UUID) -> str:

@@ -4,8 +4,8 @@ All three callers use the same operations, so disabling an account always ends i
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -42,46 +42,34 @@ _EMPTIED: dict[str, Any] = {
 }
 
 
+@dataclass(slots=True)
 class Accounts:
     """The accounts in one store."""
 
-    def __init__(
-        self,
-        store: Store,
-        passwords: Passwords,
-        rules: PasswordRules,
-        throttle: Throttle,
-        sessions: Sessions,
-        actors: Actors,
-        issuer: Issuer,
-        clock: Clock,
-        new_secret: Callable[[int], bytes] = ids.new_secret,
-    ) -> None:
-        self._store = store
-        self._passwords = passwords
-        self._rules = rules
-        self._throttle = throttle
-        self._sessions = sessions
-        self._actors = actors
-        self._issuer = issuer
-        self._clock = clock
-        self._new_secret = new_secret
+    store: Store
+    passwords: Passwords
+    rules: PasswordRules
+    throttle: Throttle
+    sessions: Sessions
+    actors: Actors
+    issuer: Issuer
+    clock: Clock
 
     async def get(self, user_id: UUID) -> User:
         """Return an account that is not deleted, else raise NotFound."""
-        async with self._store.read() as tx:
+        async with self.store.read() as tx:
             user = await tx.users.get(user_id)
         return _present(user)
 
     async def find(self, username: str) -> User:
         """Return the account with this username, else raise NotFound."""
         key = identifiers.lookup_key(username)
-        async with self._store.read() as tx:
+        async with self.store.read() as tx:
             return _present(await tx.users.by_name(key) if key else None)
 
     async def page(self, limit: int, after: UUID | None = None) -> Page[User, UUID]:
         """Return one page of accounts, oldest first, from the one `after` this id."""
-        async with self._store.read() as tx:
+        async with self.store.read() as tx:
             rows = await tx.users.page(limit + 1, after)
         return Page.of(rows, limit, lambda user: user.id)
 
@@ -89,7 +77,7 @@ class Accounts:
         self, limit: int, before: UUID | None = None, user_id: UUID | None = None
     ) -> Page[Event, UUID]:
         """Return one page of the audit log, newest first, from the event `before` this id."""
-        async with self._store.read() as tx:
+        async with self.store.read() as tx:
             rows = await tx.events.page(limit + 1, before, user_id)
         return Page.of(rows, limit, lambda event: event.id)
 
@@ -101,12 +89,12 @@ class Accounts:
         email = identifiers.strip(email) if email is not None else None
         _refuse_malformed(email, ())
         if password is not None:
-            await self._rules.refuse_weak(password, name, email)
-            with self._passwords.place("command line") as place:
-                hashed = await self._passwords.hash(password, place)
+            await self.rules.refuse_weak(password, name, email)
+            with self.passwords.place("command line") as place:
+                hashed = await self.passwords.hash(password, place)
         elif hashed is not None:
-            hashed = self._passwords.read_import(hashed.strip())
-        now = self._clock()
+            hashed = self.passwords.read_import(hashed.strip())
+        now = self.clock()
         user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
 
         async def work(tx: Transaction) -> bool:
@@ -115,7 +103,7 @@ class Accounts:
                 await tx.events.add(audit.event("user.created", now, user_id=user.id))
             return inserted
 
-        if not await self._store.run(work):
+        if not await self.store.run(work):
             raise UsernameTaken
         return user
 
@@ -135,20 +123,20 @@ class Accounts:
             if given.get("locked") is False:
                 await self._unlock(tx, user, now, caller)
 
-        await self._actors.run(caller, user_id, work)
+        await self.actors.run(caller, user_id, work)
         return await self.get(user_id)
 
     async def disable(self, user_id: UUID, caller: Caller) -> None:
         """Disable an account and end its sessions."""
-        await self._actors.run(caller, user_id, lambda tx, user, now: self._disable(tx, user, now, caller))
+        await self.actors.run(caller, user_id, lambda tx, user, now: self._disable(tx, user, now, caller))
 
     async def enable(self, user_id: UUID, caller: Caller) -> None:
         """Let a disabled account log in again. Its ended sessions stay ended."""
-        await self._actors.run(caller, user_id, lambda tx, user, now: self._enable(tx, user, now, caller))
+        await self.actors.run(caller, user_id, lambda tx, user, now: self._enable(tx, user, now, caller))
 
     async def unlock(self, user_id: UUID, caller: Caller) -> None:
         """Unlock an account: clear its failed attempts, so that its password is accepted everywhere again."""
-        await self._actors.run(caller, user_id, lambda tx, user, now: self._unlock(tx, user, now, caller))
+        await self.actors.run(caller, user_id, lambda tx, user, now: self._unlock(tx, user, now, caller))
 
     async def delete(self, user_id: UUID, caller: Caller) -> None:
         """Delete an account's data, end its sessions and free its username.
@@ -163,22 +151,22 @@ class Accounts:
             await tx.users.bump_credential_version(user.id, **emptied)
             await tx.login_attempts.clear_of_user(user.id)
             await tx.events.add(audit.event("user.deleted", now, user_id=user.id, client=caller.client))
-            await self._sessions.end_all(tx, user.id, "user_deleted", now, caller.client)
+            await self.sessions.end_all(tx, user.id, "user_deleted", now, caller.client)
             await tx.password_resets.delete(user.id)
             await tx.users.purge([user.id])
 
-        await self._actors.run(caller, user_id, work)
+        await self.actors.run(caller, user_id, work)
 
     async def make_reset_token(self, user_id: UUID) -> str:
         """Return a one-time token that sets a new password within 30 minutes. It voids any earlier one."""
-        token = f"pr_{self._new_secret(32).hex()}"
+        token = f"pr_{ids.new_secret(32).hex()}"
         digest = refresh_token.digest(token.encode())
 
         async def work(tx: Transaction, user: User, now: datetime) -> None:
             await tx.password_resets.insert(user.id, digest, now + RESET_TTL)
             await tx.events.add(audit.event("user.password_reset_token_made", now, user_id=user.id))
 
-        await self._actors.run(OPERATOR, user_id, work)
+        await self.actors.run(OPERATOR, user_id, work)
         return token
 
     async def reset_password(self, token: str, new: str, client: Client) -> None:
@@ -186,20 +174,20 @@ class Accounts:
 
         The request counts towards the login limit of its network, and the hash towards a limit of its user.
         """
-        self._throttle.count_login(client)
+        self.throttle.count_login(client)
         digest = refresh_token.digest(token.encode())
-        async with self._store.read() as tx:
-            user_id = await tx.password_resets.user_id(digest, self._clock())
+        async with self.store.read() as tx:
+            user_id = await tx.password_resets.user_id(digest, self.clock())
             user = await tx.users.get(user_id) if user_id else None
         if user is None:
             raise _no_such_reset()
-        self._rules.refuse_guessable(new, user.username, user.email, "new_password")
-        self._throttle.count_reset(user.id)  # before the breached-password look-up
-        await self._rules.refuse_weak(new, user.username, user.email, "new_password")
-        with self._passwords.place(network(client.ip)) as place:
+        self.rules.refuse_guessable(new, user.username, user.email, "new_password")
+        self.throttle.count_reset(user.id)  # before the breached-password look-up
+        await self.rules.refuse_weak(new, user.username, user.email, "new_password")
+        with self.passwords.place(network(client.ip)) as place:
             place.assign(user.id)
-            hashed = await self._passwords.hash(new, place)
-        if not await self._store.run(lambda tx: self._reset(tx, user.id, digest, hashed, client)):
+            hashed = await self.passwords.hash(new, place)
+        if not await self.store.run(lambda tx: self._reset(tx, user.id, digest, hashed, client)):
             raise _no_such_reset()
 
     async def _reset(
@@ -207,14 +195,14 @@ class Accounts:
     ) -> bool:
         """Use up a one-time token; False if another request has used it or if it has expired."""
         await tx.users.lock({user_id})
-        now = self._clock()
+        now = self.clock()
         if not await tx.password_resets.use(digest, now):
             return False
         if not await tx.users.bump_credential_version(user_id, password_hash=hashed):
             return False
         await tx.login_attempts.clear_of_user(user_id)
         await tx.events.add(audit.event("user.password_reset", now, user_id=user_id, client=client))
-        await self._sessions.end_all(tx, user_id, "password_reset", now, client)
+        await self.sessions.end_all(tx, user_id, "password_reset", now, client)
         return True
 
     async def _change(
@@ -227,11 +215,11 @@ class Accounts:
         changes = _changes(user, given)
         if changes.keys() & {"roles", "claims"}:
             roles, claims = tuple(changes.get("roles", user.roles)), changes.get("claims", user.claims)
-            self._issuer.refuse_oversized(user, replace(user, roles=roles, claims=claims))
+            self.issuer.refuse_oversized(user, replace(user, roles=roles, claims=claims))
         by_owner = isinstance(caller, Actor) and caller.role is None
         own_key = identifiers.lookup_key(user.username)
         if by_owner and changes.get("username_key", own_key) != own_key:
-            self._throttle.count_new_name(user.id, caller.client)
+            self.throttle.count_new_name(user.id, caller.client)
         if changes and await tx.users.change(user.id, **changes) is False:
             raise UsernameTaken
         if changes:
@@ -243,7 +231,7 @@ class Accounts:
         if user.disabled_at is None:
             await tx.users.bump_credential_version(user.id, disabled_at=now)
             await tx.events.add(audit.event("user.disabled", now, user_id=user.id, client=caller.client))
-            await self._sessions.end_all(tx, user.id, "user_disabled", now, caller.client)
+            await self.sessions.end_all(tx, user.id, "user_disabled", now, caller.client)
 
     async def _enable(self, tx: Transaction, user: User, now: datetime, caller: Caller) -> None:
         if user.disabled_at is not None:

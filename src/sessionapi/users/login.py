@@ -1,6 +1,6 @@
 """Operations that need a password: sign-up, login, reauthentication and password change."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -20,55 +20,43 @@ from sessionapi.users.password_policy import PasswordRules
 from sessionapi.users.passwords import Passwords
 
 
+@dataclass(slots=True)
 class Users:
     """Password operations on the accounts in one store."""
 
-    def __init__(
-        self,
-        store: Store,
-        passwords: Passwords,
-        rules: PasswordRules,
-        throttle: Throttle,
-        device_tokens: DeviceTokens,
-        sessions: Sessions,
-        actors: Actors,
-        clock: Clock,
-        *,
-        signup_open: bool,
-    ) -> None:
-        self._store = store
-        self._passwords = passwords
-        self._rules = rules
-        self._throttle = throttle
-        self._device_tokens = device_tokens
-        self._sessions = sessions
-        self._actors = actors
-        self._clock = clock
-        self._signup_open = signup_open
+    store: Store
+    passwords: Passwords
+    rules: PasswordRules
+    throttle: Throttle
+    device_tokens: DeviceTokens
+    sessions: Sessions
+    actors: Actors
+    clock: Clock
+    signup_open: bool
 
     async def sign_up(self, username: str, password: str, email: str | None, device: Device) -> Tokens:
         """Create a user and start the first session in one transaction."""
-        if not self._signup_open:
+        if not self.signup_open:
             raise SignupClosed
         name, key = identifiers.parse_name(username)
-        self._rules.refuse_guessable(password, name, email)
-        self._throttle.count_signup(device.client)  # before any request to another service
-        await self._rules.refuse_weak(password, name, email)
-        with self._passwords.place(network(device.client.ip)) as place:
+        self.rules.refuse_guessable(password, name, email)
+        self.throttle.count_signup(device.client)  # before any request to another service
+        await self.rules.refuse_weak(password, name, email)
+        with self.passwords.place(network(device.client.ip)) as place:
             place.assign(key)
-            hashed = await self._passwords.hash(password, place)
-        now = self._clock()
+            hashed = await self.passwords.hash(password, place)
+        now = self.clock()
         user = User(ids.new_id(), name, email, hashed, 0, (), {}, {}, now)
 
         async def work(tx: Transaction) -> Tokens | None:
-            if replaced := self._sessions.replaced_users(device):
+            if replaced := self.sessions.replaced_users(device):
                 await tx.users.lock(replaced)
             if not await tx.users.insert(user, key):
                 return None
             await tx.events.add(audit.event("user.created", now, user_id=user.id, client=device.client))
-            return await self._sessions.start(tx, user, device, now)
+            return await self.sessions.start(tx, user, device, now)
 
-        tokens = await self._store.run(work)
+        tokens = await self.store.run(work)
         if tokens is None:
             raise UsernameTaken
         return self._known(tokens, device)
@@ -79,40 +67,40 @@ class Users:
         The checks that can refuse an attempt run in order of cost: a counter in memory, the length of the
         queue, a reservation in the database, a hash.
         """
-        self._throttle.count_login(device.client)
-        with self._passwords.place(network(device.client.ip)) as place:
+        self.throttle.count_login(device.client)
+        with self.passwords.place(network(device.client.ip)) as place:
             found, tried = await self._reserve(username, device, place)
             user = await self._authenticate(found, password, tried, device.client, place)
-        now = self._clock()
-        tokens = await self._store.run(lambda tx: self._start(tx, user, tried, device, now))
+        now = self.clock()
+        tokens = await self.store.run(lambda tx: self._start(tx, user, tried, device, now))
         return self._known(_still(tokens), device)
 
     async def _start(
         self, tx: Transaction, verified: User, tried: LoginAttempt, device: Device, now: datetime
     ) -> Tokens | None:
         """Start a session after the password was verified; None if the credentials have changed since."""
-        if others := self._sessions.replaced_users(device) - {verified.id}:
+        if others := self.sessions.replaced_users(device) - {verified.id}:
             await tx.users.lock({verified.id, *others})
         user = await tx.users.lock_if_unchanged(verified.id, verified.credential_version)
         if user is None:
             return None
-        await self._throttle.succeeded(tx, tried)
-        return await self._sessions.start(tx, user, device, now)
+        await self.throttle.succeeded(tx, tried)
+        return await self.sessions.start(tx, user, device, now)
 
     async def reauthenticate(self, actor: Actor, password: str) -> Tokens:
         """Confirm the password in the caller's session, which updates `auth_time` and renews the secret."""
-        self._throttle.check_in_session(actor.user_id, actor.client)
-        with self._passwords.place(actor.user_id) as place:
+        self.throttle.check_in_session(actor.user_id, actor.client)
+        with self.passwords.place(actor.user_id) as place:
             place.assign(actor.user_id)
             verified, tried = await self._verify_in_session(actor, password, place)
 
         async def work(tx: Transaction, user: User, now: datetime) -> Tokens | None:
             if user.credential_version != verified.credential_version:
                 return None
-            await self._throttle.succeeded(tx, tried)
-            return await self._sessions.renew_secret(tx, user, actor.session_id, now)
+            await self.throttle.succeeded(tx, tried)
+            return await self.sessions.renew_secret(tx, user, actor.session_id, now)
 
-        return _still(await self._actors.run(actor, actor.user_id, work))
+        return _still(await self.actors.run(actor, actor.user_id, work))
 
     async def change_password(self, actor: Actor, current: str, new: str) -> Tokens:
         """Set a new password, end the other sessions, and give the caller's session a new secret.
@@ -121,14 +109,14 @@ class Users:
         The look-up of breached passwords comes last, after the attempt has been counted and the current
         password verified.
         """
-        self._throttle.check_in_session(actor.user_id, actor.client)
+        self.throttle.check_in_session(actor.user_id, actor.client)
         user = await self._get(actor.user_id)
-        self._rules.refuse_guessable(new, user.username, user.email, "new_password")
-        with self._passwords.place(actor.user_id) as place:
+        self.rules.refuse_guessable(new, user.username, user.email, "new_password")
+        with self.passwords.place(actor.user_id) as place:
             place.assign(actor.user_id)
             verified, tried = await self._verify_in_session(actor, current, place)
             await self._refuse_weak(new, verified, tried)
-            hashed = await self._passwords.hash(new, place)
+            hashed = await self.passwords.hash(new, place)
         client, keep = actor.client, actor.session_id
 
         async def work(tx: Transaction, user: User, now: datetime) -> Tokens | None:
@@ -137,17 +125,17 @@ class Users:
             await tx.users.bump_credential_version(user.id, password_hash=hashed)
             await tx.login_attempts.clear_of_user(user.id)
             await tx.events.add(audit.event("user.password_changed", now, user_id=user.id, client=client))
-            await self._sessions.end_all(tx, user.id, "password_changed", now, client, keep)
-            return await self._sessions.renew_secret(tx, user, keep, now)
+            await self.sessions.end_all(tx, user.id, "password_changed", now, client, keep)
+            return await self.sessions.renew_secret(tx, user, keep, now)
 
-        return _still(await self._actors.run(actor, actor.user_id, work))
+        return _still(await self.actors.run(actor, actor.user_id, work))
 
     async def _refuse_weak(self, new: str, user: User, tried: LoginAttempt) -> None:
         """Raise WeakPassword. The attempt is cleared first, because the current password was right."""
         try:
-            await self._rules.refuse_weak(new, user.username, user.email, "new_password")
+            await self.rules.refuse_weak(new, user.username, user.email, "new_password")
         except WeakPassword:
-            await self._store.run(lambda tx: self._throttle.succeeded(tx, tried))
+            await self.store.run(lambda tx: self.throttle.succeeded(tx, tried))
             raise
 
     async def _verify_in_session(
@@ -156,9 +144,9 @@ class Users:
         """Verify a password that is entered again in an active session, which has separate counters."""
 
         async def work(tx: Transaction, user: User, _now: datetime) -> tuple[User, LoginAttempt]:
-            return user, await self._throttle.reserve_in_session(tx, user.id, actor.session_id, actor.client)
+            return user, await self.throttle.reserve_in_session(tx, user.id, actor.session_id, actor.client)
 
-        user, tried = await self._actors.run(actor, actor.user_id, work)
+        user, tried = await self.actors.run(actor, actor.user_id, work)
         return await self._authenticate(user, password, tried, actor.client, place), tried
 
     async def _authenticate(
@@ -171,20 +159,20 @@ class Users:
         is never verified: the right one could cost fewer hashes.
         """
         hashed = user.password_hash if user and user.disabled_at is None else None
-        right, upgraded = await self._passwords.verify(password, hashed, place)
+        right, upgraded = await self.passwords.verify(password, hashed, place)
         if user is None or hashed is None or not right:
-            await self._throttle.failed(tried, client)
+            await self.throttle.failed(tried, client)
             raise InvalidCredentials
         if upgraded is not None:
             await self._upgrade(user, hashed, upgraded)
         return user
 
     async def _upgrade(self, user: User, verified: str, upgraded: str) -> None:
-        await self._store.run(lambda tx: tx.users.upgrade_hash(user.id, verified, upgraded))
+        await self.store.run(lambda tx: tx.users.upgrade_hash(user.id, verified, upgraded))
 
     def _known(self, tokens: Tokens, device: Device) -> Tokens:
         """Add the device token, which identifies this device as known at the user's next login."""
-        return replace(tokens, device_token=self._device_tokens.issue(tokens.user.id, device.token))
+        return replace(tokens, device_token=self.device_tokens.issue(tokens.user.id, device.token))
 
     async def _reserve(self, username: str, device: Device, place: Place) -> tuple[User | None, LoginAttempt]:
         """Find the user and reserve the attempt in a transaction that is durable before the hash is computed.
@@ -197,14 +185,14 @@ class Users:
         async def work(tx: Transaction) -> tuple[User | None, LoginAttempt]:
             found = await tx.users.by_name(key) if key else None
             user_id, typed = found.id if found else None, key or username
-            tried = await self._throttle.reserve_login(tx, user_id, typed, device.token, device.client)
+            tried = await self.throttle.reserve_login(tx, user_id, typed, device.token, device.client)
             place.assign(user_id or typed)
             return found, tried
 
-        return await self._store.run(work)
+        return await self.store.run(work)
 
     async def _get(self, user_id: UUID) -> User:
-        async with self._store.read() as tx:
+        async with self.store.read() as tx:
             user = await tx.users.get(user_id)
         if user is None:
             raise InvalidCredentials

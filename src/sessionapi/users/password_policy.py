@@ -7,6 +7,7 @@ width and composition, but the password is hashed exactly as received.
 import asyncio
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sessionapi import identifiers
@@ -27,19 +28,19 @@ async def never_breached(password: str) -> bool:  # noqa: ARG001
     return False
 
 
+@dataclass(slots=True)
 class PasswordRules:
     """The password rules of one installation; `product_names` are the names that its users know it by."""
 
-    def __init__(self, product_names: Sequence[str], is_breached: IsBreached = never_breached) -> None:
-        self._product_names = product_names
-        self._is_breached = is_breached
+    product_names: Sequence[str]
+    is_breached: IsBreached = never_breached
 
     async def refuse_weak(
         self, password: str, username: str, email: str | None, field: str = "password"
     ) -> None:
         """Raise WeakPassword with every broken rule; the breach look-up runs only if all others pass."""
         self.refuse_guessable(password, username, email, field)
-        if any(await asyncio.gather(*map(self._is_breached, identifiers.spellings(password)))):
+        if any(await asyncio.gather(*map(self.is_breached, identifiers.spellings(password)))):
             text = "This password has appeared in a data breach. Choose one that you use nowhere else."
             raise _weak(field, [("breached", text)])
 
@@ -66,7 +67,7 @@ class PasswordRules:
             yield "contains_username", "The password contains your username. Use unrelated words."
         if _holds(folded, email) or _holds(folded, email.rpartition("@")[0]):
             yield "contains_email", "The password contains your e-mail address. Use unrelated words."
-        if any(_holds(folded, name) for name in self._product_names):
+        if any(_holds(folded, name) for name in self.product_names):
             yield "contains_product", "The password contains the name of this service. Use unrelated words."
 
 
