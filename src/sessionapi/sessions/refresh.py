@@ -93,8 +93,7 @@ class Refreshes:
         """
         refresh = self._authenticate(RefreshRequest(text, "cookie", Client(), active=False))
         async with self.store.read() as tx:
-            found = await tx.sessions.get_with_user(*refresh.token.key)
-        _verify(found, refresh)
+            _verify(await tx.sessions.get_with_user(*refresh.token.key), refresh)
 
     def _authenticate(self, request: RefreshRequest) -> _Refresh:
         """Parse the token. A forged one is refused by its HMAC, before any query."""
@@ -173,11 +172,11 @@ class Refreshes:
         raise Conflict
 
 
-def _verify(found: tuple[Session, User] | None, refresh: _Refresh) -> tuple[Session, User]:
+def _verify(records: tuple[Session, User] | None, refresh: _Refresh) -> tuple[Session, User]:
     """Return the token's session, if it is active, and its user (steps 1 and 2 of design 4.3)."""
-    if found is None:
+    if records is None:
         raise InvalidRefreshToken
-    session, user = found
+    session, user = records
     same_secret = session.secret_digest == refresh.token.secret_digest
     if not same_secret or session.transport != refresh.request.transport:
         raise InvalidRefreshToken

@@ -54,14 +54,14 @@ class BatchQueries(Queries):
         entries = [
             {"place": place, "user_id": key[0].hex, "id": key[1].hex} for place, key in enumerate(keys)
         ]
-        found: list[tuple[Session, User] | Exception | None] = [None] * len(keys)
+        results: list[tuple[Session, User] | Exception | None] = [None] * len(keys)
         decoders = _decoders(self._connection.dialect)
         for place, *columns in await self._ask(_READ, entries):
             try:
-                found[place] = _decode(keys[place], columns, decoders)
+                results[place] = _decode(keys[place], columns, decoders)
             except Exception as error:
-                found[place] = error
-        return found
+                results[place] = error
+        return results
 
     async def rotate(self, rotations: Sequence[Rotation]) -> dict[SessionKey, datetime]:
         """Rotate sessions, one entry for each; return those that were rotated, with their `auth_time`.
