@@ -16,7 +16,8 @@ Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 MAX_BATCH = 100
-"""Requests per batch. Signing the tokens of a batch takes some 3 ms with ES256, and others wait for it."""
+"""Requests per batch. A batch of refreshes takes some 5 ms with ES256, most of it signing, and others wait
+for it."""
 MAX_QUEUE = 10_000
 """Maximum number of queued requests: about a second of work. A client does not wait longer anyway."""
 
