@@ -29,7 +29,7 @@ OWNERS = {
     "uvicorn, asyncio": "uvicorn|httptools|uvloop|asyncio",
     "signature": r"jwt/|cryptography|sessionapi/tokens/access_token\.py",
     "SQLAlchemy, driver, rows": "sqlalchemy|aiosqlite|asyncpg|greenlet|sessionapi/storage",
-    "log line, metrics, headers": r"structlog|prometheus|sessionapi/(logging|metrics|web/headers)\.py",
+    "log line, metrics, headers": r"structlog|prometheus|sessionapi/(logging|metrics|web/middleware)\.py",
     "framework": "starlette|fastapi|pydantic",
     "our own Python": "sessionapi",
     "standard library, hash pool": "",

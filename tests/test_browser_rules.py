@@ -53,7 +53,7 @@ async def cookie_of(service: Running) -> dict[str, str]:
 @pytest.mark.parametrize("path", ["/refresh", "/logout", "/login"])
 @pytest.mark.parametrize("headers", REFUSED)
 async def test_a_post_that_carries_the_cookie_from_elsewhere_is_rejected(listed: Running, path, headers):
-    """Fails without guard.refusal."""
+    """Fails without middleware.is_cross_origin."""
     cookie = await cookie_of(listed)
     body = {"json": BODY} if path == "/login" else {}
     answer = await listed.client.post(path, headers={**cookie, **headers}, **body)

@@ -56,7 +56,7 @@ def compared(answer: httpx.Response) -> dict[str, str]:
 
 
 async def test_head_answers_as_get_does_without_a_body(service_with_metrics: Running):
-    """Fails without the HEAD branch of Edge: a 405 wherever the framework declares GET alone."""
+    """Fails without the HEAD branch of RequestContext: a 405 wherever the framework declares GET alone."""
     service = service_with_metrics
     tokens = await service.sign_up()
     for path in paths(service):

@@ -53,7 +53,7 @@ def test_the_rightmost_address_that_is_no_proxy_counts(tmp_path: Path):
 
 @pytest.mark.parametrize("trusted", ["", "10.0.0.0/8"])
 def test_nobody_else_is_believed_and_one_line_says_so(tmp_path: Path, trusted: str):
-    """Fails without `look` in Edge, or if the warning is logged each time."""
+    """Fails without `_with_warning` in ForwardedClient, or if the warning is logged each time."""
     with serving(tmp_path / "var", trusted_proxies=trusted) as server:
         found = [seen_as(server, "203.0.113.7", name=f"user{number}") for number in range(3)]
     assert found == ["127.0.0.1"] * 3

@@ -124,7 +124,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize(("form", "path"), [("json", "/broken"), ("text", "/broken"), ("json", "/refresh")])
 def test_a_defect_is_told_without_its_trace(tmp_path, form, path):
-    """Fails without the catch-all in Guard, or in Stop for a hot route, or if tracebacks show variables."""
+    """Fails without the catch-all in ErrorBoundary, or if tracebacks show variables."""
     done = subprocess.run(
         [sys.executable, "-c", BROKEN, path],
         env=environment(tmp_path / "var", log_format=form),

@@ -91,7 +91,7 @@ class TestInChromium:
 
     @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
     def test_owasp_csrf_no_other_origin_or_site_posts_with_the_cookie(self, browser: Browser, tmp_path, name):
-        """Fails without guard.refusal and the rule in routes/login._device. 127.0.0.1 against localhost."""
+        """Fails without middleware.is_cross_origin. 127.0.0.1 against localhost."""
         with serving(tmp_path / "var") as server, elsewhere() as port:
             page = logged_in(browser, server)
             before = {cookie["name"]: cookie["value"] for cookie in page.context.cookies()}
@@ -134,7 +134,7 @@ ELSEWHERE = [
 
 @pytest.mark.parametrize("origin", ELSEWHERE)
 async def test_owasp_csrf_no_cookie_is_set_or_read_for_another_origin(service: Running, origin: str):
-    """Login CSRF. Fails without the check in web/routes/login._device, or guard.refusal."""
+    """Login CSRF. Fails without middleware.is_cross_origin."""
     await service.sign_up()
     for path in ("/login", "/signup"):
         answer = await service.client.post(path, json=BY_COOKIE, headers={"Origin": origin})
@@ -202,7 +202,7 @@ async def test_cors_is_off_and_else_for_listed_origins_alone(make_settings, cloc
 
 
 async def test_headers_every_answer_has_them_and_tokens_are_never_stored(make_settings, clock):
-    """Fails without Edge, or with a policy that allows inline code."""
+    """Fails without RequestContext, or with a policy that allows inline code."""
     async with running(make_settings(public_url="https://login.example.com"), clock) as service:
         tokens = await service.client.post("/signup", json={**BY_COOKIE, "transport": "body"})
         assert tokens.headers["cache-control"] == "no-store"

@@ -65,7 +65,7 @@ async def under_attack(
 
 
 async def test_asvs_6_2_1_passwords_have_8_to_256_characters(service: Running):
-    """Fails without the minimum in password_policy, max_length in schemas or MAX_BODY in web/guard."""
+    """Fails without the minimum in password_policy, max_length in schemas or MAX_BODY in web/json_io."""
     before = hashes(service)
     assert rules(await sign_up(service, "7 signs")) == {"too_short"}
     assert refusal(await sign_up(service, "x" * 257))[:2] == (422, "validation_failed")

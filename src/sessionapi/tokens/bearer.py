@@ -18,11 +18,6 @@ _NOT_IN_A_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 
 A detail may contain an audience exactly as it was configured.
 """
-_NOTHING_PRESENTED = {"missing_token", "invalid_credentials", "invalid_refresh_token", "refresh_token_reused"}
-"""Error codes of requests without an access token.
-
-Their challenge has only the scheme (RFC 6750 section 3.1).
-"""
 
 
 def read(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -50,9 +45,13 @@ def token_of(authorization: bytes | None) -> str:
     return token.decode()
 
 
-def challenge(error: AuthenticationError) -> str:
-    """Return the `WWW-Authenticate` of a 401, with the error of the access token if there was one."""
-    if error.code in _NOTHING_PRESENTED:
+def challenge(error: AuthenticationError, *, presented: bool = True) -> str:
+    """Return the `WWW-Authenticate` of a 401.
+
+    It has only the scheme if the request presented no access token, which means that it has no Authorization
+    header, or one with another scheme (RFC 6750 section 3.1).
+    """
+    if not presented or isinstance(error, MissingToken):
         return "Bearer"
     name = "invalid_request" if error.code == "malformed_authorization" else "invalid_token"
     described = _NOT_IN_A_DESCRIPTION.sub("?", error.detail)

@@ -28,6 +28,12 @@ class ByPath:
         await (self._app if scope.get("path") in self._paths else self._others)(scope, receive, send)
 
 
+def surround(app: ASGIApp, origins: Collection[str], public: Collection[str]) -> ASGIApp:
+    """Return the app with public paths open to all pages, and the others to pages of these origins."""
+    app = open_to_all(app, public)
+    return open_to(origins, app, public=public) if origins else app
+
+
 def open_to_all(app: ASGIApp, paths: Collection[str]) -> ASGIApp:
     """Let pages of every origin read these paths, without credentials."""
     opened = CORSMiddleware(app, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])

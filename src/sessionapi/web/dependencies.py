@@ -16,11 +16,9 @@ from sessionapi.sessions.actors import Actor, actor_of
 from sessionapi.throttling import limits
 from sessionapi.tokens import bearer
 from sessionapi.tokens.access_token import Claims
-from sessionapi.web import csrf
-from sessionapi.web.request_headers import header
+from sessionapi.web.request_headers import SAFE_METHODS, header
 
 _MAX_USER_AGENT = 512
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def app_of(request: Request) -> Container:
@@ -51,11 +49,6 @@ async def sender_of(request: Request) -> Client:
     return client_of(request)
 
 
-def may_use_cookie(request: Request) -> bool:
-    """Return whether a POST comes from an origin for which our cookies may be read or set (csrf.py)."""
-    return csrf.allowed(request, app_of(request).settings)
-
-
 class ServiceCredential(SecurityBase):
     """The dependency that protects a route for other services with a service token, in the same header."""
 
@@ -78,12 +71,17 @@ class AccessToken(SecurityBase):
         self.scheme_name = self.NAME
 
     async def __call__(self, request: Request) -> Claims:
-        """Return the claims of the token, or raise an AuthenticationError.
+        """Return the claims of the request's access token, after these checks, in this order:
+
+        1. the Authorization header: MissingToken, or MalformedAuthorization unless it is one Bearer token;
+        2. the signature and the claims: InvalidToken;
+        3. the expiry: ExpiredToken;
+        4. the session: SessionRevoked if it has ended since the token was issued.
 
         A request that may change something is counted here, so that no route can omit the rate limit.
         """
-        claims = await access(request)
-        if request.method not in _SAFE_METHODS:
+        claims = await app_of(request).checks.check(bearer_token(request))
+        if request.method not in SAFE_METHODS:
             deletes = request.method == "DELETE"
             app_of(request).throttle.count_write(claims.user_id, claims.session_id, deletes=deletes)
         return claims
@@ -92,11 +90,6 @@ class AccessToken(SecurityBase):
 def bearer_token(request: Request) -> str:
     """Return the Bearer token of a request, or raise the error of its Authorization header."""
     return bearer.token_of(request.scope["state"]["headers"].get(b"authorization"))
-
-
-async def access(request: Request) -> Claims:
-    """Return the claims of the access token of a request, or raise an AuthenticationError."""
-    return await app_of(request).checks.check(bearer_token(request))
 
 
 async def caller_of(request: Request, claims: Annotated[Claims, Security(AccessToken())]) -> Actor:

@@ -13,8 +13,8 @@ from sessionapi import ids
 from sessionapi.errors import MalformedRequest, Overloaded, RequestTimedOut, SessionApiError
 from sessionapi.web import problems
 from sessionapi.web.connection_limits import STATE, Connections, Waiting
-from sessionapi.web.headers import security_headers
 from sessionapi.web.request_headers import MAX_FIELDS
+from sessionapi.web.security_headers import response_headers
 
 log = structlog.get_logger()
 
@@ -338,9 +338,8 @@ class HttpProtocol(HttpToolsProtocol):
             *self.server_state.default_headers,
             (b"content-type", problems.MEDIA_TYPE.encode()),
             (b"content-length", b"%d" % len(body)),
-            (b"cache-control", b"no-store"),
             (b"connection", b"close"),
-            *security_headers(https=https),
+            *response_headers(https=https),
             (b"x-request-id", request_id.encode()),
         ]
         if error.retry_after is not None:

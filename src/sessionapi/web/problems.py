@@ -72,7 +72,7 @@ def response(error: SessionApiError, request: Request) -> JSONResponse:
     body = members(error, public_url, request.scope["state"]["request_id"])
     status = body["status"]
     request.scope["state"]["code"] = error.code
-    return JSONResponse(body, status, headers=_headers(error, status, request), media_type=MEDIA_TYPE)
+    return JSONResponse(body, status, headers=_headers(error, request), media_type=MEDIA_TYPE)
 
 
 def members(error: SessionApiError, public_url: str, request_id: str) -> dict[str, Any]:
@@ -95,10 +95,11 @@ def members(error: SessionApiError, public_url: str, request_id: str) -> dict[st
     return body
 
 
-def _headers(error: SessionApiError, status: int, request: Request) -> dict[str, str]:
-    headers = {"Cache-Control": "no-store"}
-    if status == 401:
-        headers["WWW-Authenticate"] = _challenge(error, request)
+def _headers(error: SessionApiError, request: Request) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if isinstance(error, AuthenticationError):
+        presented = b"authorization" in request.scope["state"]["headers"]
+        headers["WWW-Authenticate"] = bearer.challenge(error, presented=presented)
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, RateLimited):
@@ -114,24 +115,30 @@ def _limit_headers(error: RateLimited) -> dict[str, str]:
     }
 
 
-def _challenge(error: SessionApiError, request: Request) -> str:
-    """Return the challenge, which has the error on routes that take an access token (RFC 6750 section 3)."""
-    takes_none = request.url.path in ("/login", "/refresh")
-    return bearer.challenge(error) if isinstance(error, AuthenticationError) and not takes_none else "Bearer"
+async def of(error: Exception, request: Request) -> Response:
+    """Return the response for an exception that a route has raised."""
+    if isinstance(error, SessionApiError):
+        return await _of_ours(error, request)
+    if isinstance(error, RequestValidationError):
+        return _of_invalid_input(error, request)
+    if isinstance(error, HTTPException):
+        return _of_framework(error, request)
+    log.error("unexpected error", path=request.url.path, exc_info=error)
+    return response(InternalError(), request)
 
 
-async def on_error(request: Request, problem: Exception) -> JSONResponse:
-    """Return the response for a SessionApiError. The database's message is only logged."""
-    if isinstance(problem, Unavailable) and problem.cause:  # without one it was refused at once
-        log.error("database unavailable", error=problem.cause)
-    if isinstance(problem, RateLimited):
+async def _of_ours(error: SessionApiError, request: Request) -> JSONResponse:
+    """Return the response for an error of our tree. The database's message is only logged."""
+    if isinstance(error, Unavailable) and error.cause:  # without one it was refused at once
+        log.error("database unavailable", error=error.cause)
+    if isinstance(error, RateLimited):
         await app_of(request).throttle.slow_down(client_of(request))
-    return response(problem if isinstance(problem, SessionApiError) else InternalError(), request)
+    return response(error, request)
 
 
-async def on_validation_error(request: Request, problem: Exception) -> JSONResponse:
+def _of_invalid_input(error: RequestValidationError, request: Request) -> JSONResponse:
     """Return the response for invalid input, without the input, because it may be a password."""
-    errors = problem.errors() if isinstance(problem, RequestValidationError) else []
+    errors = error.errors()
     count = len(errors) + request.scope["state"].get("surplus", 0)
     many = count > MAX_ERRORS
     detail = f"{count} fields are missing or invalid; errors has the first {MAX_ERRORS}." if many else None
@@ -139,26 +146,20 @@ async def on_validation_error(request: Request, problem: Exception) -> JSONRespo
     return response(ValidationFailed(detail, listed), request)
 
 
-async def on_http_exception(request: Request, problem: Exception) -> Response:
+def _of_framework(error: HTTPException, request: Request) -> Response:
     """Return the response for an error of the framework, as a problem with the framework's headers.
 
     Every route refuses OPTIONS with 405. Here that becomes a 204 with the `Allow` header of the path.
     """
     by_status = {400: MalformedBody, 404: NotFound, 405: MethodNotAllowed, 413: PayloadTooLarge}
-    status = problem.status_code if isinstance(problem, HTTPException) else 500
+    status = error.status_code
     if status == 405 and request.method == "OPTIONS":
         return Response(status_code=204, headers={"Allow": _allow(request)})
     answer = response(by_status.get(status, InternalError)(), request)
-    answer.headers.update(getattr(problem, "headers", None) or {})
+    answer.headers.update(error.headers or {})
     if status == 405:
         answer.headers["Allow"] = _allow(request)
     return answer
-
-
-def unexpected(request: Request, problem: Exception) -> JSONResponse:
-    """Log an unexpected error with its traceback, and return a response without it."""
-    log.error("unexpected error", path=request.url.path, exc_info=problem)
-    return response(InternalError(), request)
 
 
 def _allow(request: Request) -> str:

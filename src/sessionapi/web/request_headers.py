@@ -15,6 +15,8 @@ from starlette.types import Scope
 from sessionapi.errors import MalformedAuthorization, MalformedRequest, SessionApiError
 
 Fields = dict[bytes, bytes]
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing (RFC 9110 section 9.2.1). No route has TRACE."""
 
 SINGLE = {
     each.lower().encode(): each
@@ -36,7 +38,7 @@ _WITHOUT_HOST = ("1.0", "1", "0.9")
 
 
 class RequestHeaders:
-    """Reader that puts `headers`, `cookies` and `refused` of each request into `scope["state"]`."""
+    """Reader that puts `headers`, `cookies` and `malformed` of each request into `scope["state"]`."""
 
     def __init__(self, own_cookies: Collection[str]) -> None:
         names = b"|".join(re.escape(name.encode()) for name in own_cookies)
@@ -55,7 +57,9 @@ class RequestHeaders:
         state["cookies"] = {}
         if b"cookie" in fields:
             refused = self._keep_own_cookies(fields, state["cookies"]) or refused
-        state["refused"] = refused or _wrong_host(fields, scope) or _wrong_coding(fields) or _too_much(scope)
+        state["malformed"] = (
+            refused or _wrong_host(fields, scope) or _wrong_coding(fields) or _too_much(scope)
+        )
         if not as_they_came:
             scope["headers"] = list(fields.items())
         return fields

@@ -1,35 +1,34 @@
 """The example of a protected route, and routes for the user's account."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from sessionapi.sessions.actors import owner
-from sessionapi.web.dependencies import AccessToken, Bearer, From, Parts, Writer, access
-from sessionapi.web.json_io import JsonRoute, NoStoreJSON
+from sessionapi.web.dependencies import Bearer, From, Parts, Writer
+from sessionapi.web.direct_route import DirectRoute
+from sessionapi.web.json_io import FastJSON, JsonRoute
 from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, WRITES, answers
 from sessionapi.web.routes.login import token_response
 from sessionapi.web.schemas import MeIn, MeOut, PasswordIn, PasswordResetIn, ProtectedOut, TokensOut, me_out
 
 router = APIRouter(tags=["account"], route_class=JsonRoute)
+direct = APIRouter(tags=["account"], route_class=DirectRoute)
 
 
-@router.get(
+@direct.get(
     "/protected",
     operation_id="protected",
     summary="The example of a protected resource",
     response_model=ProtectedOut,
     responses=answers(*BEARER),
-    openapi_extra={"security": [{AccessToken.NAME: []}]},
 )
-async def protected(request: Request) -> Response:
+async def protected(claims: Bearer) -> Response:
     """Return the ids in a valid access token. Nothing is read from the database."""
-    claims = await access(request)
-    return NoStoreJSON({"data": "Protected data", "user_id": claims.user_id, "session_id": claims.session_id})
+    return FastJSON({"data": "Protected data", "user_id": claims.user_id, "session_id": claims.session_id})
 
 
 @router.get("/me", operation_id="me", summary="My account", responses=answers(*BEARER, "not_found", *STORE))
-async def me(claims: Bearer, parts: Parts, response: Response) -> MeOut:
+async def me(claims: Bearer, parts: Parts) -> MeOut:
     """Return the account behind the access token."""
-    response.headers["Cache-Control"] = "no-store"
     return me_out(await parts.accounts.get(owner(claims)[0]))
 
 

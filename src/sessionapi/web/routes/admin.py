@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query
 
 from sessionapi import ids
 from sessionapi.container import Container
@@ -41,11 +41,9 @@ EventsOf = Annotated[UUID | None, Depends(events_of)]
 async def list_users(
     admin: Admin,
     parts: Parts,
-    response: Response,
     paging: Paging,
 ) -> UsersOut:
     """Return users, the oldest first."""
-    response.headers["Cache-Control"] = "no-store"
     page = await parts.accounts.page(paging.limit, paging.after("user"))
     locked = await parts.throttle.locked([user.id for user in page.items])
     return UsersOut(
@@ -60,9 +58,8 @@ async def list_users(
     summary="One user",
     responses=answers(*REFUSED, "not_found"),
 )
-async def get_user(user_id: str, admin: Admin, parts: Parts, response: Response) -> AdminUserOut:
+async def get_user(user_id: str, admin: Admin, parts: Parts) -> AdminUserOut:
     """Return one user."""
-    response.headers["Cache-Control"] = "no-store"
     return await _shown(parts, id_in_path("user", user_id))
 
 
@@ -101,11 +98,9 @@ async def list_sessions(
     user_id: str,
     admin: Admin,
     parts: Parts,
-    response: Response,
     paging: Paging,
 ) -> SessionsOut:
     """Return the active sessions of a user, the newest first."""
-    response.headers["Cache-Control"] = "no-store"
     user = await parts.accounts.get(id_in_path("user", user_id))
     page = await parts.sessions.list_active(user.id, paging.limit, paging.after("sess"))
     current = ids.public("sess", admin.session_id)
@@ -150,12 +145,10 @@ async def revoke_session(user_id: str, session_id: str, admin: Admin, parts: Par
 async def list_events(
     admin: Admin,
     parts: Parts,
-    response: Response,
     paging: Paging,
     user_id: EventsOf,
 ) -> EventsOut:
     """Return events, the newest first."""
-    response.headers["Cache-Control"] = "no-store"
     page = await parts.accounts.events(paging.limit, paging.after("event"), user_id)
     return EventsOut(
         items=[event_out(event) for event in page.items],

@@ -91,14 +91,12 @@ async def revocations(
 async def introspect(
     service: Service,  # noqa: ARG001 - it is there for its check
     request: Request,
-    response: Response,
     parts: Parts,
 ) -> IntrospectionOut:
     """Return what the token's user and session are now; of a token that is not active, only that.
 
     The same field may be sent as JSON.
     """
-    response.headers["Cache-Control"] = "no-store"
     found = await parts.checks.introspect((await _introspected(request)).token)
     if found is None:
         return IntrospectionOut(active=False)

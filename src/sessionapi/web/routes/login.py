@@ -5,12 +5,11 @@ from dataclasses import replace
 from fastapi import APIRouter, Request, Response
 
 from sessionapi.container import Container
-from sessionapi.errors import CsrfRejected
 from sessionapi.sessions.lifecycle import Device
 from sessionapi.tokens.issuer import Tokens
 from sessionapi.web import cookies
-from sessionapi.web.dependencies import From, Parts, may_use_cookie
-from sessionapi.web.json_io import JsonRoute, NoStoreJSON
+from sessionapi.web.dependencies import From, Parts
+from sessionapi.web.json_io import FastJSON, JsonRoute
 from sessionapi.web.openapi import BODY, BUSY, STORE, answers
 from sessionapi.web.schemas import LoginIn, SignupIn, TokensOut, tokens_out
 
@@ -57,7 +56,7 @@ async def login(body: LoginIn, request: Request, parts: Parts, client: From) -> 
 
 def token_response(tokens: Tokens, parts: Container, *, status: int = 200) -> Response:
     """Return the response with the tokens. The session's transport decides where the refresh token is."""
-    response = NoStoreJSON(tokens_out(tokens), status)
+    response = FastJSON(tokens_out(tokens), status)
     by_cookie = tokens.session.transport == "cookie"
     if by_cookie and tokens.is_new:
         cookies.set_session(response, parts.settings, tokens)
@@ -70,7 +69,5 @@ def _device(body: LoginIn | SignupIn, request: Request, parts: Container, client
     """Return the device of a login. A session whose cookie is overwritten ends."""
     if body.transport == "body":
         return Device(client, body.remember, body.transport, body.device_name)
-    if not may_use_cookie(request):
-        raise CsrfRejected
     replaced = cookies.read(request, parts.settings)
     return Device(client, body.remember, body.transport, body.device_name, replaced)

@@ -31,6 +31,7 @@ from sessionapi.web.dependencies import (
     id_in_path,
     next_cursor,
 )
+from sessionapi.web.direct_route import DirectRoute
 from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, WRITES, answers
 from sessionapi.web.request_headers import header
 from sessionapi.web.routes.login import token_response
@@ -48,6 +49,7 @@ from sessionapi.web.schemas import (
 )
 
 router = APIRouter(tags=["sessions"], route_class=json_io.JsonRoute)
+direct = APIRouter(tags=["sessions"], route_class=DirectRoute)
 
 REFRESH = (
     "invalid_refresh_token",
@@ -70,7 +72,7 @@ IdempotencyKey = Annotated[
 KEY: TypeAdapter[str] = TypeAdapter(IdempotencyKey)
 
 
-@router.post(
+@direct.post(
     "/refresh",
     operation_id="refresh",
     summary="Renew the access token",
@@ -144,9 +146,8 @@ async def _genuine(request: Request, parts: Container) -> tuple[Claims | None, A
     summary="My devices",
     responses=answers(*BEARER, "validation_failed", *STORE),
 )
-async def list_sessions(claims: Bearer, parts: Parts, response: Response, paging: Paging) -> SessionsOut:
+async def list_sessions(claims: Bearer, parts: Parts, paging: Paging) -> SessionsOut:
     """Return my active sessions, the newest first."""
-    response.headers["Cache-Control"] = "no-store"
     user_id, _ = owner(claims)
     page = await parts.sessions.list_active(user_id, paging.limit, paging.after("sess"))
     return SessionsOut(
@@ -178,9 +179,8 @@ async def revoke_sessions(
     summary="This session, its data and when it ends",
     responses=answers(*BEARER, *STORE),
 )
-async def current_session(claims: Bearer, parts: Parts, response: Response) -> CurrentOut:
+async def current_session(claims: Bearer, parts: Parts) -> CurrentOut:
     """Return the session of the access token."""
-    response.headers["Cache-Control"] = "no-store"
     return current_out(*await parts.sessions.current(*owner(claims)))
 
 

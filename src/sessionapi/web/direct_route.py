@@ -1,0 +1,42 @@
+"""The route class of `GET /protected` and `POST /refresh`, which are nearly all requests of a day."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+
+class DirectRoute(APIRoute):
+    """A route whose parameters are the request, and dependencies that take only the request.
+
+    FastAPI documents this under "Custom Request and APIRoute class". This class calls the dependencies and
+    the endpoint, which returns the response. FastAPI's own handler opens exit stacks, solves dependencies of
+    any kind and serialises the result, which took a third of the time of a request (measured).
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        handle = self.get_route_handler()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await handle(Request(scope, receive, send))
+            await response(scope, receive, send)
+
+        self.app = app
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return a handler that calls the dependencies, then the endpoint."""
+        endpoint, request_name = self.endpoint, self.dependant.request_param_name
+        dependencies: list[Any] = [(each.name, each.call) for each in self.dependant.dependencies]
+
+        async def handle(request: Request) -> Response:
+            arguments = {name: await call(request) for name, call in dependencies}
+            if request_name:
+                arguments[request_name] = request
+            response: Response = await endpoint(**arguments)
+            return response
+
+        return handle
