@@ -82,13 +82,19 @@ async def test_a_post_that_would_set_the_cookie_from_elsewhere_is_rejected(liste
     assert "set-cookie" not in answer.headers
 
 
-async def test_without_a_cookie_the_rule_does_not_apply(listed: Running):
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/refresh"), ("PATCH", "/me"), ("DELETE", "/sessions"), ("POST", "/nowhere")],
+)
+async def test_the_rule_holds_for_every_unsafe_method_with_or_without_a_cookie(listed: Running, method, path):
+    """Fails without SAFE_METHODS in ErrorBoundary, for example if the rule asks for POST or for a cookie."""
     tokens = await listed.sign_up()
-    headers = {"Origin": EVIL, "Sec-Fetch-Site": "cross-site"}
-    answer = await listed.client.post(
-        "/refresh", json={"refresh_token": tokens["refresh_token"]}, headers=headers
-    )
-    assert answer.status_code == 200
+    bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
+    for evil in ({"Origin": EVIL, "Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "cross-site"}):
+        answer = await listed.client.request(method, path, headers={**bearer, **evil})
+        assert refusal(answer) == REJECTED
+    read = await listed.client.get("/me", headers={**bearer, "Origin": EVIL, "Sec-Fetch-Site": "cross-site"})
+    assert read.status_code == 200
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:4711", "localhost:4711", "[::1]:4711", "localhost"])

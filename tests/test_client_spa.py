@@ -119,7 +119,7 @@ def test_a_warning_counts_down_to_the_end_and_can_be_answered(page: Page, spa):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"], ids=["origin", "site"])
 def test_a_hostile_page_that_uses_the_client_gets_nothing(page: Page, spa, host):
-    """From another origin, and from another site. Fails with a reflected origin, or without is_cross_origin."""
+    """From another origin and another site. Fails with a reflected origin, or without is_cross_origin."""
     app, at = spa
     name = f"victim-{host}"
     sign_up(page, app, name)

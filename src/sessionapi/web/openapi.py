@@ -50,7 +50,7 @@ BEARER = (
     "session_revoked",
     "session_expired",
 )
-WRITES = (*BEARER, "rate_limited")
+WRITES = (*BEARER, "csrf_rejected", "rate_limited")
 """Error codes of a route that takes an access token and may change something."""
 BODY = ("malformed_body", "payload_too_large", "unsupported_media_type", "validation_failed")
 STORE = ("unavailable",)

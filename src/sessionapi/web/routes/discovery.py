@@ -86,7 +86,7 @@ async def revocations(
     summary="Whether an access token is good now (RFC 7662)",
     response_model_exclude_unset=True,
     openapi_extra=openapi.body(IntrospectIn, FORM, required=True),
-    responses=answers(*SERVICE, *BODY, *STORE),
+    responses=answers(*SERVICE, "csrf_rejected", *BODY, *STORE),
 )
 async def introspect(
     service: Service,  # noqa: ARG001 - it is there for its check
