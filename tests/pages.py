@@ -1,10 +1,11 @@
 """The steps that users take on the pages, for tests in a real browser."""
 
+import operator
 import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -61,6 +62,18 @@ def wrong(page: Page, label: str) -> str:
     expect(field).to_be_focused()
     named = (field.get_attribute("aria-describedby") or "").split()[0]
     return page.locator(f"#{named}").inner_text()
+
+
+def contrast(one: Sequence[int], other: Sequence[int]) -> float:
+    """Return the contrast of two colours in sRGB (WCAG 2.2), from 1 to 21."""
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: Sequence[int]) -> float:
+    parts = [value / 255 for value in colour]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(map(operator.mul, (0.2126, 0.7152, 0.0722), linear))
 
 
 def token_of(context: BrowserContext, page: Page) -> str:

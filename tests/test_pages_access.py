@@ -6,9 +6,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from sessionapi.web import branding
 from tests.browser import NEEDS_CHROMIUM
 from tests.conftest import PASSWORD, Server, serving
-from tests.pages import GATED, PUBLIC, says_why, sign_in, signed_in, visitor
+from tests.pages import GATED, PUBLIC, contrast, says_why, sign_in, signed_in, visitor
 
 pytestmark = NEEDS_CHROMIUM
 NARROW = {"width": 360, "height": 740}
@@ -67,6 +68,56 @@ def test_axe_finds_nothing(chromium: Browser, server: Server, path, scheme):
         for state in states(page, path):
             found = Axe().run(page)
             assert found.violations_count == 0, f"{state}: {found.generate_report()}"
+
+
+SHADES = """(sheets) => {
+  const sheet = new CSSStyleSheet();
+  document.adoptedStyleSheets = [sheet];
+  const probe = document.body.appendChild(document.createElement("i"));
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const rgb = (colour) => {
+    probe.style.color = colour;
+    canvas.fillStyle = getComputedStyle(probe).color;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const pairs = [
+    ["var(--on-accent)", "var(--accent)"], ["var(--on-accent)", "var(--accent-pressed)"],
+    ["var(--link)", "var(--card)"], ["var(--link)", "var(--ground)"], ["var(--link)", "var(--hover)"],
+    ["var(--link)", "color-mix(in srgb, var(--link) 10%, var(--card))"],
+  ];
+  return sheets.map((text) => {
+    sheet.replaceSync(text);
+    return pairs.map((pair) => pair.map(rgb));
+  });
+}"""
+"""Returns the pairs of text and background, as they are painted, with each of several /theme.css."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_with_every_accent(chromium: Browser, server: Server, scheme):
+    """WCAG 2.2, 1.4.3. Fails with `l` instead of a bounded lightness in pages.css."""
+    steps = range(0, 256, 51)
+    accents = [f"#{red:02x}{green:02x}{blue:02x}" for red in steps for green in steps for blue in steps]
+    with visitor(chromium, server, color_scheme=scheme) as page:
+        page.goto("/sign-in")
+        shades = page.evaluate(SHADES, [branding.stylesheet(accent) for accent in accents])
+    assert len({str(pairs) for pairs in shades}) == len(accents) == 216
+    for accent, pairs in zip(accents, shades, strict=True):
+        for text, ground in pairs:
+            assert contrast(text, ground) >= 4.5, (accent, text, ground)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("accent", ["#ffffff", "#ffff00", "#000000", "#ff0000", "#0000ff", "#808080"])
+def test_axe_finds_nothing_with_any_accent(chromium: Browser, server: Server, accent, scheme):
+    with visitor(chromium, server, color_scheme=scheme, reduced_motion="reduce") as page:
+        theme = branding.stylesheet(accent)
+        page.route("**/theme.css", lambda route: route.fulfill(body=theme, content_type="text/css"))
+        for path in ("/sign-in?reason=idle", "/account"):
+            open_page(page, path)
+            found = Axe().run(page)
+            assert found.violations_count == 0, f"{path}: {found.generate_report()}"
 
 
 @pytest.mark.parametrize("path", [*PUBLIC, *GATED])

@@ -8,7 +8,6 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from sessionapi import models
-from sessionapi.web import branding
 from sessionapi.web.end_reasons import REASONS
 from sessionapi.web.routes.pages import router, stays_home
 from tests.conftest import PASSWORD, Running, running
@@ -232,21 +231,6 @@ async def test_the_brand_is_a_name_and_a_colour(make_settings, clock):
         mark = await service.client.get("/mark.svg")
         assert mark.headers["content-type"].startswith("image/svg+xml")
         assert ">A</text>" in mark.text
-
-
-@pytest.mark.parametrize("red", range(0, 256, 51))
-def test_every_accent_can_be_read_on_light_on_dark_and_beneath_its_text(red: int):
-    """WCAG 2.2, 1.4.3. Fails without _readable in web/branding.py."""
-    for green in range(0, 256, 51):
-        for blue in range(0, 256, 51):
-            sheet = branding.stylesheet(f"#{red:02x}{green:02x}{blue:02x}")
-            shade = {
-                name: branding._colour(text) for name, text in re.findall(r"--([a-z-]+): (#\w+);", sheet)
-            }
-            assert branding.contrast(shade["accent"], shade["on-accent"]) >= 4.5
-            assert branding.contrast(shade["accent-pressed"], shade["on-accent"]) >= 4.5
-            assert branding.contrast(shade["accent-on-light"], branding.LIGHT) >= 4.5
-            assert branding.contrast(shade["accent-on-dark"], branding.DARK) >= 4.5
 
 
 async def test_static_files_are_asked_for_each_time_and_answered_304(site: Running):
