@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from sessionapi import container, ids, logging, settings
+from sessionapi import ids, logging, settings
 from sessionapi.cli.prompts import say
-from sessionapi.container import Container
+from sessionapi.container import Container, bootstrap, build
 from sessionapi.errors import NotFound
 from sessionapi.models import User
 from sessionapi.storage import database_url
@@ -54,21 +54,21 @@ def _report_new_database(loaded: settings.Settings) -> Iterator[None]:
 async def _connected(
     loaded: settings.Settings, work: Callable[[Container], Awaitable[T]], *, abandon_keys: bool
 ) -> T:
-    await container.bootstrap(loaded, abandon_keys=abandon_keys)
-    parts = container.build(loaded)
+    await bootstrap(loaded, abandon_keys=abandon_keys)
+    container = build(loaded)
     try:
-        return await work(parts)
+        return await work(container)
     finally:
-        await parts.stop()
+        await container.stop()
 
 
-async def find(parts: Container, name: str) -> User:
+async def find(container: Container, name: str) -> User:
     """Return the account with this username or id. Raises a NotFound that contains the name.
 
     A text that looks like an id is always an id, so that a username cannot stand in for another account.
     """
     user_id = ids.parse("user", name)
     try:
-        return await (parts.accounts.get(user_id) if user_id else parts.accounts.find(name))
+        return await (container.accounts.get(user_id) if user_id else container.accounts.find(name))
     except NotFound:
         raise NotFound(f"The user {name} does not exist. See: sessionapi users list") from None

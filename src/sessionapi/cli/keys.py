@@ -59,23 +59,23 @@ def _show(ring: list[StoredKey], *, as_json: bool) -> None:
     output.show([representations.signing_key(key) for key in ring], COLUMNS, as_json=as_json)
 
 
-async def _rotate_now(parts: Container) -> str:
-    return _kid(await parts.keys.rotate_now())
+async def _rotate_now(container: Container) -> str:
+    return _kid(await container.keys.rotate_now())
 
 
-async def _rotate(parts: Container) -> str:
+async def _rotate(container: Container) -> str:
     """Publish the next key, wait, and activate it. If this is interrupted, a running server completes it."""
-    published = await parts.keys.publish()
-    wait = (parts.keys.due_at(published) - parts.clock()).total_seconds()
+    published = await container.keys.publish()
+    wait = (container.keys.due_at(published) - container.clock()).total_seconds()
     say(
         f"Published {_kid(published)}. It starts signing in {max(0, math.ceil(wait))} s, "
         "when all caches contain it."
     )
     while wait > 0:
         await asyncio.sleep(wait)
-        wait = (parts.keys.due_at(published) - parts.clock()).total_seconds()
-    promoted = await parts.keys.promote()
-    ring = await parts.keys.all()
+        wait = (container.keys.due_at(published) - container.clock()).total_seconds()
+    promoted = await container.keys.promote()
+    ring = await container.keys.all()
     if promoted is None and not any(key.id == published.id and key.state == "active" for key in ring):
         raise Conflict(f"{_kid(published)} was dropped while it was waiting; see: sessionapi keys list")
     return _kid(published)

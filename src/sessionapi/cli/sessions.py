@@ -33,7 +33,7 @@ def list_sessions(
     as_json: output.AsJson = False,
 ) -> None:
     """List active sessions, newest first for one user, or else user by user."""
-    found, more = run(lambda parts: _list(parts, user, limit))
+    found, more = run(lambda container: _list(container, user, limit))
     output.show([_represent(each) for each in found], COLUMNS, as_json=as_json, more=more)
 
 
@@ -59,30 +59,30 @@ def revoke(
     if session is not None and user is None:
         raise ValidationFailed(f"Give the user of session {session} with --user NAME.")
     span = None if older_than is None else _span(older_than)
-    typer.echo(run(lambda parts: _revoke(parts, session, user, span)))
+    typer.echo(run(lambda container: _revoke(container, session, user, span)))
 
 
-async def _list(parts: Container, name: str | None, limit: int) -> tuple[list[Session], bool]:
+async def _list(container: Container, name: str | None, limit: int) -> tuple[list[Session], bool]:
     if name is None:
-        return await output.collect_pages(parts.all_sessions.page, limit)
-    user = await find(parts, name)
+        return await output.collect_pages(container.all_sessions.page, limit)
+    user = await find(container, name)
     return await output.collect_pages(
-        lambda size, before: parts.sessions.list_active(user.id, size, before), limit
+        lambda size, before: container.sessions.list_active(user.id, size, before), limit
     )
 
 
-async def _revoke(parts: Container, session: str | None, name: str | None, span: timedelta | None) -> int:
+async def _revoke(container: Container, session: str | None, name: str | None, span: timedelta | None) -> int:
     if name is None:
-        return await parts.all_sessions.revoke("revoked_by_admin", span, _Progress())
-    user = await find(parts, name)
+        return await container.all_sessions.revoke("revoked_by_admin", span, _Progress())
+    user = await find(container, name)
     if session is None:
-        return await parts.sessions.revoke_all(user.id, "revoked_by_admin", OPERATOR)
+        return await container.sessions.revoke_all(user.id, "revoked_by_admin", OPERATOR)
     not_found = NotFound(f"{user.username} has no active session {session}.")
     session_id = ids.parse("sess", session)
     if session_id is None:
         raise not_found
     try:
-        await parts.sessions.revoke(user.id, session_id, "revoked_by_admin", OPERATOR)
+        await container.sessions.revoke(user.id, session_id, "revoked_by_admin", OPERATOR)
     except NotFound:
         raise not_found from None
     return 1

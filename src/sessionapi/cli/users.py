@@ -36,21 +36,21 @@ def add(
     """Create an account and print its id. The password comes from a prompt or a line of standard input."""
     secret = prompts.secret_line("Hash" if hashed else "Password", confirmed=not hashed)
     password, given_hash = (None, secret) if hashed else (secret, None)
-    user = run(lambda parts: parts.accounts.add(name, email, password=password, hashed=given_hash))
+    user = run(lambda container: container.accounts.add(name, email, password=password, hashed=given_hash))
     typer.echo(ids.public("user", user.id))
 
 
 @app.command("list")
 def list_users(limit: output.Limit = 100, as_json: output.AsJson = False) -> None:
     """List the accounts, oldest first."""
-    found, more = run(lambda parts: _listed(parts, limit))
+    found, more = run(lambda container: _listed(container, limit))
     output.show(found, COLUMNS, as_json=as_json, more=more)
 
 
 @app.command()
 def show(name: Name, as_json: output.AsJson = False) -> None:
     """Show one account, including its claims and preferences."""
-    account = run(lambda parts: _shown(parts, name))
+    account = run(lambda container: _shown(container, name))
     if as_json:
         output.show([account], (), as_json=True)
     else:
@@ -61,21 +61,21 @@ def show(name: Name, as_json: output.AsJson = False) -> None:
 @app.command()
 def disable(name: Name) -> None:
     """Disable logins to an account and end its sessions."""
-    user = run(lambda parts: _do(parts, name, Accounts.disable))
+    user = run(lambda container: _do(container, name, Accounts.disable))
     prompts.say(f"Disabled {user.username} and ended its sessions.")
 
 
 @app.command()
 def enable(name: Name) -> None:
     """Allow logins to a disabled account again."""
-    user = run(lambda parts: _do(parts, name, Accounts.enable))
+    user = run(lambda container: _do(container, name, Accounts.enable))
     prompts.say(f"Enabled {user.username}.")
 
 
 @app.command()
 def unlock(name: Name) -> None:
     """Reset the wrong-password counters of an account, so that it can log in everywhere again."""
-    user = run(lambda parts: _do(parts, name, Accounts.unlock))
+    user = run(lambda container: _do(container, name, Accounts.unlock))
     prompts.say(f"Unlocked {user.username}.")
 
 
@@ -83,7 +83,7 @@ def unlock(name: Name) -> None:
 def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
     """Erase an account and end its sessions. This can't be undone; the name can be taken again."""
     prompts.confirm(f"Delete {logging.escape_unprintable(name)} permanently?", yes=yes)
-    user = run(lambda parts: _do(parts, name, Accounts.delete))
+    user = run(lambda container: _do(container, name, Accounts.delete))
     prompts.say(f"Deleted {user.username}.")
 
 
@@ -93,7 +93,7 @@ def set_roles(
     roles: Annotated[list[str] | None, typer.Argument(help="All roles of the account from now on.")] = None,
 ) -> None:
     """Replace the roles of an account, or remove all if none are given. The role admin opens /admin."""
-    user = run(lambda parts: _change(parts, name, roles=roles or []))
+    user = run(lambda container: _change(container, name, roles=roles or []))
     prompts.say(f"Roles of {user.username}: {', '.join(user.roles) or 'none'}")
 
 
@@ -104,44 +104,46 @@ def set_claims(
 ) -> None:
     """Replace the additional claims in an account's access tokens, from the next refresh on."""
     given = _json_object(prompts.rest_of_input() if claims == "-" else claims)
-    user = run(lambda parts: _change(parts, name, claims=given))
+    user = run(lambda container: _change(container, name, claims=given))
     prompts.say(f"Claims of {user.username}: {json.dumps(user.claims)}")
 
 
 @app.command("reset-password")
 def reset_password(name: Name) -> None:
     """Print a one-time token that sets a new password, and a link to the page that accepts it."""
-    token, link = run(lambda parts: _reset(parts, name))
+    token, link = run(lambda container: _reset(container, name))
     typer.echo(f"Token  {token}")
     typer.echo(f"Link   {link}")
     prompts.say(f"Valid once, for {RESET_TTL.seconds // 60} minutes. Earlier tokens are no longer valid.")
 
 
-async def _listed(parts: Container, limit: int) -> tuple[list[Members], bool]:
-    found, more = await output.collect_pages(parts.accounts.page, limit)
-    locked = await parts.throttle.locked([each.id for each in found])
+async def _listed(container: Container, limit: int) -> tuple[list[Members], bool]:
+    found, more = await output.collect_pages(container.accounts.page, limit)
+    locked = await container.throttle.locked([each.id for each in found])
     return [representations.administered(each, locked=each.id in locked) for each in found], more
 
 
-async def _shown(parts: Container, name: str) -> Members:
-    user = await find(parts, name)
-    return representations.administered(user, locked=bool(await parts.throttle.locked([user.id])))
+async def _shown(container: Container, name: str) -> Members:
+    user = await find(container, name)
+    return representations.administered(user, locked=bool(await container.throttle.locked([user.id])))
 
 
-async def _do(parts: Container, name: str, what: Callable[[Accounts, UUID, Caller], Awaitable[None]]) -> User:
-    user = await find(parts, name)
-    await what(parts.accounts, user.id, OPERATOR)
+async def _do(
+    container: Container, name: str, what: Callable[[Accounts, UUID, Caller], Awaitable[None]]
+) -> User:
+    user = await find(container, name)
+    await what(container.accounts, user.id, OPERATOR)
     return user
 
 
-async def _change(parts: Container, name: str, **given: Any) -> User:
-    return await parts.accounts.change((await find(parts, name)).id, OPERATOR, given)
+async def _change(container: Container, name: str, **given: Any) -> User:
+    return await container.accounts.change((await find(container, name)).id, OPERATOR, given)
 
 
-async def _reset(parts: Container, name: str) -> tuple[str, str]:
-    token = await parts.accounts.make_reset_token((await find(parts, name)).id)
+async def _reset(container: Container, name: str) -> tuple[str, str]:
+    token = await container.accounts.make_reset_token((await find(container, name)).id)
     # After the # it stays in the browser, so no server, proxy or log receives it.
-    return token, f"{parts.settings.public_url}/reset-password#token={token}"
+    return token, f"{container.settings.public_url}/reset-password#token={token}"
 
 
 def _json_object(text: str) -> dict[str, Any]:

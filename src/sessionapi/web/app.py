@@ -13,7 +13,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.types import ASGIApp, Lifespan
 
-from sessionapi import __version__, container, logging
+from sessionapi import __version__, logging
+from sessionapi.container import Container, bootstrap, build
 from sessionapi.settings import Settings, load
 from sessionapi.settings_warnings import suspicious
 from sessionapi.web import cookies, graceful_shutdown, middleware, openapi
@@ -64,7 +65,7 @@ class Service(FastAPI):
         return middleware.surround(AsyncExitStackMiddleware(self.router), self.state.sessionapi, PUBLIC_PATHS)
 
 
-def create(parts: container.Container, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+def create(container: Container, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """Return the ASGI app that uses this container."""
     app = Service(
         title="sessionapi",
@@ -77,9 +78,9 @@ def create(parts: container.Container, lifespan: Lifespan[FastAPI] | None = None
         lifespan=lifespan or _lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics and the log are ours
     )
-    app.state.sessionapi = parts
+    app.state.sessionapi = container
     app.router.routes[:0] = [*account.direct.routes, *sessions.direct.routes]  # the busiest ones come first
-    app.include_router(_routes(pages_too=parts.settings.pages))
+    app.include_router(_routes(pages_too=container.settings.pages))
     app.mount("/static/swagger", docs.SWAGGER)
     app.mount("/static", docs.OWN)
     _finish_openapi(app)
@@ -93,15 +94,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for text in suspicious(settings):
         log.warning(text)
     with ThreadPoolExecutor(1) as thread:  # the caller may run in an event loop, which asyncio.run refuses
-        thread.submit(asyncio.run, container.bootstrap(settings)).result()
-    return create(container.build(settings))
+        thread.submit(asyncio.run, bootstrap(settings)).result()
+    return create(build(settings))
 
 
 def from_environment() -> FastAPI:
     """Return the app for a process of `sessionapi serve`, which has already prepared everything."""
     loaded = load()
     logging.configure(log_format=loaded.log_format, level=loaded.log_level)
-    return create(container.build(loaded), _in_a_process)
+    return create(build(loaded), _in_a_process)
 
 
 def _routes(*, pages_too: bool) -> APIRouter:
@@ -115,33 +116,33 @@ def _routes(*, pages_too: bool) -> APIRouter:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    parts: container.Container = app.state.sessionapi
-    if not parts.settings.throttle:
+    container: Container = app.state.sessionapi
+    if not container.settings.throttle:
         log.warning("THROTTLE=off: anybody may guess passwords without limit; for load tests only")
-    await parts.start()
+    await container.start()
     ended = asyncio.Event()
     background = [
-        asyncio.create_task(repeat("poll", parts.state_sync.sync, parts.state_sync.interval, ended)),
-        asyncio.create_task(repeat("keys", parts.keys.keep_up, KEYS_INTERVAL, ended)),
-        asyncio.create_task(repeat("purge", parts.purge.run, PURGE_INTERVAL, ended)),
-        asyncio.create_task(repeat("marks", parts.marks.tidy, PURGE_INTERVAL, ended)),
+        asyncio.create_task(repeat("poll", container.state_sync.sync, container.state_sync.interval, ended)),
+        asyncio.create_task(repeat("keys", container.keys.keep_up, KEYS_INTERVAL, ended)),
+        asyncio.create_task(repeat("purge", container.purge.run, PURGE_INTERVAL, ended)),
+        asyncio.create_task(repeat("marks", container.marks.tidy, PURGE_INTERVAL, ended)),
     ]
     try:
         yield
     finally:
         ended.set()
         await asyncio.wait(background, timeout=STOP_SECONDS)
-        await parts.stop()
+        await container.stop()
 
 
 @asynccontextmanager
 async def _in_a_process(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Run the lifespan in a process of `sessionapi serve`, which signals stop gracefully."""
-    parts: container.Container = app.state.sessionapi
+    container: Container = app.state.sessionapi
     _spare_the_collector()
-    with graceful_shutdown.watched(parts.shutting_down, parts.settings.stop_delay):
+    with graceful_shutdown.watched(container.shutting_down, container.settings.stop_delay):
         async with _lifespan(app):
-            yield {STATE: Connections(parts.settings)}
+            yield {STATE: Connections(container.settings)}
 
 
 def _spare_the_collector() -> None:

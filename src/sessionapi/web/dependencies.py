@@ -39,12 +39,12 @@ def client_of(request: Request) -> Client:
     )
 
 
-async def parts_of(request: Request) -> Container:
+async def container_of(request: Request) -> Container:
     """`app_of` as a dependency. It is async because the framework runs other functions in a thread."""
     return app_of(request)
 
 
-async def sender_of(request: Request) -> Client:
+async def client_info(request: Request) -> Client:
     """`client_of` as a dependency."""
     return client_of(request)
 
@@ -146,8 +146,8 @@ def next_cursor(kind: ids.Kind, page: Page[Any, UUID]) -> str | None:
     return ids.public(kind, page.next_key) if page.next_key else None
 
 
-Parts = Annotated[Container, Depends(parts_of)]
-From = Annotated[Client, Depends(sender_of)]
+ContainerDep = Annotated[Container, Depends(container_of)]
+ClientInfo = Annotated[Client, Depends(client_info)]
 Bearer = Annotated[Claims, Security(AccessToken())]
 Service = Annotated[ServiceToken, Security(ServiceCredential())]
 Writer = Annotated[Actor, Depends(caller_of)]

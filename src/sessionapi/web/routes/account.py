@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from sessionapi.sessions.actors import owner
-from sessionapi.web.dependencies import Bearer, From, Parts, Writer
+from sessionapi.web.dependencies import Bearer, ClientInfo, ContainerDep, Writer
 from sessionapi.web.direct_route import DirectRoute
 from sessionapi.web.json_io import FastJSON, JsonRoute
 from sessionapi.web.openapi import BEARER, BODY, BUSY, STORE, WRITES, answers
@@ -27,9 +27,9 @@ async def protected(claims: Bearer) -> Response:
 
 
 @router.get("/me", operation_id="me", summary="My account", responses=answers(*BEARER, "not_found", *STORE))
-async def me(claims: Bearer, parts: Parts) -> MeOut:
+async def me(claims: Bearer, container: ContainerDep) -> MeOut:
     """Return the account behind the access token."""
-    return me_out(await parts.accounts.get(owner(claims)[0]))
+    return me_out(await container.accounts.get(owner(claims)[0]))
 
 
 @router.patch(
@@ -38,12 +38,12 @@ async def me(claims: Bearer, parts: Parts) -> MeOut:
     summary="Change my name, e-mail or preferences",
     responses=answers(*WRITES, "reauthentication_required", "username_taken", "not_found", *BODY, *STORE),
 )
-async def update_me(body: MeIn, caller: Writer, parts: Parts) -> MeOut:
+async def update_me(body: MeIn, caller: Writer, container: ContainerDep) -> MeOut:
     """Change what is given. A new name or e-mail needs a login in the last five minutes."""
     given = body.model_dump(exclude_unset=True)
     if given.keys() & {"username", "email"}:
         caller = caller.with_recent_login()
-    return me_out(await parts.accounts.change(caller.user_id, caller, given))
+    return me_out(await container.accounts.change(caller.user_id, caller, given))
 
 
 @router.delete(
@@ -53,9 +53,9 @@ async def update_me(body: MeIn, caller: Writer, parts: Parts) -> MeOut:
     summary="Delete my account",
     responses=answers(*WRITES, "reauthentication_required", "not_found", *STORE),
 )
-async def delete_me(caller: Writer, parts: Parts) -> None:
+async def delete_me(caller: Writer, container: ContainerDep) -> None:
     """Empty the account and end its sessions. It needs a login in the last five minutes."""
-    await parts.accounts.delete(caller.user_id, caller.with_recent_login())
+    await container.accounts.delete(caller.user_id, caller.with_recent_login())
 
 
 @router.post(
@@ -73,10 +73,10 @@ async def delete_me(caller: Writer, parts: Parts) -> None:
         *STORE,
     ),
 )
-async def change_password(body: PasswordIn, caller: Writer, parts: Parts) -> Response:
+async def change_password(body: PasswordIn, caller: Writer, container: ContainerDep) -> Response:
     """Set a new password. The other sessions end; this one goes on with new tokens."""
-    tokens = await parts.users.change_password(caller, body.current_password, body.new_password)
-    return token_response(tokens, parts)
+    tokens = await container.users.change_password(caller, body.current_password, body.new_password)
+    return token_response(tokens, container)
 
 
 @router.post(
@@ -86,6 +86,6 @@ async def change_password(body: PasswordIn, caller: Writer, parts: Parts) -> Res
     summary="Set a new password with a one-time token",
     responses=answers("weak_password", "csrf_rejected", *BUSY, *BODY, *STORE),
 )
-async def reset_password(body: PasswordResetIn, parts: Parts, client: From) -> None:
+async def reset_password(body: PasswordResetIn, container: ContainerDep, client: ClientInfo) -> None:
     """Set a new password and end all sessions. The token is valid for 30 minutes and works once."""
-    await parts.accounts.reset_password(body.token, body.new_password, client)
+    await container.accounts.reset_password(body.token, body.new_password, client)

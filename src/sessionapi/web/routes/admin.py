@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 
 from sessionapi import ids
 from sessionapi.container import Container
-from sessionapi.web.dependencies import Admin, Paging, Parts, id_in_path, next_cursor
+from sessionapi.web.dependencies import Admin, ContainerDep, Paging, id_in_path, next_cursor
 from sessionapi.web.json_io import JsonRoute
 from sessionapi.web.openapi import BEARER, BODY, STORE, answers
 from sessionapi.web.schemas import (
@@ -40,12 +40,12 @@ EventsOf = Annotated[UUID | None, Depends(events_of)]
 @router.get("/users", operation_id="adminListUsers", summary="All users", responses=answers(*REFUSED))
 async def list_users(
     admin: Admin,
-    parts: Parts,
+    container: ContainerDep,
     paging: Paging,
 ) -> UsersOut:
     """Return users, the oldest first."""
-    page = await parts.accounts.page(paging.limit, paging.after("user"))
-    locked = await parts.throttle.locked([user.id for user in page.items])
+    page = await container.accounts.page(paging.limit, paging.after("user"))
+    locked = await container.throttle.locked([user.id for user in page.items])
     return UsersOut(
         items=[admin_user_out(user, locked=user.id in locked) for user in page.items],
         next_cursor=next_cursor("user", page),
@@ -58,9 +58,9 @@ async def list_users(
     summary="One user",
     responses=answers(*REFUSED, "not_found"),
 )
-async def get_user(user_id: str, admin: Admin, parts: Parts) -> AdminUserOut:
+async def get_user(user_id: str, admin: Admin, container: ContainerDep) -> AdminUserOut:
     """Return one user."""
-    return await _shown(parts, id_in_path("user", user_id))
+    return await _shown(container, id_in_path("user", user_id))
 
 
 @router.patch(
@@ -69,11 +69,11 @@ async def get_user(user_id: str, admin: Admin, parts: Parts) -> AdminUserOut:
     summary="Disable, enable, unlock, set roles or claims",
     responses=answers("rate_limited", "csrf_rejected", *REFUSED, "not_found", *BODY),
 )
-async def update_user(user_id: str, body: AdminUserIn, admin: Admin, parts: Parts) -> AdminUserOut:
+async def update_user(user_id: str, body: AdminUserIn, admin: Admin, container: ContainerDep) -> AdminUserOut:
     """Change what is given, all or nothing. Disabling ends all sessions of the user at once."""
     target = id_in_path("user", user_id)
-    await parts.accounts.change(target, admin, body.model_dump(exclude_unset=True))
-    return await _shown(parts, target)
+    await container.accounts.change(target, admin, body.model_dump(exclude_unset=True))
+    return await _shown(container, target)
 
 
 @router.delete(
@@ -83,9 +83,9 @@ async def update_user(user_id: str, body: AdminUserIn, admin: Admin, parts: Part
     summary="Delete a user",
     responses=answers("rate_limited", "csrf_rejected", *REFUSED, "not_found"),
 )
-async def delete_user(user_id: str, admin: Admin, parts: Parts) -> None:
+async def delete_user(user_id: str, admin: Admin, container: ContainerDep) -> None:
     """Empty the account and end its sessions."""
-    await parts.accounts.delete(id_in_path("user", user_id), admin)
+    await container.accounts.delete(id_in_path("user", user_id), admin)
 
 
 @router.get(
@@ -97,12 +97,12 @@ async def delete_user(user_id: str, admin: Admin, parts: Parts) -> None:
 async def list_sessions(
     user_id: str,
     admin: Admin,
-    parts: Parts,
+    container: ContainerDep,
     paging: Paging,
 ) -> SessionsOut:
     """Return the active sessions of a user, the newest first."""
-    user = await parts.accounts.get(id_in_path("user", user_id))
-    page = await parts.sessions.list_active(user.id, paging.limit, paging.after("sess"))
+    user = await container.accounts.get(id_in_path("user", user_id))
+    page = await container.sessions.list_active(user.id, paging.limit, paging.after("sess"))
     current = ids.public("sess", admin.session_id)
     return SessionsOut(
         items=[session_out(session, current) for session in page.items],
@@ -116,10 +116,10 @@ async def list_sessions(
     summary="End all sessions of a user",
     responses=answers("rate_limited", "csrf_rejected", *REFUSED, "not_found"),
 )
-async def revoke_sessions(user_id: str, admin: Admin, parts: Parts) -> RevokedOut:
+async def revoke_sessions(user_id: str, admin: Admin, container: ContainerDep) -> RevokedOut:
     """End them and answer how many there were."""
     target = id_in_path("user", user_id)
-    return RevokedOut(revoked=await parts.sessions.revoke_all(target, "revoked_by_admin", admin))
+    return RevokedOut(revoked=await container.sessions.revoke_all(target, "revoked_by_admin", admin))
 
 
 @router.delete(
@@ -129,9 +129,9 @@ async def revoke_sessions(user_id: str, admin: Admin, parts: Parts) -> RevokedOu
     summary="End one session of a user",
     responses=answers("rate_limited", "csrf_rejected", *REFUSED, "not_found"),
 )
-async def revoke_session(user_id: str, session_id: str, admin: Admin, parts: Parts) -> None:
+async def revoke_session(user_id: str, session_id: str, admin: Admin, container: ContainerDep) -> None:
     """End an active session."""
-    await parts.sessions.revoke(
+    await container.sessions.revoke(
         id_in_path("user", user_id), id_in_path("sess", session_id), "revoked_by_admin", admin
     )
 
@@ -144,18 +144,18 @@ async def revoke_session(user_id: str, session_id: str, admin: Admin, parts: Par
 )
 async def list_events(
     admin: Admin,
-    parts: Parts,
+    container: ContainerDep,
     paging: Paging,
     user_id: EventsOf,
 ) -> EventsOut:
     """Return events, the newest first."""
-    page = await parts.accounts.events(paging.limit, paging.after("event"), user_id)
+    page = await container.accounts.events(paging.limit, paging.after("event"), user_id)
     return EventsOut(
         items=[event_out(event) for event in page.items],
         next_cursor=next_cursor("event", page),
     )
 
 
-async def _shown(parts: Container, user_id: UUID) -> AdminUserOut:
-    user = await parts.accounts.get(user_id)
-    return admin_user_out(user, locked=bool(await parts.throttle.locked([user_id])))
+async def _shown(container: Container, user_id: UUID) -> AdminUserOut:
+    user = await container.accounts.get(user_id)
+    return admin_user_out(user, locked=bool(await container.throttle.locked([user_id])))

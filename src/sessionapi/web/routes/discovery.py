@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Request, Response
 from sessionapi.container import Container
 from sessionapi.errors import MalformedBody
 from sessionapi.web import cors, json_io, openapi
-from sessionapi.web.dependencies import Parts, Service
+from sessionapi.web.dependencies import ContainerDep, Service
 from sessionapi.web.openapi import BODY, STORE, answers
 from sessionapi.web.request_headers import media_type
 from sessionapi.web.schemas import IntrospectIn, IntrospectionOut, JwksOut, MetadataOut, RevocationsOut
@@ -29,10 +29,10 @@ FORM = "application/x-www-form-urlencoded"
 
 
 @router.get(JWKS, operation_id="jwks", summary="Public keys (RFC 7517)", responses=answers())
-async def jwks(parts: Parts, response: Response) -> JwksOut:
+async def jwks(container: ContainerDep, response: Response) -> JwksOut:
     """Return the keys that verify access tokens; cache them as Cache-Control allows."""
-    response.headers.update(_public(parts))
-    return JwksOut.model_validate(parts.ring.jwks())
+    response.headers.update(_public(container))
+    return JwksOut.model_validate(container.ring.jwks())
 
 
 @router.get(OPENID_CONFIGURATION, include_in_schema=False)  # where OpenID Connect libraries look
@@ -42,12 +42,12 @@ async def jwks(parts: Parts, response: Response) -> JwksOut:
     summary="Where to find the keys (RFC 8414)",
     responses=answers(),
 )
-async def metadata(parts: Parts, response: Response) -> MetadataOut:
+async def metadata(container: ContainerDep, response: Response) -> MetadataOut:
     """Return what generic libraries look up. There are no OAuth clients here, so no grants either."""
-    response.headers.update(_public(parts))
-    url = parts.settings.public_url
+    response.headers.update(_public(container))
+    url = container.settings.public_url
     return MetadataOut(
-        issuer=parts.settings.effective_issuer,
+        issuer=container.settings.effective_issuer,
         jwks_uri=f"{url}{JWKS}",
         introspection_endpoint=f"{url}/introspect",
     )
@@ -62,7 +62,7 @@ async def metadata(parts: Parts, response: Response) -> MetadataOut:
 )
 async def revocations(
     service: Service,  # noqa: ARG001 - it is there for its check
-    parts: Parts,
+    container: ContainerDep,
     response: Response,
     if_none_match: Annotated[str | None, Header(description="The ETag of the previous response.")] = None,
 ) -> Response:
@@ -71,12 +71,12 @@ async def revocations(
     Access tokens of the sessions in `revoked` are to be refused, although their signature is good, and so are
     those of every session whose id is that of `revoked_up_to` or sorts before it.
     """
-    await parts.state_sync.fresher_than(time.monotonic() - FRESHNESS)
-    etag = f'"{parts.revocations.version}.{parts.ring.version}"'
+    await container.state_sync.fresher_than(time.monotonic() - FRESHNESS)
+    etag = f'"{container.revocations.version}.{container.ring.version}"'
     response.headers.update({"ETag": etag, "Cache-Control": "no-cache"})
     if if_none_match == etag:
         return Response(status_code=304, headers=response.headers)
-    content = parts.revocations.body(parts.ring.version)
+    content = container.revocations.body(container.ring.version)
     return Response(content, media_type="application/json", headers=dict(response.headers))
 
 
@@ -91,21 +91,21 @@ async def revocations(
 async def introspect(
     service: Service,  # noqa: ARG001 - it is there for its check
     request: Request,
-    parts: Parts,
+    container: ContainerDep,
 ) -> IntrospectionOut:
     """Return what the token's user and session are now; of a token that is not active, only that.
 
     The same field may be sent as JSON.
     """
-    found = await parts.checks.introspect((await _introspected(request)).token)
+    found = await container.checks.introspect((await _introspected(request)).token)
     if found is None:
         return IntrospectionOut(active=False)
     claims, user = found
     return IntrospectionOut(
         active=True,
         token_type="Bearer",  # noqa: S106 - the name of a scheme
-        iss=parts.settings.effective_issuer,
-        aud=parts.settings.audience,
+        iss=container.settings.effective_issuer,
+        aud=container.settings.audience,
         sub=claims.user_id,
         sid=claims.session_id,
         jti=claims.token_id,
@@ -117,8 +117,8 @@ async def introspect(
     )
 
 
-def _public(parts: Container) -> dict[str, str]:
-    return {**cors.OPEN, "Cache-Control": f"public, max-age={parts.settings.jwks_max_age}"}
+def _public(container: Container) -> dict[str, str]:
+    return {**cors.OPEN, "Cache-Control": f"public, max-age={container.settings.jwks_max_age}"}
 
 
 async def _introspected(request: Request) -> IntrospectIn:

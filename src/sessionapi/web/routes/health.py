@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from sessionapi.errors import NotFound
-from sessionapi.web.dependencies import Parts
+from sessionapi.web.dependencies import ContainerDep
 from sessionapi.web.openapi import STORE, answers
 from sessionapi.web.schemas import StatusOut
 
@@ -13,16 +13,16 @@ router = APIRouter(tags=["service"])
 @router.get(
     "/healthz", operation_id="healthz", summary="Runs, and can verify tokens", responses=answers(*STORE)
 )
-async def healthz(parts: Parts) -> StatusOut:
+async def healthz(container: ContainerDep) -> StatusOut:
     """Return 200 while the process can verify access tokens, with or without the database."""
-    parts.check_healthy()
+    container.check_healthy()
     return StatusOut(status="ok")
 
 
 @router.get("/readyz", operation_id="readyz", summary="Can serve everything", responses=answers(*STORE))
-async def readyz(parts: Parts) -> StatusOut:
+async def readyz(container: ContainerDep) -> StatusOut:
     """Return 200 while all requests can be served, else 503 with the reason, for a load balancer."""
-    await parts.check_ready()
+    await container.check_ready()
     return StatusOut(status="ready")
 
 
@@ -33,8 +33,8 @@ async def readyz(parts: Parts) -> StatusOut:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **answers("not_found")},
 )
-async def metrics(parts: Parts) -> Response:
+async def metrics(container: ContainerDep) -> Response:
     """Return the counters of this process in the text format of Prometheus."""
-    if not parts.settings.metrics:
+    if not container.settings.metrics:
         raise NotFound
-    return Response(parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(container.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -5,10 +5,11 @@ from dataclasses import replace
 from fastapi import APIRouter, Request, Response
 
 from sessionapi.container import Container
+from sessionapi.models import Client
 from sessionapi.sessions.lifecycle import Device
 from sessionapi.tokens.issuer import Tokens
 from sessionapi.web import cookies
-from sessionapi.web.dependencies import From, Parts
+from sessionapi.web.dependencies import ClientInfo, ContainerDep
 from sessionapi.web.json_io import FastJSON, JsonRoute
 from sessionapi.web.openapi import BODY, BUSY, STORE, answers
 from sessionapi.web.schemas import LoginIn, SignupIn, TokensOut, tokens_out
@@ -32,11 +33,11 @@ router = APIRouter(tags=["login"], route_class=JsonRoute)
         *STORE,
     ),
 )
-async def signup(body: SignupIn, request: Request, parts: Parts, client: From) -> Response:
+async def signup(body: SignupIn, request: Request, container: ContainerDep, client: ClientInfo) -> Response:
     """Create a user and start the first session: both or neither. A setting closes this."""
-    device = _device(body, request, parts, client)
-    tokens = await parts.users.sign_up(body.username, body.password, body.email, device)
-    return token_response(tokens, parts, status=201)
+    device = _device(body, request, container, client)
+    tokens = await container.users.sign_up(body.username, body.password, body.email, device)
+    return token_response(tokens, container, status=201)
 
 
 @router.post(
@@ -46,28 +47,28 @@ async def signup(body: SignupIn, request: Request, parts: Parts, client: From) -
     response_model=TokensOut,
     responses=answers("invalid_credentials", "csrf_rejected", *BUSY, *BODY, *STORE),
 )
-async def login(body: LoginIn, request: Request, parts: Parts, client: From) -> Response:
+async def login(body: LoginIn, request: Request, container: ContainerDep, client: ClientInfo) -> Response:
     """Verify the password and start a session. A wrong name and a wrong password get the same response."""
-    known = body.device_token or cookies.read_device(request, parts.settings)
-    device = replace(_device(body, request, parts, client), token=known)
-    tokens = await parts.users.log_in(body.username, body.password, device)
-    return token_response(tokens, parts)
+    known = body.device_token or cookies.read_device(request, container.settings)
+    device = replace(_device(body, request, container, client), token=known)
+    tokens = await container.users.log_in(body.username, body.password, device)
+    return token_response(tokens, container)
 
 
-def token_response(tokens: Tokens, parts: Container, *, status: int = 200) -> Response:
+def token_response(tokens: Tokens, container: Container, *, status: int = 200) -> Response:
     """Return the response with the tokens. The session's transport decides where the refresh token is."""
     response = FastJSON(tokens_out(tokens), status)
     by_cookie = tokens.session.transport == "cookie"
     if by_cookie and tokens.is_new:
-        cookies.set_session(response, parts.settings, tokens)
+        cookies.set_session(response, container.settings, tokens)
     if by_cookie and tokens.device_token:
-        cookies.set_device(response, parts.settings, tokens)
+        cookies.set_device(response, container.settings, tokens)
     return response
 
 
-def _device(body: LoginIn | SignupIn, request: Request, parts: Container, client: From) -> Device:
+def _device(body: LoginIn | SignupIn, request: Request, container: Container, client: Client) -> Device:
     """Return the device of a login. A session whose cookie is overwritten ends."""
     if body.transport == "body":
         return Device(client, body.remember, body.transport, body.device_name)
-    replaced = cookies.read(request, parts.settings)
+    replaced = cookies.read(request, container.settings)
     return Device(client, body.remember, body.transport, body.device_name, replaced)

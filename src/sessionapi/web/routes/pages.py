@@ -16,7 +16,7 @@ from sessionapi.errors import AuthenticationError
 from sessionapi.settings import Settings
 from sessionapi.users import password_policy
 from sessionapi.web import branding, cookies
-from sessionapi.web.dependencies import Parts, app_of
+from sessionapi.web.dependencies import ContainerDep, app_of
 from sessionapi.web.end_reasons import REASONS
 
 router = APIRouter(include_in_schema=False)
@@ -56,9 +56,9 @@ def page(path: str, name: str, *, public: bool = False) -> None:
 
 async def _refusal(request: Request) -> AuthenticationError | None:
     """Return the error of the cookie, or None if it holds the token of an active session."""
-    parts = app_of(request)
+    container = app_of(request)
     try:
-        await parts.refreshes.validate(cookies.read(request, parts.settings) or "")
+        await container.refreshes.validate(cookies.read(request, container.settings) or "")
     except AuthenticationError as refused:
         return refused
     return None
@@ -151,15 +151,15 @@ async def change_password() -> Response:
 
 
 @router.get("/theme.css")
-async def theme_css(parts: Parts) -> Response:
+async def theme_css(container: ContainerDep) -> Response:
     """Return the CSS with the accent colour in the settings."""
-    return _of_the_brand(branding.stylesheet(parts.settings.brand_color), "text/css")
+    return _of_the_brand(branding.stylesheet(container.settings.brand_color), "text/css")
 
 
 @router.get("/mark.svg")
-async def mark(parts: Parts) -> Response:
+async def mark(container: ContainerDep) -> Response:
     """Return the mark of the brand, which is also the icon of the pages."""
-    text = branding.mark(parts.settings.brand_color, parts.settings.brand_name)
+    text = branding.mark(container.settings.brand_color, container.settings.brand_name)
     return _of_the_brand(text, "image/svg+xml")
 
 

@@ -21,9 +21,9 @@ from sessionapi.web import cookies, json_io, openapi, problems
 from sessionapi.web.dependencies import (
     AccessToken,
     Bearer,
-    From,
+    ClientInfo,
+    ContainerDep,
     Paging,
-    Parts,
     Writer,
     app_of,
     bearer_token,
@@ -89,16 +89,16 @@ async def refresh(request: Request) -> Response:
 
     The refresh token comes in the body or in the cookie. Two requests with one token get the same successor.
     """
-    parts = app_of(request)
+    container = app_of(request)
     body = await json_io.read_json(request, RefreshIn)
-    cookie = _cookie(request, parts, body.refresh_token)
+    cookie = _cookie(request, container, body.refresh_token)
     text = body.refresh_token or cookie
     if text is None:
         raise InvalidRefreshToken("Send the refresh token in the body, or in the cookie.")
     transport: Transport = "body" if body.refresh_token else "cookie"
     key = _idempotency_key(request)
     refresh_request = RefreshRequest(text, transport, client_of(request), key, body.active)
-    return token_response(await parts.refreshes.refresh(refresh_request), parts)
+    return token_response(await container.refreshes.refresh(refresh_request), container)
 
 
 @router.post(
@@ -112,30 +112,32 @@ async def refresh(request: Request) -> Response:
         "security": [{AccessToken.NAME: []}, {openapi.SESSION_COOKIE: []}, {}],
     },
 )
-async def logout(request: Request, parts: Parts, client: From) -> Response:
+async def logout(request: Request, container: ContainerDep, client: ClientInfo) -> Response:
     """End the session of each good credential: refresh token in the body, in the cookie, access token.
 
     A session that has ended is not an error, and neither is an unknown refresh token. An invalid access token
     is an error, unless a refresh token next to it is good. The cookie is cleared.
     """
     body = await json_io.read_json(request, LogoutIn)
-    cookie = cookies.read(request, parts.settings)
+    cookie = cookies.read(request, container.settings)
     shown = [text for text in (body.refresh_token, cookie) if text]
-    claims, refused = await _genuine(request, parts)
-    good = await parts.sessions.log_out(shown, claims, client)
+    claims, refused = await _genuine(request, container)
+    good = await container.sessions.log_out(shown, claims, client)
     silent = shown and isinstance(refused, MissingToken)
     response = Response(status_code=204)
     if refused and not good and not silent:
         response = problems.response(refused, request)
     if cookie:
-        cookies.clear_session(response, parts.settings)
+        cookies.clear_session(response, container.settings)
     return response
 
 
-async def _genuine(request: Request, parts: Container) -> tuple[Claims | None, AuthenticationError | None]:
+async def _genuine(
+    request: Request, container: Container
+) -> tuple[Claims | None, AuthenticationError | None]:
     """Return the claims of the access token, even if it has expired, or the error of an invalid one."""
     try:
-        return await parts.checks.genuine(bearer_token(request)), None
+        return await container.checks.genuine(bearer_token(request)), None
     except AuthenticationError as problem:
         return None, problem
 
@@ -146,10 +148,10 @@ async def _genuine(request: Request, parts: Container) -> tuple[Claims | None, A
     summary="My devices",
     responses=answers(*BEARER, "validation_failed", *STORE),
 )
-async def list_sessions(claims: Bearer, parts: Parts, paging: Paging) -> SessionsOut:
+async def list_sessions(claims: Bearer, container: ContainerDep, paging: Paging) -> SessionsOut:
     """Return my active sessions, the newest first."""
     user_id, _ = owner(claims)
-    page = await parts.sessions.list_active(user_id, paging.limit, paging.after("sess"))
+    page = await container.sessions.list_active(user_id, paging.limit, paging.after("sess"))
     return SessionsOut(
         items=[session_out(session, claims.session_id) for session in page.items],
         next_cursor=next_cursor("sess", page),
@@ -164,12 +166,12 @@ async def list_sessions(claims: Bearer, parts: Parts, paging: Paging) -> Session
 )
 async def revoke_sessions(
     caller: Writer,
-    parts: Parts,
+    container: ContainerDep,
     keep_current: Annotated[bool, Query(description="Keep the session of the access token.")] = False,  # noqa: FBT002
 ) -> RevokedOut:
     """End my sessions everywhere and answer how many there were."""
     keep = caller.session_id if keep_current else None
-    ended = await parts.sessions.revoke_all(caller.user_id, "revoked_by_user", caller, keep)
+    ended = await container.sessions.revoke_all(caller.user_id, "revoked_by_user", caller, keep)
     return RevokedOut(revoked=ended)
 
 
@@ -179,9 +181,9 @@ async def revoke_sessions(
     summary="This session, its data and when it ends",
     responses=answers(*BEARER, *STORE),
 )
-async def current_session(claims: Bearer, parts: Parts) -> CurrentOut:
+async def current_session(claims: Bearer, container: ContainerDep) -> CurrentOut:
     """Return the session of the access token."""
-    return current_out(*await parts.sessions.current(*owner(claims)))
+    return current_out(*await container.sessions.current(*owner(claims)))
 
 
 @router.patch(
@@ -190,9 +192,9 @@ async def current_session(claims: Bearer, parts: Parts) -> CurrentOut:
     summary="Merge into this session's data, name this device",
     responses=answers(*WRITES, *BODY, *STORE),
 )
-async def update_current_session(body: CurrentIn, caller: Writer, parts: Parts) -> CurrentOut:
+async def update_current_session(body: CurrentIn, caller: Writer, container: ContainerDep) -> CurrentOut:
     """Merge `data` by RFC 7396; at most 4 KiB are kept. Two patches at once lose nothing."""
-    return current_out(*await parts.sessions.update(caller, body.data, body.device_name))
+    return current_out(*await container.sessions.update(caller, body.data, body.device_name))
 
 
 @router.post(
@@ -202,12 +204,12 @@ async def update_current_session(body: CurrentIn, caller: Writer, parts: Parts) 
     response_model=TokensOut,
     responses=answers(*BEARER, "invalid_credentials", "csrf_rejected", *BUSY, *BODY, *STORE),
 )
-async def reauthenticate(body: ReauthenticateIn, caller: Writer, parts: Parts) -> Response:
+async def reauthenticate(body: ReauthenticateIn, caller: Writer, container: ContainerDep) -> Response:
     """Move `auth_time`, which sensitive changes require, and answer new tokens.
 
     The refresh token from before renews nothing any more.
     """
-    return token_response(await parts.users.reauthenticate(caller, body.password), parts)
+    return token_response(await container.users.reauthenticate(caller, body.password), container)
 
 
 @router.delete(
@@ -217,12 +219,12 @@ async def reauthenticate(body: ReauthenticateIn, caller: Writer, parts: Parts) -
     summary="End one of my sessions",
     responses=answers(*WRITES, "not_found", "validation_failed", *STORE),
 )
-async def revoke_session(session_id: str, caller: Writer, parts: Parts) -> None:
+async def revoke_session(session_id: str, caller: Writer, container: ContainerDep) -> None:
     """End an active session of mine; any other id is not found.
 
     It needs no recent login: it only takes access away, and a user under attack has to be quick.
     """
-    await parts.sessions.revoke(caller.user_id, id_in_path("sess", session_id), "revoked_by_user", caller)
+    await container.sessions.revoke(caller.user_id, id_in_path("sess", session_id), "revoked_by_user", caller)
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -234,8 +236,8 @@ def _idempotency_key(request: Request) -> str | None:
     )
 
 
-def _cookie(request: Request, parts: Container, in_body: str | None) -> str | None:
-    cookie = cookies.read(request, parts.settings)
+def _cookie(request: Request, container: Container, in_body: str | None) -> str | None:
+    cookie = cookies.read(request, container.settings)
     if cookie and in_body:
         text = "Send the refresh token in the body or in the cookie, not in both."
         raise ValidationFailed(text, [FieldError("refresh_token", "sent_twice", text)])
