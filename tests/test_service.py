@@ -108,7 +108,7 @@ async def main():
     await container.bootstrap(loaded)
     app = web.create(container.build(loaded))
     app.router.add_route("/broken", broken)
-    app.state.sessionapi.refreshes.refresh = broken
+    type(app.state.sessionapi.refreshes).refresh = lambda self, request: broken(request)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as client:
         named = {"X-Request-ID": "find-me"}
