@@ -141,14 +141,14 @@ async def test_a_token_in_the_query_or_the_body_is_not_taken(service: Running, t
 
 
 async def test_a_tampered_signature_is_refused(service: Running, tokens):
-    """Fails without `raise InvalidToken("The signature does not match.")` in access_token.verify."""
+    """Fails without `jwt.InvalidSignatureError` in access_token._decode, or with `verify_signature` off."""
     head, payload, signature = tokens["access_token"].split(".")
     flipped = ("A" if signature[10] != "A" else "B").join([signature[:10], signature[11:]])
     await refused(service, bearer(f"{head}.{payload}.{flipped}"), "invalid_token")
 
 
 async def test_alg_none_and_hmac_with_the_public_key_are_refused(service: Running, tokens):
-    """Fails without the comparison `key.algorithm != algorithm` in access_token.verify."""
+    """Fails without `algorithms=[key.algorithm]` in access_token._decode."""
     key = service.parts.ring.active
     payload = jwt.decode(tokens["access_token"], options={"verify_signature": False})
     header = {"alg": "none", "kid": key.kid, "typ": "at+jwt"}
@@ -185,7 +185,7 @@ async def test_another_key_under_our_kid_is_refused(service: Running, tokens):
     ],
 )
 async def test_a_header_that_says_anything_else_is_refused(service: Running, tokens, header):
-    """Fails without the comparison of `header.keys()` or of `typ`, or without the look-up by kid."""
+    """Fails without the comparison of fields or `typ` in access_token._kid_of, or the look-up by kid."""
     await refused(service, bearer(forged(service, tokens, header=header)), "invalid_token")
 
 
@@ -198,7 +198,7 @@ async def test_every_claim_is_required_and_of_its_type(service: Running, tokens,
 
 
 async def test_another_issuer_or_audience_is_refused(service: Running, tokens):
-    """Fails without the comparison of `iss` or `aud` in access_token._judge."""
+    """Fails without `issuer` or `audience` in access_token._decode."""
     await refused(service, bearer(forged(service, tokens, iss="http://evil.example")), "invalid_token")
     await refused(service, bearer(forged(service, tokens, aud="another")), "invalid_token")
     await refused(service, bearer(forged(service, tokens, aud=["another"])), "invalid_token")
@@ -213,7 +213,7 @@ async def test_an_audience_of_any_letters_makes_no_broken_header(make_settings, 
 
 
 async def test_a_lifetime_of_an_hour_is_refused(service: Running, tokens):
-    """Fails without the comparison with LONGEST_TTL in access_token._judge."""
+    """Fails without the comparison with LONGEST_TTL in access_token.verify."""
     now = int(service.clock().timestamp())
     await refused(service, bearer(forged(service, tokens, exp=now + 3600)), "invalid_token")
     assert (
@@ -222,7 +222,7 @@ async def test_a_lifetime_of_an_hour_is_refused(service: Running, tokens):
 
 
 async def test_a_token_dies_at_exp_to_the_second(service: Running, tokens):
-    """Fails without the comparison of `exp` in access_token._judge."""
+    """Fails without the comparison of `exp` in access_token.refuse_expired."""
     service.clock.move(59.999)
     assert (await service.get("/protected", tokens)).status_code == 200
     service.clock.move(0.001)
@@ -231,7 +231,7 @@ async def test_a_token_dies_at_exp_to_the_second(service: Running, tokens):
 
 
 async def test_a_token_from_the_future_is_refused_beyond_five_seconds(service: Running, tokens):
-    """Fails without the comparison with IAT_LEEWAY in access_token._judge."""
+    """Fails without the comparison with IAT_LEEWAY in access_token.is_ahead."""
     now = int(service.clock().timestamp())
     assert (
         await service.get("/protected", {"access_token": forged(service, tokens, iat=now + 5)})

@@ -295,7 +295,7 @@ def test_fixed_keys_need_no_network_and_must_be_usable(clock: FakeClock):
 
 
 async def test_a_token_of_one_algorithm_is_refused_under_a_key_of_another(make_settings, clock: FakeClock):
-    """Fails without the comparison `key.algorithm != algorithm` in access_token.verify."""
+    """Fails without `algorithms=[key.algorithm]` in access_token._decode."""
     async with running(make_settings(algorithm="RS256"), clock) as service:
         good = await service.sign_up()
         verifier = Verifier(ISSUER, jwks=service.parts.ring.jwks(), clock=clock)

@@ -88,7 +88,7 @@ BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" +
 
 @pytest.mark.prove
 async def test_asvs_9_1_1_no_mutation_of_an_access_token_is_taken(service: Running):
-    """Fails without the check of the signature, or if access_token._decode accepts a second spelling."""
+    """Fails without the check of the signature, or if access_token.key_id accepts base64 padding."""
     tokens = await service.sign_up()
     good, other = tokens["access_token"], (await service.refresh(tokens)).json()["access_token"]
     dice, seen = random.Random(9), Counter()
