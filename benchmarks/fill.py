@@ -111,7 +111,7 @@ def session_of(user_id: UUID, session_id: UUID, secret: bytes, moment: datetime)
         user_id=user_id,
         id=session_id,
         generation=0,
-        secret_digest=refresh_token.digest(secret),
+        secret_digest=ids.digest(secret),
         rotated_at=moment,
         repeated_at=None,
         retry_digests="",

@@ -14,7 +14,6 @@ import pytest
 
 from sessionapi import ids
 from sessionapi.settings import Settings
-from sessionapi.tokens import refresh_token
 from tests import postgres
 from tests.conftest import PASSWORD, FakeClock, Running, bearer, refusal, running
 
@@ -211,7 +210,7 @@ async def test_a_stale_token_that_meets_a_new_secret_is_unknown_and_ends_nothing
             await tx.users.lock({key[0]})
             late = asyncio.create_task(service.refresh(stale))
             await waits(service, late)
-            assert await tx.sessions.replace_secret(*key, refresh_token.digest(b"another secret!!"), clock())
+            assert await tx.sessions.replace_secret(*key, ids.digest(b"another secret!!"), clock())
         assert refusal(await late) == (401, "invalid_refresh_token", None)
         assert service.rows("select count(*) from sessions where revoked_at is not null") == [(0,)]
 

@@ -139,7 +139,7 @@ async def test_a_device_token_opens_nothing(service: Running):
 
 
 async def test_another_users_or_a_forged_device_token_counts_as_none(service: Running):
-    """Fails without the check of the owner, of the HMAC, or of one spelling, in DeviceTokens.read."""
+    """Fails without the check of the owner in DeviceTokens.read, or of HMAC or spelling in TokenFormat."""
     mine = (await service.sign_up())["device_token"]
     eves = (await service.sign_up("eve"))["device_token"]
     raw = bytearray(urlsafe_b64decode(mine[3:] + "="))

@@ -21,7 +21,6 @@ from sessionapi.models import (
 from sessionapi.storage import Transaction
 from sessionapi.storage.session_batches import Rotation
 from sessionapi.storage.table_copy import RowQueries
-from sessionapi.tokens import refresh_token
 from sessionapi.tokens.refresh_token import RefreshToken
 from tests.conftest import Running
 
@@ -120,7 +119,7 @@ async def drive(tx: Transaction, service: Running, user) -> None:
         "sessions.get_with_user": where,
         "sessions.secret_matches": (*where, token.secret_digest),
         "sessions.note_refresh": (session, Attempt(0, "d" * 32), note, now),
-        "sessions.replace_secret": (*where, refresh_token.digest(b"x"), now),
+        "sessions.replace_secret": (*where, ids.digest(b"x"), now),
         "sessions.name_device": (*where, "laptop"),
         "sessions.active": (user.id, now, 10, session.id),
         "sessions.active_ids": (user.id, now),

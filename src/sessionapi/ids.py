@@ -3,6 +3,7 @@
 Ids are public names, not secrets: an id alone gives access to nothing. No other module uses `secrets`.
 """
 
+import hashlib
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -62,6 +63,11 @@ def _version_7(milliseconds: int, rest: int) -> UUID:
 def new_secret(size: int = 16) -> bytes:
     """Return `size` random bytes. The default of 16 is the 128 bits that ASVS 7.2.3 requires."""
     return secrets.token_bytes(size)
+
+
+def digest(secret: bytes) -> bytes:
+    """Return the SHA-256 of a random secret. A slow hash would only help with secrets that can be guessed."""
+    return hashlib.sha256(secret).digest()
 
 
 def public(kind: Kind, value: UUID) -> str:

@@ -101,7 +101,7 @@ async def test_asvs_9_1_1_no_mutation_of_an_access_token_is_taken(service: Runni
 
 @pytest.mark.prove
 async def test_asvs_7_2_3_no_mutation_of_a_refresh_token_is_taken(service: Running):
-    """Fails without the HMAC in refresh_token.match, or without its refusal of a second spelling."""
+    """Fails without the HMAC in TokenFormat.read, or without its refusal of a second spelling."""
     good, other = (await service.sign_up())["refresh_token"], (await service.log_in())["refresh_token"]
     dice, seen = random.Random(7), Counter()
     for _ in range(MUTATIONS // 2):

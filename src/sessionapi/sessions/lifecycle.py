@@ -15,7 +15,6 @@ from sessionapi.sessions.actors import Actor, Actors, Caller, owner
 from sessionapi.sessions.policy import Policy, ensure_active
 from sessionapi.sessions.revocations import Revocations
 from sessionapi.storage import Store, Transaction
-from sessionapi.tokens import refresh_token
 from sessionapi.tokens.access_token import Claims
 from sessionapi.tokens.issuer import Issuer, Tokens
 from sessionapi.tokens.refresh_token import RefreshToken
@@ -103,7 +102,7 @@ class Sessions:
         return await self.store.run(work)
 
     async def _good_keys(
-        self, tx: Transaction, keys: set[tuple[UUID, UUID]], tokens: Sequence[refresh_token.RefreshToken]
+        self, tx: Transaction, keys: set[tuple[UUID, UUID]], tokens: Sequence[RefreshToken]
     ) -> set[tuple[UUID, UUID]]:
         """Return the keys, plus those of the refresh tokens whose secret matches their session."""
         return keys | {token.key for token in tokens if await _has_secret(tx, token)}
@@ -184,7 +183,7 @@ class Sessions:
         An earlier refresh token can neither renew the session nor gain the new `auth_time` (ASVS 7.2.4).
         """
         secret = ids.new_secret()
-        session = await tx.sessions.replace_secret(user.id, session_id, refresh_token.digest(secret), now)
+        session = await tx.sessions.replace_secret(user.id, session_id, ids.digest(secret), now)
         if session is None:
             raise await self._why_dead(tx, user.id, session_id, now)
         return self.issuer.issue(session, user, now, secret)
@@ -248,7 +247,7 @@ class Sessions:
             user_id=user_id,
             id=ids.new_id(),
             generation=0,
-            secret_digest=refresh_token.digest(secret),
+            secret_digest=ids.digest(secret),
             rotated_at=now,
             repeated_at=None,
             retry_digests="",

@@ -20,7 +20,6 @@ from sessionapi.sessions.policy import Policy, ensure_active
 from sessionapi.storage import Store, Transaction
 from sessionapi.storage.session_batches import Rotation
 from sessionapi.throttling.rate_limiter import RateLimiter
-from sessionapi.tokens import refresh_token
 from sessionapi.tokens.issuer import Issuer, Tokens
 from sessionapi.tokens.refresh_token import RefreshToken
 
@@ -103,7 +102,7 @@ class Refreshes:
         if token is None:
             raise InvalidRefreshToken
         key = request.idempotency_key
-        digest = refresh_token.digest(key.encode()).hex()[:DIGEST_SIZE] if key else None
+        digest = ids.digest(key.encode()).hex()[:DIGEST_SIZE] if key else None
         return _Refresh(request, token, Attempt(token.generation, digest, request.active), now)
 
     def _limit(self, session: Session, decision: Decision, suspicion: audit.Kind | None) -> None:

@@ -1,6 +1,6 @@
 """Token issuer: makes the tokens that a client receives for an active session."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -50,13 +50,11 @@ class Issuer:
         rules: TokenExpectations,
         access_token_ttl: timedelta,
         refresh_keys: Sequence[bytes],
-        new_secret: Callable[[], bytes] = ids.new_secret,
     ) -> None:
         self._ring = ring
         self._rules = rules
         self._access_token_ttl = access_token_ttl
         self._refresh_keys = refresh_keys
-        self._new_secret = new_secret
 
     def read(self, text: str) -> RefreshToken | None:
         """Return the contents of a refresh token made under the current or an accepted secret, else None."""
@@ -153,7 +151,7 @@ class Issuer:
             "sid": ids.public("sess", session_id),
             "iat": issued_at,
             "exp": expires_at,
-            "jti": self._new_secret().hex(),
+            "jti": ids.new_secret().hex(),
             "auth_time": auth_time,
             "amr": list(amr),
             "roles": list(user.roles),

@@ -1,13 +1,10 @@
 """Service tokens: credentials with which other services read revocations and introspect tokens."""
 
-from collections.abc import Callable
-
 from sessionapi import audit, identifiers, ids
 from sessionapi.clock import Clock
 from sessionapi.errors import Conflict, FieldError, InvalidToken, NotFound, ValidationFailed
 from sessionapi.models import ServiceToken
 from sessionapi.storage import Store, Transaction
-from sessionapi.tokens import refresh_token
 
 PREFIX = "st_"
 MAX_NAME = 100
@@ -16,12 +13,9 @@ MAX_NAME = 100
 class ServiceTokens:
     """Service tokens in one store. Each has 32 random bytes and is shown once; its row has its SHA-256."""
 
-    def __init__(
-        self, store: Store, clock: Clock, new_secret: Callable[[int], bytes] = ids.new_secret
-    ) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._new_secret = new_secret
 
     async def add(self, name: str) -> str:
         """Return a new token for the service of this name, which has 1 to 100 printable characters."""
@@ -29,8 +23,8 @@ class ServiceTokens:
         if not (1 <= len(name) <= MAX_NAME and printable and name.strip() == name):
             text = f"Use 1 to {MAX_NAME} printable characters, without a space before or after them."
             raise ValidationFailed(text, [FieldError("name", "not_kept", text)])
-        text = PREFIX + self._new_secret(32).hex()
-        token = ServiceToken(ids.new_id(), name, refresh_token.digest(text.encode()), self._clock())
+        text = PREFIX + ids.new_secret(32).hex()
+        token = ServiceToken(ids.new_id(), name, ids.digest(text.encode()), self._clock())
 
         async def work(tx: Transaction) -> None:
             if not await tx.service_tokens.insert(token):
@@ -59,7 +53,7 @@ class ServiceTokens:
     async def check(self, text: str) -> ServiceToken:
         """Return the active token that a service presents, else raise InvalidToken."""
         async with self._store.read() as tx:
-            found = await tx.service_tokens.by_digest(refresh_token.digest(text.encode()))
+            found = await tx.service_tokens.by_digest(ids.digest(text.encode()))
         if found is None:
             raise InvalidToken(
                 "This is not an active service token. To list them, run: sessionapi service-tokens list"

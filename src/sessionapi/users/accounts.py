@@ -20,7 +20,6 @@ from sessionapi.sessions.lifecycle import Sessions
 from sessionapi.storage import Store, Transaction
 from sessionapi.throttling.limits import network
 from sessionapi.throttling.login_throttle import Throttle
-from sessionapi.tokens import refresh_token
 from sessionapi.tokens.issuer import Issuer
 from sessionapi.users.password_policy import PasswordRules
 from sessionapi.users.passwords import Passwords
@@ -160,7 +159,7 @@ class Accounts:
     async def make_reset_token(self, user_id: UUID) -> str:
         """Return a one-time token that sets a new password within 30 minutes. It voids any earlier one."""
         token = f"pr_{ids.new_secret(32).hex()}"
-        digest = refresh_token.digest(token.encode())
+        digest = ids.digest(token.encode())
 
         async def work(tx: Transaction, user: User, now: datetime) -> None:
             await tx.password_resets.insert(user.id, digest, now + RESET_TTL)
@@ -175,7 +174,7 @@ class Accounts:
         The request counts towards the login limit of its network, and the hash towards a limit of its user.
         """
         self.throttle.count_login(client)
-        digest = refresh_token.digest(token.encode())
+        digest = ids.digest(token.encode())
         async with self.store.read() as tx:
             user_id = await tx.password_resets.user_id(digest, self.clock())
             user = await tx.users.get(user_id) if user_id else None
