@@ -47,9 +47,9 @@ bench-large: $(VENV)/.dev  ## 5 M sessions, 1 M refreshes, 100,000 logins: about
 lock: | $(VENV)/bin/python  ## pin again what pyproject.toml allows; the locks hold hashes and no addresses
 	@$(PIP) install pip-tools
 	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --no-header --no-emit-index-url \
-	  --no-emit-find-links --no-emit-trusted-host --no-annotate -o requirements.lock pyproject.toml
+	  --no-emit-find-links --no-emit-trusted-host --no-annotate --extra server -o requirements.lock pyproject.toml
 	@$(BIN)/pip-compile --quiet --upgrade --no-strip-extras --generate-hashes --no-header --no-emit-index-url \
-	  --no-emit-find-links --no-emit-trusted-host --no-annotate --allow-unsafe --extra dev \
+	  --no-emit-find-links --no-emit-trusted-host --no-annotate --allow-unsafe --extra server --extra dev \
 	  -o requirements-dev.lock -c requirements.lock pyproject.toml
 	@printf 'hatchling\neditables\n' | $(BIN)/pip-compile --quiet --upgrade --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-annotate -o requirements-build.lock \

@@ -465,3 +465,4 @@ def test_importing_the_verifier_is_light():
     assert "httpx" in loaded
     for heavy in ("fastapi", "starlette", "sqlalchemy", "pydantic", "uvicorn", "sessionapi.settings"):
         assert heavy not in loaded
+    assert not {"pydantic_core", "structlog", "typeid", "uuid_utils"} & set(loaded)

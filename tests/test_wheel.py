@@ -1,7 +1,8 @@
-"""The wheel is complete: installed alone, without the source tree, it creates its schema and serves."""
+"""The wheel is complete: without the source tree, it creates its schema and serves, and its base verifies."""
 
 import json
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -61,15 +62,21 @@ def build_wheel(tmp_path: Path) -> Path:
     return wheel
 
 
-def install(wheel: Path, folder: Path) -> Path:
+def install(wheel: Path, folder: Path, *options: str) -> Path:
+    """Install the wheel in a new, empty environment, and return its Python."""
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=wheel.parent)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+    run(*pip, "install", *options, wheel, cwd=wheel.parent)
+    return python
+
+
+def install_alone(wheel: Path, folder: Path) -> Path:
     """Install the wheel alone in a new environment that uses the other packages from here; return its Python.
 
     They are added by a plain path: `.pth` files within it, such as that of the editable install, aren't read.
     """
-    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=wheel.parent)
-    python = folder / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
-    run(*pip, "install", "--no-deps", "--no-index", wheel, cwd=wheel.parent)
+    python = install(wheel, folder, "--no-deps", "--no-index")
     own = run(
         python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=wheel.parent
     ).strip()
@@ -81,10 +88,10 @@ def install(wheel: Path, folder: Path) -> Path:
 def test_an_installed_wheel_serves_from_an_empty_folder(tmp_path: Path):
     wheel = build_wheel(tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
-    assert "sessionapi/migrations/versions/0001_first.py" in names
+    assert {"sessionapi/migrations/versions/0001_first.py", "sessionapi/py.typed"} <= set(names)
     assert not [name for name in names if name.split("/")[0] not in ("sessionapi", wheel_info(wheel))]
 
-    python = install(wheel, tmp_path / "venv")
+    python = install_alone(wheel, tmp_path / "venv")
     empty = tmp_path / "empty"
     empty.mkdir()
     script = (
@@ -104,6 +111,60 @@ def test_an_installed_wheel_serves_from_an_empty_folder(tmp_path: Path):
         for path in ("/docs", "/sign-in", "/session-client.js", *PAGES_FILES):
             assert httpx.get(f"{server.url}{path}").status_code == 200, path
         assert Path(f"/proc/{server.process.pid}/cmdline").read_text().startswith(str(python))
+
+
+VERIFY = """
+import sys
+from sessionapi.verifier import InvalidToken, Verifier
+
+url, token = sys.argv[1:]
+with Verifier("http://localhost:8000", url=url) as verifier:
+    print(verifier.verify(token).session_id)
+    try:
+        verifier.verify(token[:-4] + "AAAA")
+    except InvalidToken as error:
+        print(error)
+"""
+CONTENTS = """
+import json
+from importlib.metadata import distributions
+print(json.dumps({
+    each.name.lower(): sum(file.locate().stat().st_size for file in each.files if file.locate().is_file())
+    for each in distributions()
+}))
+"""
+OF_BOTH = {"cryptography", "idna"}
+"""Packages of the extra that PyJWT and httpx need too."""
+
+
+def test_without_the_extra_the_wheel_brings_a_verifier_and_names_what_the_service_needs(tmp_path: Path):
+    """Fails with a package of the service in `dependencies`, or if the verifier imports one."""
+    wheel = build_wheel(tmp_path)
+    python = install(wheel, tmp_path / "venv")
+    sizes = json.loads(run(python, "-c", CONTENTS, cwd=tmp_path))
+    metadata = zipfile.ZipFile(wheel).read(f"{wheel_info(wheel)}/METADATA").decode()
+    of_the_service = set(re.findall(r"^Requires-Dist: ([\w-]+).*'server'$", metadata, re.MULTILINE)) - OF_BOTH
+    assert len(of_the_service) > 20
+    assert {"sessionapi", "pyjwt", "cryptography", "httpx"} <= sizes.keys()
+    assert not of_the_service & sizes.keys()
+    print(f"{len(sizes)} packages, {sum(sizes.values()) / 1e6:.0f} MB")  # noqa: T201
+    assert len(sizes) <= 15
+    assert sum(sizes.values()) < 40e6
+
+    with serving(tmp_path / "var") as server:
+        tokens = server.sign_up()
+        said = run(python, "-c", VERIFY, server.url, tokens["access_token"], cwd=tmp_path)
+    assert said.splitlines() == [tokens["session_id"], "The signature does not match."]
+
+    remedy = "pip install 'sessionapi[server]'"
+    for command in ([python.with_name("sessionapi"), "serve"], [python, "-m", "sessionapi", "version"]):
+        done = subprocess.run(command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.endswith(f"{remedy}\n")
+    for name in ("create_app", "Settings"):
+        code = f"try:\n    from sessionapi import {name}\nexcept ImportError as error:\n    print(error)"
+        assert run(python, "-c", code, cwd=tmp_path).endswith(f"{remedy}\n")
 
 
 def wheel_info(wheel: Path) -> str:

@@ -1,10 +1,14 @@
 """A self-hosted session-management service.
 
-`create_app` and `Settings` are imported when they are first used, because `sessionapi.verifier`, which other
-services import, needs neither the web framework nor the database.
+`pip install sessionapi` installs what `sessionapi.verifier` needs, for other services and programs. The
+service itself needs `sessionapi[server]`, so `create_app` and `Settings` are imported when they are first
+used.
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,18 +27,32 @@ def create_app(settings: "Settings | None" = None) -> "FastAPI":
     data folder, the server secret, the signing key and, on the embedded database, the schema. Several
     processes may do so at once. Raises StartupError if the service can't start.
     """
-    from sessionapi.web import app  # noqa: PLC0415 - see above
+    app: FastAPI = import_server("sessionapi.web.app").create_app(settings)
+    return app
 
-    return app.create_app(settings)
+
+if find_spec("sqlalchemy") is None:
+    del create_app  # without the extra, `from sessionapi import create_app` calls __getattr__, which raises
+
+
+def import_server(module: str) -> ModuleType:
+    """Return a module of the service; ModuleNotFoundError with the remedy if its packages are missing."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error.msg}. The service needs more packages than the verifier; "
+            "install them with: pip install 'sessionapi[server]'",
+            name=error.name,
+        ) from error
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Settings` when it is first used (PEP 562)."""
-    if name != "Settings":
+    """Import `Settings` when it is first used (PEP 562), or raise ImportError without the extra."""
+    module = {"Settings": "sessionapi.settings", "create_app": "sessionapi.web.app"}.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from sessionapi.settings import Settings  # noqa: PLC0415 - see above
-
-    return Settings
+    return getattr(import_server(module), name)
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,18 @@
-"""Run the command line with `python -m sessionapi`."""
+"""Run the command line: `sessionapi`, or `python -m sessionapi`."""
 
-from sessionapi.cli import main
+import sys
+
+from sessionapi import import_server
+
+
+def main() -> None:
+    """Run the command given on the command line. If packages are missing, print which and exit with 1."""
+    try:
+        cli = import_server("sessionapi.cli")
+    except ModuleNotFoundError as error:
+        sys.exit(str(error))
+    cli.app()
+
 
 if __name__ == "__main__":
     main()

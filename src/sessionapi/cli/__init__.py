@@ -58,11 +58,6 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(service_tokens.app, name="service-tokens")
 
 
-def main() -> None:
-    """Run the command given on the command line."""
-    app()
-
-
 @app.command()
 def migrate(
     check: Annotated[
