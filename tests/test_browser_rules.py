@@ -87,7 +87,7 @@ async def test_a_post_that_would_set_the_cookie_from_elsewhere_is_rejected(liste
     [("POST", "/refresh"), ("PATCH", "/me"), ("DELETE", "/sessions"), ("POST", "/nowhere")],
 )
 async def test_the_rule_holds_for_every_unsafe_method_with_or_without_a_cookie(listed: Running, method, path):
-    """Fails without SAFE_METHODS in ErrorBoundary, for example if the rule asks for POST or for a cookie."""
+    """Fails without SAFE_METHODS in ErrorBoundary, for example if the rule depends on POST or on a cookie."""
     tokens = await listed.sign_up()
     bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
     for evil in ({"Origin": EVIL, "Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "cross-site"}):

@@ -73,10 +73,10 @@ class AccessToken(SecurityBase):
     async def __call__(self, request: Request) -> Claims:
         """Return the claims of the request's access token, after these checks, in this order:
 
-        1. the Authorization header: MissingToken, or MalformedAuthorization unless it is one Bearer token;
-        2. the signature and the claims: InvalidToken;
-        3. the expiry: ExpiredToken;
-        4. the session: SessionRevoked if it has ended since the token was issued.
+        1. the Authorization header (MissingToken, or MalformedAuthorization unless it is one Bearer token)
+        2. the signature and the claims (InvalidToken)
+        3. the expiry (ExpiredToken)
+        4. the session (SessionRevoked if it has ended since the token was issued)
 
         A request that may change something is counted here, so that no route can omit the rate limit.
         """

@@ -1,4 +1,4 @@
-"""What surrounds the routes, in plain ASGI. A request passes through these layers, from the outside in:
+"""Middleware around the routes, in plain ASGI. A request passes through these layers, from the outside in:
 
 1. `RequestContext` reads the header fields, names the request, adds the headers of every response, and logs
    and counts the request.
