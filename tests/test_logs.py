@@ -87,7 +87,7 @@ def failing(log_format: str):
     Resource()
     raise ValueError("by a command")
 
-cli.main()
+cli.app()
 """
 """A command that fails in every way that Python itself reports on standard error."""
 SOURCES = ("a destructor", "a task", "a thread", "a command")

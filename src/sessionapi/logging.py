@@ -4,15 +4,12 @@ Nothing is redacted. Secrets stay out of the logs because they are never passed 
 plain, because those of structlog show the values of local variables, including passwords.
 """
 
-import asyncio
-import atexit
 import io
 import json
 import logging
 import re
 import sys
 import threading
-from collections import deque
 from contextvars import ContextVar
 from typing import Any, TextIO
 
@@ -44,44 +41,12 @@ def configure(*, log_format: str, level: str, cached: bool = True) -> None:
     structlog.configure(
         processors=[_add_context, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=Lines(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=cached,
     )
     _route_standard_logging(renderer, number)
     if not human:
         _route_python_reports()
-
-
-class Lines:
-    """The writer of all log lines. Lines logged in one turn of the event loop share one system call."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._waiting: deque[str] = deque()
-        atexit.register(self.flush)
-
-    def __call__(self, *_names: str) -> "Lines":
-        """Return this object as the logger, because all of structlog's loggers share one writer."""
-        return self
-
-    def msg(self, line: str) -> None:
-        """Write a line at the end of this turn of the event loop, or at once if no event loop is running."""
-        self._waiting.append(line)
-        if len(self._waiting) > 1:
-            return
-        try:
-            asyncio.get_running_loop().call_soon(self.flush)
-        except RuntimeError:
-            self.flush()
-
-    debug = info = warning = error = critical = msg
-
-    def flush(self) -> None:
-        """Write all waiting lines."""
-        lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        if lines and not self._file.closed:
-            self._file.write("".join(f"{line}\n" for line in lines))
-            self._file.flush()
 
 
 def escape_unprintable(text: str) -> str:
