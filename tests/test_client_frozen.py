@@ -75,7 +75,7 @@ def ada(here: World, browser: Chromium, request) -> Iterator[Ada]:
 
 
 def test_the_others_go_on_when_a_frozen_tab_holds_the_lock(ada: Ada):
-    """Fails without `steal` in alone()."""
+    """Fails without `steal` in withLock()."""
     others = [ada.tab(), ada.tab()]
     gate = ada.begin_and_freeze(ada.first)
     first, second = others[1].evaluate(TIMED), others[1].evaluate(TIMED)

@@ -59,7 +59,7 @@ def test_a_tab_that_dies_with_the_lock_stalls_nobody(person: Person):
 @pytest.mark.prove
 @pytest.mark.skipif("SESSIONAPI_PROVE" not in os.environ, reason="needs a quiet machine: run by make prove")
 def test_a_slow_answer_is_not_taken_for_a_frozen_tab(person: Person):
-    """Fails without the heartbeat of alone(): after 2 s all tabs would send a request at once."""
+    """Fails without the heartbeat of withLock(): after 2 s all tabs would send a request at once."""
     slow = person.sign_up("slow")
     other = person.tab(until=SIGNED_IN)
     gate = person.wire.hold = threading.Event()

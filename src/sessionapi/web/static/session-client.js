@@ -25,8 +25,8 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
   const channel = globalThis.BroadcastChannel ? new BroadcastChannel(name) : { postMessage() {} };
   const memory = new Map(); // if the browser refuses storage
   const listeners = new Set();
-  let user, token, reason, renewing, timer, warning, shown, gone, refusal, answered;
-  let [fails, changes, quietUntil, heard, asked, marked] = [0, 0, 0, 0, -Infinity, -Infinity];
+  let user, token, reason, renewing, timer, warning, shown, endedSessionId, refusal, answered;
+  let [fails, changes, quietUntil, lastHeartbeat, asked, inputStoredAt] = [0, 0, 0, 0, -Infinity, -Infinity];
 
   // Shared by all tabs: the generation with its Idempotency-Key, and the last input.
   const stored = (item) => {
@@ -46,7 +46,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
   const left = () => (token ? token.expires_in - age(token) : 0);
   const secondsLeft = () => Math.max(0, Math.round(token.session_expires_in - age(token)));
 
-  function tell() {
+  function notify() {
     const soon = token && warnBefore && secondsLeft() <= warnBefore;
     const state = { user, reason, secondsLeft: soon ? secondsLeft() : null };
     const text = JSON.stringify(state);
@@ -55,7 +55,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     for (const listener of listeners) queueMicrotask(() => listener(state)); // isolates its errors
   }
 
-  function plan() {
+  function scheduleRenewal() {
     clearTimeout(timer);
     clearInterval(warning);
     if (user === null) return;
@@ -64,22 +64,22 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     const again = fails ? Math.min(30, 2 ** fails) * (1 - Math.random() / 4) : 1;
     const wait = Math.max(due, again, (quietUntil - performance.now()) / 1000);
     timer = setTimeout(() => renew().catch(() => {}), 1000 * wait);
-    if (warnBefore && token) warning = setInterval(tell, 1000);
+    if (warnBefore && token) warning = setInterval(notify, 1000);
   }
 
-  function take(tokens, old) {
+  function setToken(tokens, old) {
     if (token && token.session_id !== tokens.session_id) changes += 1;
     token = { ...tokens, at: performance.now() - 1000 * old, date: Date.now() - 1000 * old };
     [user, reason, fails] = [tokens.user, null, 0];
-    plan();
-    tell();
+    scheduleRenewal();
+    notify();
   }
 
   const share = () =>
     channel.postMessage({ tokens: token, age: age(token), date: Date.now(), known: stored("try") });
 
   /** Stores a response. Its age counts from the request, because the token was created after that. */
-  function adopt({ tokens, began }, anew) {
+  function acceptResponse({ tokens, began }, anew) {
     const { session_id: session, generation } = tokens;
     const known = stored("try");
     // The key belongs to the refresh token, so a response of an older generation keeps it.
@@ -87,33 +87,34 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
       store("try", { session, generation, key: known?.key ?? crypto.randomUUID(), used: true });
     }
     if (anew) changes += 1;
-    take(tokens, (performance.now() - began) / 1000);
+    setToken(tokens, (performance.now() - began) / 1000);
     share();
   }
 
   function end(why, session, quiet) {
     changes += 1;
-    [token, user, reason, gone] = [null, null, why, session];
-    plan();
+    [token, user, reason, endedSessionId] = [null, null, why, session];
+    scheduleRenewal();
     if (!quiet) channel.postMessage({ ended: why ?? "", session });
-    tell();
+    notify();
   }
 
   channel.onmessage = ({ data }) => {
-    if (data.busy) heard = performance.now();
+    if (data.busy) lastHeartbeat = performance.now();
     if (left() > Math.max(2, data.ask + 1)) share();
     if ("ended" in data) {
-      gone = data.session;
-      if (token && (!gone || token.session_id === gone)) end(data.ended || null, gone, true);
+      endedSessionId = data.session;
+      const isOurs = token && (!endedSessionId || token.session_id === endedSessionId);
+      if (isOurs) end(data.ended || null, endedSessionId, true);
     }
-    if (!data.tokens || data.tokens.session_id === gone) return;
+    if (!data.tokens || data.tokens.session_id === endedSessionId) return;
     if (data.known) memory.set("try", data.known);
     const { session_id: session, access_token: access, expires_in: life } = data.tokens;
     const old = data.age + Math.max(0, Date.now() - data.date) / 1000; // a frozen tab reads it late
     const later = performance.now() - 1000 * old > token?.at && access !== token.access_token;
     // Session ids sort by time.
     if (life - old > 1 && (!token || session > token.session_id || (session === token.session_id && later))) {
-      take(data.tokens, old);
+      setToken(data.tokens, old);
       answered?.();
     }
   };
@@ -164,25 +165,25 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
       return;
     }
     if (changes !== before) return; // a sign-out or sign-in in the meantime wins
-    if (answer.tokens.session_id === gone) {
-      gone = null; // another tab reported its end: check again
+    if (answer.tokens.session_id === endedSessionId) {
+      endedSessionId = null; // another tab reported its end: check again
       return refresh(active);
     }
     store("told", input);
-    adopt(answer);
+    acceptResponse(answer);
   }
 
   /** Does the work under the lock of all tabs. The lock is stolen from a silent tab, because it is frozen. */
-  function alone(work) {
+  function withLock(work) {
     return new Promise((resolve, reject) => {
       const began = performance.now();
       const patience = LOCK_MS + Math.random() * 200;
       const wait = new AbortController();
-      const look = () => performance.now() - Math.max(began, heard) > patience && wait.abort();
+      const look = () => performance.now() - Math.max(began, lastHeartbeat) > patience && wait.abort();
       const looking = setInterval(look, 50);
       let begun;
       const beat = () => {
-        heard = performance.now(); // a tab doesn't receive its own messages
+        lastHeartbeat = performance.now(); // a tab doesn't receive its own messages
         channel.postMessage({ busy: true });
       };
       const run = () => {
@@ -201,7 +202,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
   }
 
   /** Requests a newer token from the other tabs. */
-  function ask() {
+  function askOtherTabs() {
     asked = performance.now();
     channel.postMessage({ ask: left() });
     return Promise.race([pause(ASK_MS), new Promise((done) => (answered = done))]);
@@ -209,24 +210,25 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
 
   function renew(active, force) {
     if (performance.now() < quietUntil) return Promise.reject(refusal);
-    renewing ??= tries(active, force).catch((error) => {
+    renewing ??= renewWithRetries(active, force).catch((error) => {
       fails += 1;
       refusal = error;
       if (error.retryAfter) quietUntil = performance.now() + 1000 * Math.min(60, error.retryAfter);
-      plan();
+      scheduleRenewal();
       throw error;
     }).finally(() => (renewing = null));
     return renewing;
   }
 
-  async function tries(active, force) {
+  async function renewWithRetries(active, force) {
     const mine = token;
     const needless = () => !force && (user === null || (token !== mine && left() > 1));
-    if (user === undefined) await ask();
+    if (user === undefined) await askOtherTabs();
     for (let count = 1; !needless(); count++) {
       try {
-        return await alone(async () => {
-          if (performance.now() - asked > 2 * ASK_MS) await ask(); // the last holder's message may be on its way
+        return await withLock(async () => {
+          // the last holder's message may be on its way
+          if (performance.now() - asked > 2 * ASK_MS) await askOtherTabs();
           if (!needless()) await refresh(active);
         });
       } catch (error) {
@@ -261,13 +263,13 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
   }
 
   const start = (path) => async (body) => {
-    await alone(async () => adopt(await post(path, { ...body, transport: "cookie" }), true));
+    await withLock(async () => acceptResponse(await post(path, { ...body, transport: "cookie" }), true));
     return user;
   };
   // This invalidates the old cookie, so the lock keeps out refreshes.
   const renewSecret = (path) => async (body) => {
     const headers = { Authorization: `Bearer ${await getToken()}` };
-    await alone(async () => adopt(await post(path, body, headers), true));
+    await withLock(async () => acceptResponse(await post(path, body, headers), true));
   };
 
   const wake = (event) => {
@@ -278,8 +280,8 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
   for (const event of ["visibilitychange", "resume"]) document.addEventListener(event, wake);
   for (const event of ["online", "pageshow", "focus"]) addEventListener(event, wake);
   const input = () => {
-    if (performance.now() - marked < 1000) return;
-    marked = performance.now();
+    if (performance.now() - inputStoredAt < 1000) return;
+    inputStoredAt = performance.now();
     store("input", Date.now());
   };
   const often = { passive: true, capture: true };
@@ -293,7 +295,7 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     fetch: authorized,
     signUp: start("/signup"),
     signIn: start("/login"),
-    signOut: () => alone(async () => {
+    signOut: () => withLock(async () => {
       const session = token?.session_id ?? stored("try")?.session;
       const headers = token ? { Authorization: `Bearer ${token.access_token}` } : {};
       await post("/logout", null, headers).catch((error) => error.status !== 401 && Promise.reject(error));
