@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the list of common passwords from the one of the package zxcvbn.
+"""Make the list of common passwords from that of the package zxcvbn.
 
 Usage: .ci/common_passwords.py ZXCVBN > src/sessionapi/users/common_passwords.txt
 

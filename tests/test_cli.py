@@ -289,7 +289,7 @@ def test_an_unknown_user_is_told_in_one_line(commands: Commands, command):
 
 
 def test_nobody_takes_anothers_place_by_a_name_that_looks_like_an_id(commands: Commands):
-    """Fails if cli.parts.find doesn't look for an id first."""
+    """Fails if cli.context.find doesn't look for an id first."""
     ada = commands("users", "add", "ada", given=TYPED).stdout.strip()
     commands("users", "add", ada, given=TYPED)
     commands("users", "set-roles", ada, "admin")

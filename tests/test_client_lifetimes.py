@@ -97,7 +97,7 @@ def gaps_of(person: Person) -> list[float]:
 
 
 def test_many_tabs_refresh_exactly_once_in_each_lifetime_of_a_token(lives: dict[str, Life]):
-    """Fails without both the message of acceptResponse() and the question in withLock(); either of them is enough."""
+    """Fails without both the message of acceptResponse() and askOtherTabs(); one of them is enough."""
     life = lives["ten"]
     seen = list(life.person.wire.refreshes)
     gaps = gaps_of(life.person)

@@ -71,7 +71,7 @@ async def test_head_answers_as_get_does_without_a_body(service_with_metrics: Run
 
 
 async def test_options_and_405_name_the_methods_that_an_address_takes(service_with_metrics: Running):
-    """Fails without the 204 of `on_http_exception`. No method that Allow lists gets a 405."""
+    """Fails without the 204 of `problems._of_framework`. No method that Allow lists gets a 405."""
     service = service_with_metrics
     for path in paths(service):
         answer = await service.client.options(path)

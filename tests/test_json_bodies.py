@@ -106,7 +106,7 @@ def many(count: int) -> bytes:
 
 @pytest.mark.parametrize("path", ["/login", "/refresh", "/logout", "/signup", "/password-reset"])
 async def test_the_first_ten_errors_and_their_count_are_reported(service: Running, path: str):
-    """Fails without the bound of on_validation_error: 64 KB of unknown fields made 682 KB of errors."""
+    """Fails without MAX_ERRORS in _of_invalid_input: 64 KB of unknown fields made 682 KB of errors."""
     before = await service.client.post(path, content=many(3), headers={"Content-Type": JSON})
     own = len(before.json()["errors"]) - 3
     assert before.json()["detail"] == "Some fields are missing or invalid; see errors."

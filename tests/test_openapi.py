@@ -77,7 +77,7 @@ async def test_protected_operations_name_their_credential(document):
 
 
 async def test_times_have_the_format_of_a_time(document):
-    """So that a generated client reads them as times."""
+    """A generated client then reads them as times."""
     times = {
         f"{name}.{field}": schema
         for name, body in document["components"]["schemas"].items()

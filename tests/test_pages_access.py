@@ -91,7 +91,7 @@ SHADES = """(sheets) => {
     return pairs.map((pair) => pair.map(rgb));
   });
 }"""
-"""Returns the pairs of text and background, as they are painted, with each of several /theme.css."""
+"""Returns the pairs of text and background colours, as painted, for each given version of /theme.css."""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

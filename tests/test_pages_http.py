@@ -187,7 +187,7 @@ def test_every_reason_is_told_in_words():
 
 
 def test_the_example_has_the_same_words_for_every_reason():
-    """It can't import them. Fails if a text is changed in one of the two lists only."""
+    """The example can't import them. Fails if a text is changed in only one of the two lists."""
     script = (Path(__file__).parents[1] / "examples" / "spa" / "app.js").read_text()
     words = dict(re.findall(r'^  (\w+): "(.*)",$', script, re.M))
     assert words == {reason: REASONS[reason] for reason in [*get_args(models.EndReason), "session_revoked"]}

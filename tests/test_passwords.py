@@ -103,7 +103,7 @@ def test_the_list_has_the_three_thousand_most_common_and_more():
 
 
 def test_each_common_password_is_refused_in_any_case():
-    """So no line of the file has a form that the comparison never meets."""
+    """Fails if a line of the file is in a form that no normalized password has."""
     rules = password_policy.PasswordRules([])
     for word in password_policy.COMMON:
         for password in (word, word.upper()):

@@ -86,7 +86,7 @@ async def test_a_purged_session_is_refused_as_an_unknown_one(service: Running):
 
 
 async def test_a_purged_session_is_never_said_to_be_ended_by_an_administrator(make_settings, clock):
-    """Its row had the reason. Fails with any other reason than `unknown` in policy.ensure_active."""
+    """Only its row had the reason. Fails with a reason other than `unknown` in policy.ensure_active."""
     async with running(make_settings(), clock) as service:
         tokens = await service.sign_up()
         async with running(make_settings(), clock) as other:

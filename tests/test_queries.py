@@ -81,7 +81,7 @@ async def asked(service: Running) -> list[tuple[str, tuple]]:
 
 
 async def drive(tx: Transaction, service: Running, user) -> None:
-    """Call every query of `Transaction` once; a new one without a call here fails."""
+    """Call every query of `Transaction` once. Fails if a new query is not called here."""
     now = service.clock()
     session = (await tx.sessions.active(user.id, now, 1))[0]
     token = RefreshToken(user.id, session.id, 0, b"x" * 16)
@@ -164,7 +164,7 @@ async def drive(tx: Transaction, service: Running, user) -> None:
 
 
 def coroutines(queries: object) -> list[tuple[str, object]]:
-    """The queries of one of our objects, which the connection is not."""
+    """Return the queries of an object of ours, and none for the connection, which is SQLAlchemy's."""
     ours = type(queries).__module__.startswith("sessionapi.")
     found = inspect.getmembers(queries, inspect.iscoroutinefunction) if ours else []
     return [(name, method) for name, method in found if not name.startswith("_")]

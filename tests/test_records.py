@@ -1,4 +1,4 @@
-"""A record is read from the columns with the names of its fields. So each column needs a field."""
+"""Each column of a table needs a field of the same name in its record, and each field a column."""
 
 from dataclasses import fields
 
@@ -9,7 +9,7 @@ from sessionapi.storage import tables
 from sessionapi.storage.queries import columns_of
 
 WITHOUT_FIELD = {"username_key"}
-"""Columns that only a condition of a query uses."""
+"""Columns that are used only in conditions of queries."""
 RECORDS = {
     User: tables.users,
     Session: tables.sessions,

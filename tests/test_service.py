@@ -23,7 +23,7 @@ async def test_health_and_readiness(make_settings):
 
 
 async def test_without_a_signing_key_the_process_is_neither_healthy_nor_ready(service: Running):
-    """A login can't be answered either. Fails if KeyRing.active raises an error that is not in our tree."""
+    """A login returns 503 too. Fails if KeyRing.active raises an error that is not in our tree."""
     await service.sign_up()
     async with service.parts.store.begin() as tx:
         for key in await tx.signing_keys.all():

@@ -166,7 +166,7 @@ async def test_an_address_counts_by_network(
 async def test_a_session_renews_itself_a_limited_number_of_times_a_minute(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without `count("refresh")` in Refreshes._limit. A forged token of the session counts nothing."""
+    """Fails without `count("refresh")` in Refreshes._limit. A forged token of the session is not counted."""
     async with running(make_settings(throttle=True, refresh_per_session=5), clock) as service:
         mine, other = await service.sign_up(), await service.log_in()
         forged = mine["refresh_token"][:-1] + ("A" if mine["refresh_token"][-1] != "A" else "B")
@@ -206,7 +206,7 @@ async def test_repeats_are_not_counted_and_reuse_is_not_excused(
 async def test_repeats_from_another_address_are_counted_for_each_writes_a_row(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
-    """Fails without `suspicion` in Refreshes._limit: one session could fill the audit log without limit."""
+    """Fails without `suspicion` in Refreshes._limit: one session could fill the audit log."""
     async with running(make_settings(throttle=True, refresh_per_session=5), clock) as service:
         old = {"refresh_token": (await service.sign_up())["refresh_token"]}
         clock.move(600)

@@ -1,4 +1,4 @@
-"""The wheel is complete: without the source tree, it creates its schema and serves, and its base verifies."""
+"""The wheel is complete: it serves without the source tree, and verifies without the extra."""
 
 import json
 import os
@@ -134,7 +134,7 @@ print(json.dumps({
 }))
 """
 OF_BOTH = {"cryptography", "idna"}
-"""Packages of the extra that PyJWT and httpx need too."""
+"""Packages of the extra that PyJWT or httpx also needs."""
 
 
 def test_without_the_extra_the_wheel_brings_a_verifier_and_names_what_the_service_needs(tmp_path: Path):

@@ -1,8 +1,7 @@
 """A self-hosted session-management service.
 
-`pip install sessionapi` installs what `sessionapi.verifier` needs, for other services and programs. The
-service itself needs `sessionapi[server]`, so `create_app` and `Settings` are imported when they are first
-used.
+`pip install sessionapi` installs only what other programs need to use `sessionapi.verifier`. The service
+itself needs `sessionapi[server]`, so `create_app` and `Settings` are imported only when they are used.
 """
 
 from importlib import import_module
@@ -36,7 +35,7 @@ if find_spec("sqlalchemy") is None:
 
 
 def import_server(module: str) -> ModuleType:
-    """Return a module of the service; ModuleNotFoundError with the remedy if its packages are missing."""
+    """Import a module of the service. ModuleNotFoundError, with the pip command, if packages are missing."""
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

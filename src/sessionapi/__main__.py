@@ -6,7 +6,7 @@ from sessionapi import import_server
 
 
 def main() -> None:
-    """Run the command given on the command line. If packages are missing, print which and exit with 1."""
+    """Run the command line. If a package is missing, print its name and the pip command, and exit with 1."""
     try:
         cli = import_server("sessionapi.cli")
     except ModuleNotFoundError as error:

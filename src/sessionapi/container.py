@@ -76,7 +76,7 @@ class Container:
         await self.state_sync.sync()
 
     def check_healthy(self) -> None:
-        """Raise Unavailable unless this process has a key that signs."""
+        """Raise Unavailable unless this process has a signing key."""
         _ = self.ring.active
 
     async def check_ready(self) -> None:

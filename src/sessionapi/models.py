@@ -247,13 +247,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item, Key]):
-    """One page of a list, and the key after which the next page begins; None on the last page."""
+    """One page of a list. The next page begins after `next_key`, which is None on the last page."""
 
     items: list[Item]
     next_key: Key | None
 
     @classmethod
     def of(cls, rows: list[Item], limit: int, key: Callable[[Item], Key]) -> "Page[Item, Key]":
-        """Return the first `limit` rows. The query reads one more, to find out if there is a next page."""
+        """Return a page of at most `limit` rows. One more row than that means that there is a next page."""
         items = rows[:limit]
         return cls(items, key(items[-1]) if len(rows) > limit else None)

@@ -157,7 +157,7 @@ LIES = [
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("public_url", ["http://localhost:8000", "https://login.example.com"])
 async def test_owasp_csrf_no_header_makes_another_origin_ours(make_settings, clock, public_url, lie):
-    """DNS rebinding, and headers that proxies pass on. Fails if csrf.py takes an origin from the request."""
+    """DNS rebinding, and headers that proxies pass on. Fails if is_cross_origin trusts any of them."""
     async with running(make_settings(public_url=public_url), clock) as service:
         await service.sign_up()
         for origin in ("http://evil.example", "https://evil.example"):

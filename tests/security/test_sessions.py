@@ -85,7 +85,7 @@ async def test_asvs_7_4_1_logout_disabling_deletion_and_the_administrator_end_se
 
 
 async def test_asvs_7_4_5_an_administrator_ends_all_sessions_with_one_mark(make_settings, clock):
-    """Fails without the mark in storage.sessions.living_at, or in Revocations.reason."""
+    """Fails without the mark in storage.sessions.active_at, or in Revocations.reason."""
     async with running(make_settings(), clock) as here, running(make_settings(), clock) as there:
         old = [await here.sign_up("ada"), await there.log_in("ada"), await there.sign_up("bob")]
         assert await here.parts.all_sessions.revoke("revoked_by_admin") == 3

@@ -15,7 +15,7 @@ from sessionapi.errors import StartupError
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable in which prometheus_client finds the directory that the workers share their metrics in.
 
-The library takes it from the environment only, so this module is the one that writes to the environment.
+The library reads it only from the environment, so this module alone writes to the environment.
 """
 
 

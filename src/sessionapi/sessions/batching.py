@@ -16,8 +16,8 @@ Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 MAX_BATCH = 100
-"""Requests per batch. A batch of refreshes takes some 5 ms with ES256, most of it signing, and others wait
-for it."""
+"""Maximum number of requests in a batch. A full batch of refreshes takes some 5 ms with ES256, most of it
+for signing, and other requests wait for it."""
 MAX_QUEUE = 10_000
 """Maximum number of queued requests: about a second of work. A client does not wait longer anyway."""
 
@@ -82,6 +82,6 @@ class Batcher(Generic[Request, Result]):
                 future.set_result(result)
 
     def _empty_queue(self) -> list[asyncio.Future[Result]]:
-        """Take the queued requests while the database is unavailable, so they do not time out one by one."""
+        """Empty the queue when the database is unavailable, so that batches do not time out one by one."""
         queue, self._queue = self._queue, deque()
         return [future for _, future in queue]

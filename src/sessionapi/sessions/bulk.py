@@ -28,7 +28,7 @@ class AllSessions:
     batch: int = BATCH
 
     async def page(self, limit: int, after: SessionKey | None = None) -> Page[Session, SessionKey]:
-        """Return one page of active sessions, ordered by user, from the one `after` this key."""
+        """Return one page of active sessions, ordered by user, beginning after the key `after`."""
         now = self.clock()
         async with self.store.read() as tx:
             rows = await tx.all_sessions.active(now, limit + 1, after or FIRST_KEY)

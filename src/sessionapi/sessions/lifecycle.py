@@ -108,7 +108,7 @@ class Sessions:
         return keys | {token.key for token in tokens if await _has_secret(tx, token)}
 
     async def list_active(self, user_id: UUID, limit: int, before: UUID | None) -> Page[Session, UUID]:
-        """Return one page of a user's active sessions, newest first, from the one `before` this id."""
+        """Return one page of a user's active sessions, newest first, all older than the id `before`."""
         now = self.clock()
         async with self.store.read() as tx:
             rows = await tx.sessions.active(user_id, now, limit + 1, before)

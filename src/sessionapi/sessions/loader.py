@@ -1,4 +1,4 @@
-"""Session loader: concurrent reads share one statement, and so do concurrent rotations."""
+"""Session loader. Concurrent reads share one statement, and so do concurrent rotations."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -10,7 +10,7 @@ from sessionapi.storage.session_batches import Rotation
 
 
 class SessionLoader:
-    """Loader of the sessions in one store."""
+    """Batched reads and rotations of the sessions in one store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -37,7 +37,7 @@ class SessionLoader:
             return await tx.session_batches.read(keys)
 
     async def _rotate_batch(self, rotations: Sequence[Rotation]) -> Sequence[datetime | None]:
-        """Apply the first rotation of each session. For the others, the row has changed.
+        """Write the first rotation of each session. The others get None, because their row has changed.
 
         The commit does not wait for the disk, because losing a rotation logs no user out (design 4.3).
         """

@@ -129,10 +129,10 @@ class Refreshes:
         )
 
     async def _finish(self, session: Session, user: User, decision: Decision, refresh: _Refresh) -> Tokens:
-        """Count the outcome, and return the tokens. After reuse, which has ended the session, raise it.
+        """Count the outcome and return the tokens. Raise RefreshTokenReused if the outcome is reuse.
 
-        The refreshes of a batch continue in the same iteration of the event loop. Each waits for the next one
-        after its signature, so no other work comes between the signatures (docs/refresh.md).
+        The refreshes of a batch resume in the same iteration of the event loop. After signing, each yields to
+        the next one, so no other work comes between the signatures (docs/refresh.md).
         """
         self.metrics.count_refresh(decision.outcome)
         if decision.outcome == "reuse":

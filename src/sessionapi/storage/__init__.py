@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Transaction:
-    """One transaction. Each attribute has the queries on one kind of row; they return records."""
+    """One transaction. Each attribute holds the queries on one kind of row, which return records."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
@@ -61,12 +61,12 @@ class Transaction:
         self._on_commit.append(hook)
 
     def committed(self) -> None:
-        """Call the functions that were registered."""
+        """Call the functions that `on_commit` registered."""
         for hook in self._on_commit:
             hook()
 
     async def now(self) -> datetime | None:
-        """Return the time of the database; None for SQLite, which uses the clock of our host."""
+        """Return the time of the database, or None for SQLite, which uses the clock of our host."""
         if self.connection.dialect.name == "sqlite":
             await self.connection.execute(sa.select(1))
             return None
@@ -79,7 +79,7 @@ class Transaction:
             await self.connection.execute(_COMMIT_ASYNCHRONOUSLY)
 
     async def take_snapshot(self) -> None:
-        """Let this transaction read everything from one snapshot; it must be the first statement."""
+        """Read everything in this transaction from one snapshot. Call this before any other statement."""
         if self.connection.dialect.name == "postgresql":
             await self.connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             await self.connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))

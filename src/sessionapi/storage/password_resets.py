@@ -30,7 +30,7 @@ class PasswordResetQueries(Queries):
         return found
 
     async def use(self, digest: bytes, now: datetime) -> bool:
-        """Use up a one-time token; False if another request has used it or if it has expired."""
+        """Use up a one-time token. Return False if it has expired or another request has used it."""
         statement = sa.delete(password_resets).where(*_good_reset(digest, now))
         return (await self._connection.execute(statement)).rowcount == 1
 

@@ -25,7 +25,7 @@ def columns_of(
 ) -> list[sa.ColumnElement[Any]]:
     """Return the columns to select, in the order of the record's fields, so that `record(*row)` is right.
 
-    `besides` replaces columns by other expressions. A field without a column of its name is a KeyError.
+    `besides` replaces columns with other expressions. Raises KeyError for a field without a column.
     """
     named: dict[str, sa.ColumnElement[Any]] = {**table.c, **(besides or {})}
     return [named[field.name] for field in fields(record)]

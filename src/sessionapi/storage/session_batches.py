@@ -46,10 +46,10 @@ class BatchQueries(Queries):
     """Many sessions at once, in one transaction."""
 
     async def read(self, keys: Sequence[SessionKey]) -> list[tuple[Session, User] | Exception | None]:
-        """Return each of these sessions with its user, in the order of `keys`; None if not found.
+        """Return each session with its user, or None if there is no such session, in the order of `keys`.
 
-        A row carries the position of its key, so that no id has to be parsed again. Instead of a row that
-        cannot be decoded, its error is returned, so that it affects no other session of the batch.
+        Each row contains the position of its key, so that no id has to be parsed again. For a row that cannot
+        be decoded, the error is returned in its place, so that no other session of the batch is affected.
         """
         entries = [
             {"place": place, "user_id": key[0].hex, "id": key[1].hex} for place, key in enumerate(keys)
@@ -102,7 +102,7 @@ _ENTRY: dict[str, sa.types.TypeEngine[Any]] = {
 
 @lru_cache
 def _decoders(dialect: sa.Dialect) -> list[Decoder | None]:
-    """Return the conversion of each column of a session and its user; None for one that needs none."""
+    """Return the decoder of each column of a session and its user, or None where no conversion is needed."""
     types = [column.type.dialect_impl(dialect) for column in (*_OF_SESSION, *_OF_USER)]
     return [kind.result_processor(dialect, None) for kind in types]
 

@@ -69,7 +69,7 @@ class SessionQueries(Queries):
     async def get_with_user(
         self, user_id: UUID, session_id: UUID, *, lock: bool = False
     ) -> tuple[Session, User] | None:
-        """Return a session with its user, by the two primary keys; `lock` the session to change it."""
+        """Return a session with its user; `lock` the session if it is about to be changed."""
         statement = (
             sa.select(*SESSION, *USER)
             .select_from(with_mark(sessions.join(users, users.c.id == sessions.c.user_id)))

@@ -50,15 +50,15 @@ class Texts(sa.TypeDecorator[tuple[str, ...]]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
-        """Return the type in which the database stores it."""
+        """Return JSONB for PostgreSQL and JSON for SQLite."""
         return dialect.type_descriptor(postgresql.JSONB() if dialect.name == "postgresql" else sa.JSON())
 
     def process_bind_param(self, value: tuple[str, ...] | None, dialect: sa.Dialect) -> list[str] | None:  # noqa: ARG002
-        """Convert for the database."""
+        """Convert the tuple to a list."""
         return None if value is None else list(value)
 
     def process_result_value(self, value: list[str] | None, dialect: sa.Dialect) -> tuple[str, ...] | None:  # noqa: ARG002
-        """Convert from the database."""
+        """Convert the list to a tuple."""
         return None if value is None else tuple(value)
 
 

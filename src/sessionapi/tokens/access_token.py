@@ -150,7 +150,7 @@ def is_ahead(claims: Claims, rules: TokenExpectations, now: float) -> bool:
 
 
 def _payload(claims: Mapping[str, Any]) -> bytes:
-    """Return the claims as JSON in UTF-8. PyJWT would escape it, and so triple the size of some claims."""
+    """Return the claims as JSON in UTF-8. PyJWT would escape non-ASCII text, tripling some claims in size."""
     return json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -163,8 +163,8 @@ _RSA_SIGNATURE_SIZE = 256
 def _kid_of(header_segment: str) -> str:
     """Return the `kid` of a header that has no fields other than `alg`, `kid` and the right `typ`.
 
-    PyJWT ignores fields that it does not know and the type. A field that is ignored could be a statement
-    about the token, and a token of another type is not meant to grant access (RFC 8725 section 3.11).
+    PyJWT ignores the type and unknown fields. An ignored field could be a statement about the token, and
+    a token of another type is not meant to grant access (RFC 8725 section 3.11).
     """
     try:
         header = jwt.get_unverified_header(f"{header_segment}..")
@@ -179,7 +179,7 @@ def _kid_of(header_segment: str) -> str:
 
 
 def _decode(token: str, key: VerificationKey, rules: TokenExpectations) -> dict[str, Any]:
-    """Return the claims of a token that this key signed with its only algorithm, for us."""
+    """Return the claims of a token. It must be signed by this key, with its algorithm, for our audience."""
     try:
         return jwt.decode(
             token,

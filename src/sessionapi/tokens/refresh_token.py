@@ -47,7 +47,7 @@ def mint(token: RefreshToken, key: bytes) -> str:
 
 
 def match(text: str, keys: Sequence[bytes]) -> RefreshToken | None:
-    """Return the contents of a token if one of the keys made it, else None. This needs no query."""
+    """Return the contents of a token that one of the keys signed, else None. This needs no query."""
     token = _FORMAT.read(text, keys)
     if token is None:
         return None

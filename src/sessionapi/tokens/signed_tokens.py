@@ -14,7 +14,7 @@ _MAC_SIZE = 32
 
 
 class TokenFormat:
-    """One kind of token: its prefix, its version (0 to 255), and its fields as `struct` names them."""
+    """Format of one kind of token: prefix, version (0 to 255), and the fields as a `struct` format."""
 
     def __init__(self, prefix: str, version: int, fields: str) -> None:
         self._prefix = prefix
@@ -28,7 +28,7 @@ class TokenFormat:
         return self._prefix + _encode(fields + _mac(key, fields))
 
     def read(self, text: str, keys: Sequence[bytes]) -> tuple[bytes, tuple[Any, ...]] | None:
-        """Return the key that signed a token, and its values; None if none of the keys did."""
+        """Return the key that signed a token, and its values, or None if it is not valid under any key."""
         raw = self._decode(text)
         if raw is None:
             return None

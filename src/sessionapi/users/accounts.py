@@ -67,7 +67,7 @@ class Accounts:
             return _present(await tx.users.by_name(key) if key else None)
 
     async def page(self, limit: int, after: UUID | None = None) -> Page[User, UUID]:
-        """Return one page of accounts, oldest first, from the one `after` this id."""
+        """Return one page of accounts, oldest first, beginning after the id `after`."""
         async with self.store.read() as tx:
             rows = await tx.users.page(limit + 1, after)
         return Page.of(rows, limit, lambda user: user.id)
@@ -75,7 +75,7 @@ class Accounts:
     async def events(
         self, limit: int, before: UUID | None = None, user_id: UUID | None = None
     ) -> Page[Event, UUID]:
-        """Return one page of the audit log, newest first, from the event `before` this id."""
+        """Return one page of the audit log, newest first, all older than the id `before`."""
         async with self.store.read() as tx:
             rows = await tx.events.page(limit + 1, before, user_id)
         return Page.of(rows, limit, lambda event: event.id)

@@ -18,7 +18,7 @@ MIN_LENGTH, MAX_LENGTH = 8, 256
 MIN_PART = 4
 """Shorter names are not searched for, because too many good passwords contain them."""
 COMMON = frozenset(Path(__file__).with_name("common_passwords.txt").read_text("utf-8").splitlines())
-"""The common passwords (ASVS 6.2.4) that meet our minimum length. `.ci/common_passwords.py` made the file."""
+"""Common passwords (ASVS 6.2.4) of at least the minimum length. `.ci/common_passwords.py` makes the file."""
 
 IsBreached = Callable[[str], Awaitable[bool]]
 

@@ -54,14 +54,14 @@ Every error is `application/problem+json` (RFC 9457) with a stable `code`.
 
 
 class Service(FastAPI):
-    """The FastAPI app. Its layers are ours (middleware.py) and two of FastAPI's.
+    """The FastAPI app, with our middleware (middleware.py) and FastAPI's AsyncExitStackMiddleware.
 
-    FastAPI's others observe exceptions for telemetry and limit bodies, which ours do too. They took a sixth
-    of the time of a request (measured).
+    FastAPI's other layers handle exceptions and limit bodies, as ours do, and observe exceptions for
+    telemetry. They took a sixth of the time of a request (measured).
     """
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return the routes inside the layers."""
+        """Return the routes inside the middleware."""
         return middleware.surround(AsyncExitStackMiddleware(self.router), self.state.sessionapi, PUBLIC_PATHS)
 
 

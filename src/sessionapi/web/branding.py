@@ -1,13 +1,13 @@
 """The brand of the pages, from the settings: the accent colour and the brand's mark.
 
-Both are separate files, because the content security policy of the pages does not allow inline styles. The
-shades of the accent in which links are readable are in pages.css.
+Both are separate files, because the content security policy of the pages does not allow inline styles.
+pages.css computes the shades of the accent in which links are readable.
 """
 
 from html import escape
 
 _WHITE_BELOW = 0.179
-"""Luminance at which white and black text have the same contrast to a colour, at least 4.58 (WCAG 2.2)."""
+"""Luminance at which white and black text have the same contrast with a colour, at least 4.58 (WCAG 2.2)."""
 
 
 def stylesheet(accent: str) -> str:

@@ -29,7 +29,7 @@ class ByPath:
 
 
 def surround(app: ASGIApp, origins: Collection[str], public: Collection[str]) -> ASGIApp:
-    """Return the app with public paths open to all pages, and the others to pages of these origins."""
+    """Return the app with public paths open to all pages, and other paths to pages of these origins."""
     app = open_to_all(app, public)
     return open_to(origins, app, public=public) if origins else app
 

@@ -117,7 +117,7 @@ def id_in_path(kind: ids.Kind, text: str) -> UUID:
 
 @dataclass(frozen=True, slots=True)
 class PageParams:
-    """The query parameters of a list. A cursor is the id of the last item of the page before."""
+    """The query parameters of a list. A cursor is the id of the last item of the previous page."""
 
     limit: int
     cursor: str | None

@@ -117,7 +117,7 @@ class _Read(Request):
 
 
 class FastJSON(Response):
-    """A JSON response that is written by pydantic's serializer, several times as fast as the standard one."""
+    """A JSON response written by pydantic's serializer, several times as fast as the standard one."""
 
     def __init__(self, members: Mapping[str, Any], status: int = 200) -> None:
         self.status_code = status

@@ -1,10 +1,10 @@
 """Middleware around the routes, in plain ASGI. A request passes through these layers, from the outside in:
 
-1. `RequestContext` reads the header fields, names the request, adds the headers of every response, and logs
-   and counts the request.
+1. `RequestContext` reads the header fields, gives the request an id, adds the headers of every response, and
+   logs and counts the request.
 2. `ForwardedClient` takes the client's address from a trusted proxy.
 3. CORS (cors.py) lets pages of listed origins read the response, even if it is a refusal.
-4. `ErrorBoundary` refuses what no route may see, and turns an unexpected exception into a 500.
+4. `ErrorBoundary` refuses requests that must not reach a route, and turns an unexpected exception into a 500.
 """
 
 import re
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths that monitoring systems request every few seconds. Successful responses are logged at debug level."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""Methods that are labels of a metric. Others are counted as `other`, because they must not add a series."""
+"""Methods that become labels of a metric. Others count as `other`, so that a client cannot add a series."""
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _LENGTH_DIGITS = len(str(MAX_BODY))
 
@@ -128,7 +128,7 @@ def _request_id(fields: Fields) -> str:
 
 
 class ForwardedClient:
-    """The layer that puts the client behind trusted proxies into the scope.
+    """The layer that sets the scope's client to the one behind trusted proxies.
 
     uvicorn's middleware takes the rightmost address of `X-Forwarded-For` that isn't a trusted proxy's, and
     only if the connection comes from a trusted proxy. What a client writes into the header is to the left of
@@ -150,9 +150,9 @@ class ForwardedClient:
         await (self._forwarded if is_forwarded else self._app)(scope, receive, send)
 
     async def _with_warning(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Warn once if a proxy isn't trusted, because its clients are throttled as one.
+        """Warn once if a proxy isn't trusted, because all of its clients are throttled as one.
 
-        If the client is in the header, it was taken from there.
+        If the header contains the client's address, it was taken from there, so the proxy is trusted.
         """
         forwarded = scope["state"]["headers"].get(b"x-forwarded-for")
         peer = (scope.get("client") or ("unknown",))[0]
@@ -163,7 +163,7 @@ class ForwardedClient:
 
 
 class ErrorBoundary:
-    """The innermost layer. Its responses are problems, which pages of listed origins can read.
+    """The innermost layer. It returns errors as problems, which pages of listed origins can read.
 
     It refuses malformed headers, bodies that are too long, and cross-origin requests. It is also the last
     line of defence: it logs an unexpected exception with its traceback, and returns a 500 without details.

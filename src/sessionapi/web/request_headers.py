@@ -16,7 +16,7 @@ from sessionapi.errors import MalformedAuthorization, MalformedRequest, SessionA
 
 Fields = dict[bytes, bytes]
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Methods that change nothing (RFC 9110 section 9.2.1). No route has TRACE."""
+"""Methods that change nothing (RFC 9110 section 9.2.1), without TRACE, which no route accepts."""
 
 SINGLE = {
     each.lower().encode(): each

@@ -1,12 +1,12 @@
-"""The headers of every response that does not set them itself."""
+"""The headers of every response, unless its route has set them."""
 
 API_CSP = b"default-src 'none'; frame-ancestors 'none'"
 
 
 def response_headers(*, https: bool) -> list[tuple[bytes, bytes]]:
-    """Return the headers. HSTS is included only if `https` is set.
+    """Return the headers, with HSTS only if `https` is set.
 
-    Nothing is cached unless a route allows it, because most responses belong to one user.
+    No response is cached unless its route allows it, because most responses belong to one user.
     """
     headers = [
         (b"cache-control", b"no-store"),

@@ -30,7 +30,7 @@ REFUSED = (*BEARER, "forbidden", "reauthentication_required", "validation_failed
 async def events_of(
     user_id: Annotated[str | None, Query(description="Only the events of this user.")] = None,
 ) -> UUID | None:
-    """Return the id of the user whose events are listed; None for those of all users."""
+    """Return the id of the user whose events are listed, or None to list those of all users."""
     return id_in_path("user", user_id) if user_id else None
 
 

@@ -51,7 +51,7 @@ export function onSubmit(form, work, { places = {}, words = {} } = {}) {
   button.disabled = false; // until now Enter would have sent the form without this script, and shown JSON to the user
 }
 
-/** Mark the rule on the length of a password while the user types. The server judges the other rules. */
+/** Mark the rule on the length of a password while the user types. The server checks the other rules. */
 function watchLength(form, rule) {
   const input = document.getElementById(rule.dataset.for);
   const show = () => {
