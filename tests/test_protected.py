@@ -252,3 +252,26 @@ async def test_a_users_own_claims_are_in_the_token_but_never_in_our_name(service
     assert claims["tenant"] == "acme"
     assert (claims["roles"], claims["sub"]) == ([], tokens["user"]["id"])
     assert "scope" not in claims
+
+
+@pytest.mark.parametrize("at", [0, 2], ids=["header", "signature"])
+async def test_a_segment_that_no_token_of_ours_has_is_refused_before_it_is_decoded(
+    service: Running, tokens, at
+):
+    """Fails without `_MAX_HEADER` or `_MAX_SIGNATURE`: PyJWT took 0.5 ms for such a token."""
+    parts = tokens["access_token"].split(".")
+    parts[at] = urlsafe_b64encode(b'{"alg":"ES256"}' + b" " * 5_000).decode().rstrip("=")
+    answer = await service.client.get("/protected", headers=bearer(".".join(parts)))
+    assert (answer.json()["code"], answer.json()["detail"]) == ("invalid_token", "This is not a JWT.")
+
+
+@pytest.mark.parametrize("sent", ["Basic abc", "Bearer good"])
+async def test_the_challenge_of_another_credential_has_no_error_of_the_access_token(
+    service: Running, tokens, sent
+):
+    """Fails without `_NOT_OF_THE_ACCESS_TOKEN`: a client would refresh, and send a wrong password twice."""
+    headers = {"Authorization": sent.replace("good", tokens["access_token"])}
+    wrong = {"username": "ada", "password": "wrong horse battery"}
+    for path, body in (("/login", wrong), ("/refresh", {"refresh_token": "sr_"})):
+        answer = await service.client.post(path, json=body, headers=headers)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")

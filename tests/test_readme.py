@@ -54,7 +54,9 @@ def test_the_table_of_the_settings_is_made_from_the_code():
     page = (ROOT / "docs" / "settings.md").read_text()
     shown = re.search(r"<!-- settings -->\n(.*?)\n<!-- /settings -->", page, re.DOTALL)
     assert shown
-    assert shown.group(1) == settings_table.table()
+    assert shown.group(1) == settings_table.table(), (
+        "copy what `sessionapi settings` prints to docs/settings.md"
+    )
 
 
 def test_every_error_code_is_told_with_its_status_and_none_more():

@@ -192,3 +192,31 @@ async def test_more_than_200_headers_or_8_kib_of_query_are_refused(service: Runn
         f"/sign-in?next=/{'a' * 8000}", headers={f"X-{n}": "" for n in range(190)}
     )
     assert answer.status_code == 200
+
+
+async def test_a_query_that_no_url_contains_is_malformed(service: Running):
+    """Fails without the check in `_too_much`: the framework raises an error when it decodes the URL."""
+    sent: list[dict] = []
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": "/nowhere",
+        "raw_path": b"/nowhere",
+        "query_string": b"\xff",
+        "scheme": "http",
+        "root_path": "",
+        "headers": [(b"host", b"localhost:8000")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 8000),
+    }
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    await service.client._transport.app(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert b"malformed_request" in sent[1]["body"]

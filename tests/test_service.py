@@ -23,7 +23,11 @@ async def test_health_and_readiness(make_settings):
 
 
 async def test_without_a_signing_key_the_process_is_neither_healthy_nor_ready(service: Running):
-    """A login returns 503 too. Fails if KeyRing.active raises an error that is not in our tree."""
+    """A login returns 503 too, and other requests do not.
+
+    Fails if KeyRing.active raises an error that is not in our tree, or without the cause in
+    circuit_breaker._is_away: the database counted as unavailable.
+    """
     await service.sign_up()
     async with service.parts.store.begin() as tx:
         for key in await tx.signing_keys.all():
@@ -33,6 +37,7 @@ async def test_without_a_signing_key_the_process_is_neither_healthy_nor_ready(se
         assert refusal(await service.client.get(path)) == (503, "unavailable", None)
     answer = await service.client.post("/login", json={"username": "ada", "password": PASSWORD})
     assert refusal(answer) == (503, "unavailable", None)
+    assert not service.parts.store._outage._away
 
 
 async def test_metrics_are_off_unless_wanted(make_settings, clock, service: Running):

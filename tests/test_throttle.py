@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import httpx
@@ -22,10 +22,13 @@ import pytest
 import sqlalchemy as sa
 
 from sessionapi import ids
+from sessionapi.metrics import Metrics
 from sessionapi.sessions.actors import OPERATOR
 from sessionapi.settings import Settings
 from sessionapi.storage.tables import password_tries
-from sessionapi.throttling import rate_limiter
+from sessionapi.throttling import limits, rate_limiter
+from sessionapi.throttling.limits import RateLimits
+from sessionapi.throttling.rate_limiter import RateLimiter
 from tests.conftest import (
     PASSWORD,
     SERVER_SECRET,
@@ -643,3 +646,11 @@ def _id(tokens: dict[str, Any]) -> UUID:
 async def _forget_tries(service: Running) -> None:
     async with service.parts.store.begin() as tx:
         await tx.connection.execute(sa.delete(password_tries))
+
+
+def test_each_limit_has_a_message_and_each_but_the_one_of_the_database_a_window(clock: FakeClock):
+    """Fails if a new name is added to `LimitName` alone."""
+    names = set(get_args(limits.LimitName))
+    assert limits._REASONS.keys() == names, "add the message to _REASONS in throttling/limits.py"
+    limiter = RateLimiter(RateLimits(), clock, Metrics(), enabled=True)
+    assert limiter._windows.keys() == names - {"password"}, "add the window to throttling/rate_limiter.py"

@@ -89,15 +89,23 @@ class Forger:
         changes = {name: self._value(value) for name, value in entry.get("header", {}).items()}
         removed = entry.get("remove_header", [])
         header = {name: value for name, value in {**self.header, **changes}.items() if name not in removed}
-        return json.dumps(header, separators=(",", ":")).encode()
+        text = json.dumps(header, separators=(",", ":"))
+        return text.encode("utf-16" if entry.get("header_utf16") else "utf-8")
 
     def _payload(self, entry: Mapping[str, Any]) -> bytes:
         if "claims_hex" in entry:
             return bytes.fromhex(entry["claims_hex"])
         if "claims_deep" in entry:
             return deep(entry["claims_deep"])
+        plain = json.dumps(self.claims, separators=(",", ":"))
+        if "claims_utf16" in entry:
+            return plain.encode("utf-16")
         if "claims_cut" in entry:
-            return json.dumps(self.claims, separators=(",", ":"))[: -entry["claims_cut"]].encode()
+            return plain[: -entry["claims_cut"]].encode()
+        if "claims_extra" in entry:
+            return (
+                plain[:-1] + "," + entry["claims_extra"].replace("$later", str(self.now + 250)) + "}"
+            ).encode()
         if "claims_json" in entry:
             rest = {name: value for name, value in self.claims.items() if name != "exp"}
             text = entry["claims_json"].replace("$claims_without_exp", json.dumps(rest)[:-1])

@@ -67,8 +67,10 @@ class CircuitBreaker:
 
 def _is_away(problem: Exception) -> bool:
     """Return whether the database is down. An exhausted pool or a lock held by others does not count."""
+    if isinstance(problem, Unavailable):
+        return bool(problem.cause)  # one without a cause is not about the database
     lost = isinstance(problem, DBAPIError) and problem.connection_invalidated
-    return lost or isinstance(problem, OSError | Unavailable)
+    return lost or isinstance(problem, OSError)
 
 
 def _is_of_the_database(problem: Exception) -> bool:

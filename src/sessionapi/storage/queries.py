@@ -25,10 +25,15 @@ def columns_of(
 ) -> list[sa.ColumnElement[Any]]:
     """Return the columns to select, in the order of the record's fields, so that `record(*row)` is right.
 
-    `besides` replaces columns with other expressions. Raises KeyError for a field without a column.
+    `besides` replaces columns by other expressions. Raises TypeError for a field without a column.
     """
-    named: dict[str, sa.ColumnElement[Any]] = {**table.c, **(besides or {})}
-    return [named[field.name] for field in fields(record)]
+    columns: dict[str, sa.ColumnElement[Any]] = {**table.c, **(besides or {})}
+    names = [field.name for field in fields(record)]
+    if missing := [name for name in names if name not in columns]:
+        raise TypeError(
+            f"add a column to {table.name} in storage/tables.py for each of {missing} in models.py"
+        )
+    return [columns[name] for name in names]
 
 
 def row_of(record: Any) -> dict[str, Any]:

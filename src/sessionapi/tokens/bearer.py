@@ -6,7 +6,14 @@ The service and the verifier of other services share this module, so that both a
 import re
 from collections.abc import Iterable
 
-from sessionapi.errors import AuthenticationError, MalformedAuthorization, MissingToken
+from sessionapi.errors import (
+    AuthenticationError,
+    InvalidCredentials,
+    InvalidRefreshToken,
+    MalformedAuthorization,
+    MissingToken,
+    RefreshTokenReused,
+)
 
 MAX_HEADER = 8 * 1024
 """Maximum size, in bytes, of an Authorization header. Our tokens have less than 1 KiB plus their claims."""
@@ -18,6 +25,9 @@ _NOT_IN_A_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 
 A detail may contain an audience exactly as it was configured.
 """
+
+
+_NOT_OF_THE_ACCESS_TOKEN = (MissingToken, InvalidCredentials, InvalidRefreshToken, RefreshTokenReused)
 
 
 def read(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -46,12 +56,12 @@ def token_of(authorization: bytes | None) -> str:
 
 
 def challenge(error: AuthenticationError, *, presented: bool = True) -> str:
-    """Return the `WWW-Authenticate` of a 401.
+    """Return the `WWW-Authenticate` of a 401. Other credentials than the access token are not its subject.
 
     It has only the scheme if the request presented no access token, which means that it has no Authorization
     header, or one with another scheme (RFC 6750 section 3.1).
     """
-    if not presented or isinstance(error, MissingToken):
+    if not presented or isinstance(error, _NOT_OF_THE_ACCESS_TOKEN):
         return "Bearer"
     name = "invalid_request" if error.code == "malformed_authorization" else "invalid_token"
     described = _NOT_IN_A_DESCRIPTION.sub("?", error.detail)

@@ -212,9 +212,10 @@ def is_too_long(length: bytes) -> bool:
 def is_cross_origin(fields: Fields, settings: Settings) -> bool:
     """Return whether a request comes from a page of another origin (design 5).
 
-    The rule is that of Go's `http.CrossOriginProtection`, for all methods that may change something, and it
-    needs no knowledge of cookies. `Origin` decides if it is sent. Without it, `Sec-Fetch-Site` must be
-    `same-origin`. A request with neither header does not come from a browser.
+    Like Go's `http.CrossOriginProtection`, the rule is for all methods that may change something, and needs
+    no knowledge of cookies. It is stricter, because every `Origin` must be in the settings. `Origin` decides
+    if it is sent. Without it, `Sec-Fetch-Site` must be `same-origin`. A request with neither header does not
+    come from a browser.
 
     The origin of PUBLIC_URL and those in ALLOWED_ORIGINS are ours. Host is not used, because a proxy or an
     attacker's DNS may have changed it. The exception is an http PUBLIC_URL with a loopback name. Then a

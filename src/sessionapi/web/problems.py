@@ -123,7 +123,7 @@ async def of(error: Exception, request: Request) -> Response:
         return _of_invalid_input(error, request)
     if isinstance(error, HTTPException):
         return _of_framework(error, request)
-    log.error("unexpected error", path=request.url.path, exc_info=error)
+    log.error("unexpected error", path=request.scope["path"], exc_info=error)
     return response(InternalError(), request)
 
 
@@ -155,7 +155,10 @@ def _of_framework(error: HTTPException, request: Request) -> Response:
     status = error.status_code
     if status == 405 and request.method == "OPTIONS":
         return Response(status_code=204, headers={"Allow": _allow(request)})
-    answer = response(by_status.get(status, InternalError)(), request)
+    if status not in by_status:
+        log.error("unexpected error of the framework", path=request.scope["path"], exc_info=error)
+        return response(InternalError(), request)
+    answer = response(by_status[status](), request)
     answer.headers.update(error.headers or {})
     if status == 405:
         answer.headers["Allow"] = _allow(request)

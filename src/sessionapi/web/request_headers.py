@@ -127,6 +127,8 @@ def _wrong_coding(fields: Fields) -> SessionApiError | None:
 
 def _too_much(scope: Scope) -> SessionApiError | None:
     """Return the refusal of a request that would take the framework too long to parse."""
+    if not scope["query_string"].isascii():
+        return MalformedRequest("The query string has bytes that a URL cannot contain.")
     if len(scope["query_string"]) > MAX_QUERY:
         return MalformedRequest(f"The query string has more than {MAX_QUERY} bytes.")
     if len(scope["headers"]) > MAX_FIELDS:

@@ -21,7 +21,7 @@ class Fresh(StaticFiles):
         return answer
 
 
-SWAGGER = StaticFiles(directory=Path(str(files("fastapi_swagger") / "resources")))
+SWAGGER = Fresh(directory=Path(str(files("fastapi_swagger") / "resources")))
 OWN = Fresh(directory=Path(__file__).parents[1] / "static")
 PAGE = (Path(__file__).parents[1] / "templates" / "docs.html").read_text()
 CSP = (
