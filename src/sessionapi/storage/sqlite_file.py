@@ -93,8 +93,9 @@ class SqliteFile:
             self._reported = False
             return
         problem = self._problem()
-        if not self._reported:
-            self._reported = True
+        with self._lock:  # several threads notice it at the same time, and only one reports it
+            is_first, self._reported = not self._reported, True
+        if is_first:
             log.error("not ready", reason=problem, remedy=REMEDY)
         refusal = Unavailable(REPLACED)
         refusal.cause = problem
