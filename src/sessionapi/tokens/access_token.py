@@ -168,9 +168,12 @@ def is_ahead(claims: Claims, rules: TokenExpectations, now: float) -> bool:
     return claims.issued_at > now + max(IAT_LEEWAY, rules.leeway)
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def _payload(claims: Mapping[str, Any]) -> bytes:
     """Return the claims as JSON in UTF-8. PyJWT would escape non-ASCII text, tripling some claims in size."""
-    return json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode()
+    return _JSON.encode(claims).encode()
 
 
 _HEADER_SIZE = len(_payload({"alg": "RS256", "kid": f"key_{'0' * 26}", "typ": TYPE}))
