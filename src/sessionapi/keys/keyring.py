@@ -66,7 +66,7 @@ class KeyRing:
 
     @property
     def active(self) -> SigningKey:
-        """The active signing key. Raises Unavailable if there is none."""
+        """The active signing key. Raises Unavailable if the ring has no active key."""
         if self._active is None:
             raise Unavailable("This process has no signing key.")
         return self._active

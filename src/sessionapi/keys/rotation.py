@@ -34,7 +34,7 @@ class Keys:
     max_age: timedelta
 
     async def ensure_active(self) -> None:
-        """Make the first key if there is none. If several processes try, the unique index admits one."""
+        """Make the first key of an empty ring. If several processes try, the unique index admits one."""
 
         async def work(tx: Transaction) -> None:
             if not any(key.state == "active" for key in await tx.signing_keys.all()):

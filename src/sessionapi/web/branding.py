@@ -12,21 +12,25 @@ _WHITE_BELOW = 0.179
 
 def stylesheet(accent: str) -> str:
     """Return the CSS custom properties that pages.css uses, for an accent colour such as `#2456d6`."""
-    text, other = ("#fff", "#000") if _luminance(accent) < _WHITE_BELOW else ("#000", "#fff")
-    pressed = f"color-mix(in srgb, {accent} 86%, {other})"
+    text = _text_on(accent)
+    pressed = f"color-mix(in srgb, {accent} 86%, {'#000' if text == '#fff' else '#fff'})"
     return f":root {{ --accent: {accent}; --accent-pressed: {pressed}; --on-accent: {text}; }}\n"
 
 
 def mark(accent: str, brand: str) -> str:
     """Return the mark of a brand as SVG: its first letter on the accent colour."""
     letter = escape(next((each for each in brand if each.isalnum()), "s").upper())
-    text = "#fff" if _luminance(accent) < _WHITE_BELOW else "#000"
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40">'
         f'<rect width="40" height="40" rx="10" fill="{accent}"/>'
         f'<text x="20" y="28" text-anchor="middle" font-family="Inter, system-ui, sans-serif" font-size="22"'
-        f' font-weight="700" fill="{text}">{letter}</text></svg>'
+        f' font-weight="700" fill="{_text_on(accent)}">{letter}</text></svg>'
     )
+
+
+def _text_on(accent: str) -> str:
+    """Return the colour of text on the accent: white or black, whichever has the higher contrast."""
+    return "#fff" if _luminance(accent) < _WHITE_BELOW else "#000"
 
 
 def _luminance(colour: str) -> float:

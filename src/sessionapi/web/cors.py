@@ -29,25 +29,19 @@ class ByPath:
 
 
 def surround(app: ASGIApp, origins: Collection[str], public: Collection[str]) -> ASGIApp:
-    """Return the app with public paths open to all pages, and other paths to pages of these origins."""
-    app = open_to_all(app, public)
-    return open_to(origins, app, public=public) if origins else app
+    """Return the app with CORS.
 
-
-def open_to_all(app: ASGIApp, paths: Collection[str]) -> ASGIApp:
-    """Let pages of every origin read these paths, without credentials."""
-    opened = CORSMiddleware(app, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])
-    return ByPath(paths, opened, app)
-
-
-def open_to(origins: Collection[str], app: ASGIApp, *, public: Collection[str]) -> ASGIApp:
-    """Let pages of these origins read everything, with credentials. Public paths are already open."""
-    opened = CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_credentials=True,
-        allow_methods=METHODS,
-        allow_headers=["*"],
-        expose_headers=EXPOSED,
-    )
-    return ByPath(public, app, opened)
+    Pages of every origin may read the public paths, without credentials. Pages of `origins` may read all
+    others, with credentials.
+    """
+    open_to_all = CORSMiddleware(app, allow_origins=["*"], allow_methods=["GET", "HEAD"], allow_headers=["*"])
+    if origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_credentials=True,
+            allow_methods=METHODS,
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+        )
+    return ByPath(public, open_to_all, app)

@@ -25,6 +25,7 @@ from sessionapi.web.schemas import (
 router = APIRouter(prefix="/admin", tags=["admin"], route_class=JsonRoute)
 
 REFUSED = (*BEARER, "forbidden", "reauthentication_required", "validation_failed", *STORE)
+CHANGES = ("rate_limited", "csrf_rejected", *REFUSED)
 
 
 async def events_of(
@@ -67,7 +68,7 @@ async def get_user(user_id: str, admin: Admin, container: ContainerDep) -> Admin
     "/users/{user_id}",
     operation_id="adminUpdateUser",
     summary="Disable, enable, unlock, set roles or claims",
-    responses=answers("rate_limited", "csrf_rejected", *REFUSED, "not_found", *BODY),
+    responses=answers(*CHANGES, "not_found", *BODY),
 )
 async def update_user(user_id: str, body: AdminUserIn, admin: Admin, container: ContainerDep) -> AdminUserOut:
     """Change what is given, all or nothing. Disabling ends all sessions of the user at once."""
@@ -81,7 +82,7 @@ async def update_user(user_id: str, body: AdminUserIn, admin: Admin, container: 
     operation_id="adminDeleteUser",
     status_code=204,
     summary="Delete a user",
-    responses=answers("rate_limited", "csrf_rejected", *REFUSED, "not_found"),
+    responses=answers(*CHANGES, "not_found"),
 )
 async def delete_user(user_id: str, admin: Admin, container: ContainerDep) -> None:
     """Empty the account and end its sessions."""
@@ -114,7 +115,7 @@ async def list_sessions(
     "/users/{user_id}/sessions",
     operation_id="adminRevokeSessions",
     summary="End all sessions of a user",
-    responses=answers("rate_limited", "csrf_rejected", *REFUSED, "not_found"),
+    responses=answers(*CHANGES, "not_found"),
 )
 async def revoke_sessions(user_id: str, admin: Admin, container: ContainerDep) -> RevokedOut:
     """End them and answer how many there were."""
@@ -127,7 +128,7 @@ async def revoke_sessions(user_id: str, admin: Admin, container: ContainerDep) -
     operation_id="adminRevokeSession",
     status_code=204,
     summary="End one session of a user",
-    responses=answers("rate_limited", "csrf_rejected", *REFUSED, "not_found"),
+    responses=answers(*CHANGES, "not_found"),
 )
 async def revoke_session(user_id: str, session_id: str, admin: Admin, container: ContainerDep) -> None:
     """End an active session."""

@@ -79,14 +79,14 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
     channel.postMessage({ tokens: token, age: age(token), date: Date.now(), known: stored("try") });
 
   /** Stores a response. Its age counts from the request, because the token was created after that. */
-  function acceptResponse({ tokens, began }, anew) {
+  function acceptResponse({ tokens, began }, hasNewSecret) {
     const { session_id: session, generation } = tokens;
     const known = stored("try");
     // The key belongs to the refresh token, so a response of an older generation keeps it.
-    if (anew || session !== known.session || generation > known.generation) {
+    if (hasNewSecret || session !== known.session || generation > known.generation) {
       store("try", { session, generation, key: known?.key ?? crypto.randomUUID(), used: true });
     }
-    if (anew) changes += 1;
+    if (hasNewSecret) changes += 1;
     setToken(tokens, (performance.now() - began) / 1000);
     share();
   }
