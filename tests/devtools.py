@@ -21,6 +21,12 @@ from websockets.sync.client import ClientConnection, connect
 from tests.browser import ARGUMENTS, CHROMIUM
 from tests.conftest import eventually
 
+LEFT = ("Inspected target navigated or closed", "Cannot find default execution context")
+
+
+class PageLeft(Exception):
+    """The page that was to evaluate an expression was being replaced by another."""
+
 
 @dataclass
 class Tab:
@@ -35,6 +41,8 @@ class Tab:
         while True:
             said = json.loads(self.wire.recv(timeout=60))
             if said.get("id") == number:
+                if said.get("error", {}).get("message") in LEFT:
+                    raise PageLeft
                 assert "error" not in said, said
                 return said["result"]
 
@@ -45,7 +53,24 @@ class Tab:
         return done["result"].get("value")
 
     def until(self, test: str, seconds: float = 30) -> None:
-        eventually(lambda: self.evaluate(f"Boolean({test})"), seconds)
+        """Wait until a test holds, in whatever page the tab then shows."""
+
+        def holds() -> bool:
+            try:
+                return self.evaluate(f"Boolean({test})")
+            except PageLeft:
+                return False
+
+        eventually(holds, seconds)
+
+    def navigate(self, url: str) -> None:
+        self.send("Page.navigate", url=url)
+
+    def back(self) -> None:
+        """Return to the page before, as the back button does."""
+        history = self.send("Page.getNavigationHistory")
+        entry = history["entries"][history["currentIndex"] - 1]
+        self.send("Page.navigateToHistoryEntry", entryId=entry["id"])
 
     def freeze(self) -> None:
         self.until("document.visibilityState === 'hidden'")

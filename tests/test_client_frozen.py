@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from urllib.parse import quote
 
 import pytest
 
@@ -136,10 +137,9 @@ def test_a_sign_in_wins_over_the_refresh_of_a_frozen_tab(ada: Ada):
 
 def test_a_page_that_comes_back_by_the_back_button_knows_that_its_user_has_left(ada: Ada):
     """A page that the browser kept has received no message, so wake() sends a request to the service."""
-    ada.first.evaluate(
-        "void (location = location.origin + '/?api=' + encodeURIComponent('http://127.0.0.1:9'))"
-    )
+    origin = ada.first.evaluate("location.origin")
+    ada.first.navigate(f"{origin}/?api={quote('http://127.0.0.1:9', safe='')}")
     ada.first.until("location.search.endsWith('A9')")
     ada.tab().evaluate("client.signOut().then(() => true)")
-    ada.first.evaluate("history.back()")
+    ada.first.back()
     ada.first.until("window.client?.user === null", 10)
