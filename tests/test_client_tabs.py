@@ -18,8 +18,14 @@ TIMED = """async () => {
   return performance.now() - began;
 }"""
 
-
 SLEPT = "() => { const now = Date.now; Date.now = () => now() + 3600_000 }"
+MUTE_LOCKS = {
+    "every request": "(name, options, run) => never(run)",
+    "a theft": """(name, { steal, signal }, run) => steal ? never(run) : new Promise((done, reject) => {
+      signal.addEventListener("abort", () => reject(signal.reason));
+    })""",
+}
+"""Lock managers that don't answer. No browser can be made to have this fault, so the page replaces it."""
 
 
 def start(page: Page, call: str) -> None:
@@ -54,6 +60,23 @@ def test_a_tab_that_dies_with_the_lock_stalls_nobody(person: Person):
     dying.close()
     assert other.evaluate(TIMED) < 1_300  # the time that it waits for a tab that is mute
     gate.set()
+
+
+@pytest.mark.parametrize("unanswered", MUTE_LOCKS)
+def test_a_lock_manager_that_does_not_answer_stalls_no_tab_and_its_late_answer_repeats_nothing(
+    person: Person, unanswered: str
+):
+    person.context.add_init_script(f"""
+      window.late = [];
+      const never = (run) => new Promise(() => late.push(run));
+      LockManager.prototype.request = {MUTE_LOCKS[unanswered]};
+    """)
+    first = person.sign_up(f"mute-{len(unanswered)}")
+    second = person.tab(until=SIGNED_IN)
+    second.evaluate("() => client.stay()")
+    for page in (first, second):
+        assert page.evaluate("() => Promise.all(late.map((run) => run())).then((all) => all.length)") > 0
+    assert [refresh.status for refresh in person.wire.refreshes] == [200]
 
 
 @pytest.mark.prove

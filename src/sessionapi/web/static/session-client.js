@@ -1,9 +1,9 @@
 // Keeps a browser signed in. The refresh token stays in an HttpOnly cookie, the access token in memory.
 // Concurrent refreshes, or one whose response was lost, get the same successor. So the lock is not needed for
-// correctness. It saves requests, and no tab waits longer than 2 s for a frozen one.
+// correctness. It saves requests, and no tab waits long for it.
 
 const TRY_MS = 5000; // timeout of a refresh
-const LOCK_MS = 1300; // maximum silence of the tab that holds the lock
+const LOCK_MS = 1300; // maximum silence of the lock's holder
 const ASK_MS = 50; // time for another tab to share its token
 const ENDED = /^(session_(revoked|expired)|invalid_refresh_token|refresh_token_reused)$/;
 
@@ -179,25 +179,27 @@ export function createClient({ baseUrl = "", origins = [], warnBefore = 0 } = {}
       const began = performance.now();
       const patience = LOCK_MS + Math.random() * 200;
       const wait = new AbortController();
-      const look = () => performance.now() - Math.max(began, lastHeartbeat) > patience && wait.abort();
-      const looking = setInterval(look, 50);
-      let begun;
+      wait.signal.onabort = () => setTimeout(run, LOCK_MS); // if the browser never answers
+      const looking = setInterval(() => {
+        if (performance.now() - Math.max(began, lastHeartbeat) > patience) wait.abort();
+      }, 50);
+      let beating;
       const beat = () => {
         lastHeartbeat = performance.now(); // a tab doesn't receive its own messages
         channel.postMessage({ busy: true });
       };
       const run = () => {
-        begun = true;
+        if (beating) return;
         clearInterval(looking);
+        beating = setInterval(beat, LOCK_MS / 3);
         beat();
-        const beating = setInterval(beat, LOCK_MS / 3);
         return work().then(resolve, reject).finally(() => clearInterval(beating));
       };
       if (!navigator.locks) return run();
       navigator.locks
         .request(name, { signal: wait.signal }, run)
-        .catch(() => begun || navigator.locks.request(name, { steal: true }, run))
-        .catch(() => begun || run());
+        .catch(() => beating || navigator.locks.request(name, { steal: true }, run))
+        .catch(run);
     });
   }
 
