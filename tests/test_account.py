@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.conftest import PASSWORD, Running, refusal, running
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running, running
 
 NEW = "another good password"
 WRONG = (401, "invalid_credentials", None)

@@ -14,8 +14,10 @@ import pytest
 
 from sessionapi import ids
 from sessionapi.settings import Settings
-from tests import postgres
-from tests.conftest import PASSWORD, FakeClock, Running, bearer, refusal, running
+from tests.support import postgres
+from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
 
 NEW = "another good password"
 DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"

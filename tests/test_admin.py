@@ -5,7 +5,8 @@ import pytest
 
 from sessionapi import ids
 from sessionapi.sessions.actors import OPERATOR
-from tests.conftest import PASSWORD, Running, refusal
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running
 
 FORBIDDEN = (403, "forbidden", None)
 NOT_FOUND = (404, "not_found", None)

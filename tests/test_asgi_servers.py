@@ -19,8 +19,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, Server, bearer, environment, eventually, serving
-from tests.raw import Connection, chunked, request
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.raw import Connection, chunked, request
+from tests.support.server import Server, serving
+from tests.support.settings import environment
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.server
 

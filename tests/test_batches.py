@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from sessionapi.errors import Overloaded, Unavailable
 from sessionapi.sessions.batching import Batcher
-from tests.conftest import Running, refusal, running
+from tests.support.api_client import refusal
+from tests.support.app import Running, running
 
 
 @dataclass

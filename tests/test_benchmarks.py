@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import httpx
 import pytest
+
 from benchmarks import charts, fill, results, service, workloads
 from benchmarks.load import Run, WrongAnswers, look
 from benchmarks.measures import protected
@@ -14,7 +15,6 @@ from benchmarks.measures.refresh import outcomes
 from benchmarks.plan import QUICK, Plan
 from benchmarks.processes import Process, serving
 from benchmarks.results import Bar, Results, Row
-
 from sessionapi.settings import Settings
 
 pytestmark = [

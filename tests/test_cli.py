@@ -17,7 +17,9 @@ from sessionapi.clock import system_clock
 from sessionapi.errors import Unavailable
 from sessionapi.sessions import lifecycle
 from sessionapi.tokens import access_token
-from tests.conftest import PASSWORD, Commands, Running, running
+from tests.support.api_client import PASSWORD
+from tests.support.app import Running, running
+from tests.support.commands import Commands
 
 TYPED = PASSWORD + "\n"
 

@@ -7,7 +7,10 @@ import jwt
 import pytest
 
 from sessionapi.clock import system_clock
-from tests.conftest import Commands, FakeClock, Running, refusal, running
+from tests.support.api_client import refusal
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
+from tests.support.commands import Commands
 
 
 @pytest.fixture

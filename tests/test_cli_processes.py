@@ -10,7 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, Server, bearer, environment, serving
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.server import Server, serving
+from tests.support.settings import environment
 
 TYPED = PASSWORD + "\n"
 

@@ -14,7 +14,9 @@ from sessionapi.sessions.bulk import AllSessions
 from sessionapi.sessions.lifecycle import Device
 from sessionapi.sessions.marks import Marks
 from sessionapi.storage.tables import users
-from tests.conftest import Commands, FakeClock, Running, running
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
+from tests.support.commands import Commands
 
 
 @pytest.fixture

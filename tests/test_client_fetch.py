@@ -5,9 +5,9 @@ import threading
 import pytest
 from playwright.sync_api import Route
 
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import PASSWORD
-from tests.tabs import SIGNED_IN, SIGNED_OUT, Person, World, app_at, reasons
+from tests.support.api_client import PASSWORD
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.tabs import SIGNED_IN, SIGNED_OUT, Person, World, app_at, reasons
 
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.server]
 NEW_PASSWORD = "another good password"

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from sessionapi.web.routes.session_client import STATIC
-from tests.conftest import Running, running
+from tests.support.app import Running, running
 
 SOURCE = (STATIC / "session-client.js").read_text()
 TYPES = (STATIC / "session-client.d.ts").read_text()

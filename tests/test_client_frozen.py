@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import PASSWORD, eventually
-from tests.devtools import Chromium, Tab, chromium
-from tests.tabs import World, world
-from tests.wire import Wire
+from tests.support.api_client import PASSWORD
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.devtools import Chromium, Tab, chromium
+from tests.support.tabs import World, world
+from tests.support.waiting import eventually
+from tests.support.wire import Wire
 
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.server, pytest.mark.prove]
 MOST = 2_000 if "SESSIONAPI_PROVE" in os.environ else 4_000

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import PASSWORD
-from tests.devtools import Chromium, Tab, chromium
-from tests.tabs import World, world
-from tests.wire import Wire
+from tests.support.api_client import PASSWORD
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.devtools import Chromium, Tab, chromium
+from tests.support.tabs import World, world
+from tests.support.wire import Wire
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
 KILLS = 10 if PROVE else 1

@@ -15,9 +15,9 @@ from itertools import pairwise
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import eventually
-from tests.tabs import SIGNED_IN, Person, World, reasons, world
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.tabs import SIGNED_IN, Person, World, reasons, world
+from tests.support.waiting import eventually
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
 TTL, IDLE = 10, 30

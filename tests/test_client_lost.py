@@ -9,10 +9,10 @@ from functools import partial
 import pytest
 from playwright.sync_api import Page, Route
 
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import eventually
-from tests.tabs import SIGNED_IN, SIGNED_OUT, Person, World, reasons
-from tests.wire import Loss, Wire
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.tabs import SIGNED_IN, SIGNED_OUT, Person, World, reasons
+from tests.support.waiting import eventually
+from tests.support.wire import Loss, Wire
 
 LOSSES = 100 if "SESSIONAPI_PROVE" in os.environ else 8
 KINDS: list[Loss] = ["request", "answer", "body"]

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import PASSWORD, serving
-from tests.tabs import app_at
-from tests.wire import Wire, wire
+from tests.support.api_client import PASSWORD
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.server import serving
+from tests.support.tabs import app_at
+from tests.support.wire import Wire, wire
 
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.server]
 SERVE = Path(__file__).parents[1] / "examples" / "spa" / "serve.py"

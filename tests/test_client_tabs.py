@@ -7,9 +7,10 @@ import httpx
 import pytest
 from playwright.sync_api import Page, Route
 
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import PASSWORD, bearer, eventually, refusal
-from tests.tabs import SIGN_UP, SIGNED_IN, SIGNED_OUT, Person, World, reasons
+from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.tabs import SIGN_UP, SIGNED_IN, SIGNED_OUT, Person, World, reasons
+from tests.support.waiting import eventually
 
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.server]
 TIMED = """async () => {

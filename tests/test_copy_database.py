@@ -24,16 +24,12 @@ from sessionapi.storage import Store, migrations
 from sessionapi.storage.database_copy import DatabaseCopy, Sum
 from sessionapi.storage.database_url import Options
 from sessionapi.storage.tables import metadata, service_tokens, session_data, sessions, users
-from tests.conftest import (
-    PATIENCE,
-    SERVER_SECRET,
-    Commands,
-    bearer,
-    environment,
-    refusal,
-    serving,
-)
-from tests.postgres import Cluster
+from tests.support.api_client import bearer, refusal
+from tests.support.commands import Commands
+from tests.support.postgres import Cluster
+from tests.support.server import serving
+from tests.support.settings import SERVER_SECRET, environment
+from tests.support.waiting import PATIENCE
 from tests.test_cli_processes import talk
 
 PROVE = "SESSIONAPI_PROVE" in os.environ

@@ -11,8 +11,8 @@ import pytest
 from sessionapi.clock import system_clock
 from sessionapi.storage import Store
 from sessionapi.storage.session_batches import Rotation
-from tests import postgres
-from tests.conftest import Running
+from tests.support import postgres
+from tests.support.app import Running
 
 BATCHES = 10_000 if "SESSIONAPI_PROVE" in os.environ else 240
 PROCESSES = 4

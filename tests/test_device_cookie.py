@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 from sessionapi.settings import Settings
-from tests.conftest import PASSWORD, FakeClock, Running, refusal, running
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 

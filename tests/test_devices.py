@@ -7,7 +7,8 @@ import pytest
 
 from sessionapi import identifiers
 from sessionapi.sessions import user_agents
-from tests.conftest import PASSWORD, Running
+from tests.support.api_client import PASSWORD
+from tests.support.app import Running
 
 MUTATED = 20_000 if "SESSIONAPI_PROVE" in os.environ else 2_000
 RAISES = "Mozilla/5.0 (Linux; Android 4;  )"

@@ -10,8 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import postgres
-from tests.conftest import PASSWORD, SERVER_SECRET, Running, Server, bearer, eventually, serving
+from tests.support import postgres
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.app import Running
+from tests.support.server import Server, serving
+from tests.support.settings import SERVER_SECRET
+from tests.support.waiting import eventually
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
 CLIENTS, TURNS = (1_000, 5) if PROVE else (100, 2)

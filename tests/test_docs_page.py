@@ -3,8 +3,9 @@
 import httpx
 from playwright.sync_api import Browser, expect
 
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import PASSWORD, serving
+from tests.support.api_client import PASSWORD
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.server import serving
 
 pytestmark = NEEDS_CHROMIUM
 

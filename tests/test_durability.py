@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from sessionapi import ids
-from tests.conftest import PASSWORD, Server, serving
+from tests.support.api_client import PASSWORD
+from tests.support.server import Server, serving
 
 NO_STRACE = shutil.which("strace") is None
 TRACED = "read,recvfrom,recvmsg,write,writev,sendto,sendmsg,pwrite64,fdatasync,fsync"

@@ -23,7 +23,10 @@ import httpx
 import pytest
 
 from sessionapi.storage import migrations
-from tests.conftest import PASSWORD, SERVER_SECRET, crowded, eventually, serving
+from tests.support.api_client import PASSWORD, crowded
+from tests.support.server import serving
+from tests.support.settings import SERVER_SECRET
+from tests.support.waiting import eventually
 
 CLIENTS = 500
 LEAVERS = 100

@@ -20,7 +20,10 @@ from sessionapi.keys import keyring
 from sessionapi.keys.server_secret import ServerSecret, _hkdf
 from sessionapi.settings import Settings
 from sessionapi.storage import Store
-from tests.conftest import PASSWORD, Server, bearer, environment, eventually, refusal, serving
+from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.server import Server, serving
+from tests.support.settings import environment
+from tests.support.waiting import eventually
 from tests.test_startup import query
 from tests.test_startup import refusal as refusal_at_start
 from tests.test_workers import all_workers, only

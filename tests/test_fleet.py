@@ -16,7 +16,10 @@ import httpx
 import jwt
 import pytest
 
-from tests.conftest import PASSWORD, bearer, environment, eventually, refusal, serving
+from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.server import serving
+from tests.support.settings import environment
+from tests.support.waiting import eventually
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
 ROUNDS, ROTATIONS = (50, 20) if PROVE else (5, 2)

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server, bearer, eventually, serving
-from tests.flood import FLOODS, GET, LOGIN, MANY, READY, SIGNED_IN
-from tests.raw import Connection, request
+from tests.support.api_client import bearer
+from tests.support.flood import FLOODS, GET, LOGIN, MANY, READY, SIGNED_IN
+from tests.support.raw import Connection, request
+from tests.support.server import Server, serving
+from tests.support.waiting import eventually
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
 SECONDS = 20 if PROVE else 2
@@ -42,7 +44,7 @@ pytestmark = [pytest.mark.server, pytest.mark.prove, pytest.mark.timeout(900)]
 @contextmanager
 def flooded(kind: str, server: Server) -> Iterator[None]:
     host, port = server.url.removeprefix("http://").split(":")
-    command = [sys.executable, "-m", "tests.flood", kind, host, port]
+    command = [sys.executable, "-m", "tests.support.flood", kind, host, port]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -20,8 +20,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PASSWORD, Server, bearer, eventually, serving
-from tests.raw import Closed, Connection, chunked, request
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.raw import Closed, Connection, chunked, request
+from tests.support.server import Server, serving
+from tests.support.waiting import eventually
 
 MESSAGES = 1_000 if "SESSIONAPI_PROVE" in os.environ else 100
 ATTACKER, USER, FORGED = "127.0.0.2", "127.0.0.3", "203.0.113.66"

@@ -2,7 +2,8 @@
 
 import sqlite3
 
-from tests.conftest import PASSWORD, Running
+from tests.support.api_client import PASSWORD
+from tests.support.app import Running
 
 TABLES = ("users", "sessions", "session_data", "events", "signing_keys", "password_resets")
 

@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from sessionapi.settings import Settings
 from sessionapi.throttling import rate_limiter
-from tests.conftest import PASSWORD, FakeClock, Running, bearer, running
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
 from tests.test_throttle import WRONG, at, hashes, refused, try_login
 
 REAUTHENTICATE = "/sessions/current/reauthenticate"

@@ -5,7 +5,9 @@ import json
 import httpx
 import pytest
 
-from tests.conftest import Running, Server, bearer, refusal, running, serving
+from tests.support.api_client import bearer, refusal
+from tests.support.app import Running, running
+from tests.support.server import Server, serving
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 

@@ -9,8 +9,10 @@ from playwright.sync_api import Browser
 
 from sessionapi import identifiers
 from sessionapi.errors import ValidationFailed
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import PASSWORD, Commands, Running, running
+from tests.support.api_client import PASSWORD
+from tests.support.app import Running, running
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.commands import Commands
 
 PROPERTY = """name => {
   const matches = new RegExp(`^\\\\p{${name}}$`, "u");

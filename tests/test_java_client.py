@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PASSWORD, serving
+from tests.support.api_client import PASSWORD
+from tests.support.server import serving
 
 PROGRAM = """
 import java.net.URI;

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, serving
+from tests.support.api_client import PASSWORD
+from tests.support.server import serving
 
 VERSION = "6.2.3"
 SCRIPT = """

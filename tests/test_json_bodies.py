@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, Running, bearer, refusal
+from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.app import Running
 from tests.test_admin import set_roles
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from sessionapi import ids
 from sessionapi.errors import NotFound, StartupError
-from tests.conftest import Running, refusal, running
+from tests.support.api_client import refusal
+from tests.support.app import Running, running
 
 INVALID = (401, "invalid_token", None)
 

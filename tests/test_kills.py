@@ -22,9 +22,11 @@ import httpx
 import pytest
 
 from sessionapi.storage import migrations
-from tests.conftest import SERVER_SECRET, Server, eventually, serving
-from tests.journal import Crowd, Person, Place
-from tests.postgres import Cluster, postgresql
+from tests.support.journal import Crowd, Person, Place
+from tests.support.postgres import Cluster, postgresql
+from tests.support.server import Server, serving
+from tests.support.settings import SERVER_SECRET
+from tests.support.waiting import eventually
 from tests.test_workers import workers_of
 
 PROVE = "SESSIONAPI_PROVE" in os.environ

@@ -17,7 +17,9 @@ from passlib.hash import scrypt as passlib_scrypt
 
 from sessionapi.errors import ValidationFailed
 from sessionapi.users import legacy_hashes
-from tests.conftest import PASSWORD, Commands, Running, refusal
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running
+from tests.support.commands import Commands
 from tests.test_passwords import LEGACY
 
 VECTORS: dict[str, str] = json.loads((Path(__file__).parent / "legacy_hashes.json").read_text())

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from sessionapi.storage.tables import sessions, users
-from tests.conftest import PASSWORD, Running, running
+from tests.support.api_client import PASSWORD
+from tests.support.app import Running, running
 
 
 def hashes(service: Running) -> float:

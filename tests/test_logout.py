@@ -8,7 +8,9 @@ import pytest
 
 from sessionapi import ids
 from sessionapi.settings import Settings
-from tests.conftest import PASSWORD, FakeClock, Running, bearer, refusal, running
+from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
 
 COOKIE = {"username": "ada", "password": PASSWORD, "transport": "cookie"}
 

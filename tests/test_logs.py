@@ -9,7 +9,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.conftest import environment, serving
+from tests.support.server import serving
+from tests.support.settings import environment
 
 HOSTILE = "/a\x1b[2Jb\x7fc\x85d\x9b31me\u2028f\u2029g\u202eh\u2066i\u200bj\U000e0001"
 

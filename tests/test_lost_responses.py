@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import Server, refusal, serving
+from tests.support.api_client import refusal
+from tests.support.server import Server, serving
 
 pytestmark = pytest.mark.server
 MOMENTS = ("rotated_at", "repeated_at", "last_seen_at", "created_at", "auth_time", "expires_at")

@@ -15,26 +15,21 @@ from uuid import UUID
 
 import httpx
 import pytest
-from benchmarks import fill as filling
 
+from benchmarks import fill as filling
 from sessionapi import ids
 from sessionapi.clock import system_clock
 from sessionapi.models import RevocationMark, SessionKey
 from sessionapi.settings import Settings
 from sessionapi.storage import tables
 from sessionapi.storage.marks import FIRST_KEY
-from tests.conftest import (
-    SERVER_SECRET,
-    FakeClock,
-    Running,
-    bearer,
-    environment,
-    eventually,
-    refusal,
-    rows,
-    running,
-    serving,
-)
+from tests.support.api_client import bearer, refusal
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
+from tests.support.database import rows
+from tests.support.server import serving
+from tests.support.settings import SERVER_SECRET, environment
+from tests.support.waiting import eventually
 
 REVOKED = (401, "session_revoked", "revoked_by_admin")
 PROVE = "SESSIONAPI_PROVE" in os.environ

@@ -23,20 +23,14 @@ from sessionapi.errors import StartupError
 from sessionapi.settings import Settings
 from sessionapi.storage import engines, migrations
 from sessionapi.storage.tables import metadata
-from tests import postgres
-from tests.conftest import (
-    PASSWORD,
-    SERVER_SECRET,
-    FakeClock,
-    bearer,
-    crowded,
-    environment,
-    refusal,
-    rows,
-    running,
-    serving,
-)
-from tests.postgres import Cluster
+from tests.support import postgres
+from tests.support.api_client import PASSWORD, bearer, crowded, refusal
+from tests.support.app import running
+from tests.support.clock import FakeClock
+from tests.support.database import rows
+from tests.support.postgres import Cluster
+from tests.support.server import serving
+from tests.support.settings import SERVER_SECRET, environment
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from openapi_spec_validator import validate
 
 from sessionapi import models
 from sessionapi.web.problems import STATUS
-from tests.conftest import Running
+from tests.support.app import Running
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 

@@ -5,7 +5,8 @@ import pytest
 
 from sessionapi.errors import StartupError
 from sessionapi.settings import load
-from tests.conftest import PASSWORD, Running, refusal, running
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running, running
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 

@@ -21,19 +21,13 @@ import sqlalchemy as sa
 
 from sessionapi.settings import Settings
 from sessionapi.storage.tables import users
-from tests import postgres
-from tests.conftest import (
-    PASSWORD,
-    SERVER_SECRET,
-    FakeClock,
-    bearer,
-    crowded,
-    refusal,
-    running,
-    serving,
-    sign_up_at,
-)
-from tests.postgres import Cluster
+from tests.support import postgres
+from tests.support.api_client import PASSWORD, bearer, crowded, refusal, sign_up_at
+from tests.support.app import running
+from tests.support.clock import FakeClock
+from tests.support.postgres import Cluster
+from tests.support.server import serving
+from tests.support.settings import SERVER_SECRET
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
 SECONDS, CLIENTS, PACE = (30, 100, 0.5) if PROVE else (5, 10, 0.3)

@@ -7,9 +7,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from sessionapi.web import branding
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import PASSWORD, Server, serving
-from tests.pages import GATED, PUBLIC, contrast, says_why, sign_in, signed_in, visitor
+from tests.support.api_client import PASSWORD
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.pages import GATED, PUBLIC, contrast, says_why, sign_in, signed_in, visitor
+from tests.support.server import Server, serving
 
 pytestmark = NEEDS_CHROMIUM
 NARROW = {"width": 360, "height": 740}

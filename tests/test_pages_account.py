@@ -8,10 +8,11 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests import pages
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import PASSWORD, Server, bearer, serving
-from tests.pages import fill, says_why, sign_in, signed_in, visitor, wrong
+from tests.support import pages
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.pages import fill, says_why, sign_in, signed_in, visitor, wrong
+from tests.support.server import Server, serving
 
 pytestmark = NEEDS_CHROMIUM
 NEW = "mauve trombone orbits a cactus"

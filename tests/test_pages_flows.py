@@ -10,10 +10,12 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from sessionapi.users.password_policy import MIN_LENGTH
-from tests import pages
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import PASSWORD, Server, bearer, eventually, serving
-from tests.pages import fill, sign_in, signed_in, visitor, wrong
+from tests.support import pages
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.pages import fill, sign_in, signed_in, visitor, wrong
+from tests.support.server import Server, serving
+from tests.support.waiting import eventually
 
 pytestmark = NEEDS_CHROMIUM
 TTL = 10

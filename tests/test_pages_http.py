@@ -10,8 +10,9 @@ import pytest
 from sessionapi import models
 from sessionapi.web.end_reasons import REASONS
 from sessionapi.web.routes.pages import router, stays_home
-from tests.conftest import PASSWORD, Running, running
-from tests.pages import GATED
+from tests.support.api_client import PASSWORD
+from tests.support.app import Running, running
+from tests.support.pages import GATED
 
 APP, LOGIN = "https://app.example.com", "https://login.example.com"
 PUBLIC = ("/sign-in", "/sign-up", "/reset-password")

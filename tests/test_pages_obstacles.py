@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect
 
-from tests.browser import ARGUMENTS, CHROMIUM, NEEDS_CHROMIUM
-from tests.conftest import PASSWORD, chromium_started, serving
-from tests.pages import ends_of, fill, signed_in
+from tests.support.api_client import PASSWORD
+from tests.support.browser import ARGUMENTS, CHROMIUM, NEEDS_CHROMIUM, chromium_started
+from tests.support.pages import ends_of, fill, signed_in
+from tests.support.server import serving
 
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.engines("sqlite")]
 FORMS = {"/sign-in": "Continue", "/sign-up": "Create account"}

@@ -28,7 +28,9 @@ from sessionapi import ids
 from sessionapi.errors import WeakPassword
 from sessionapi.settings import Settings
 from sessionapi.users import password_policy
-from tests.conftest import PASSWORD, FakeClock, Running, bearer, running
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
 
 
 def told(answer: httpx.Response) -> list[str]:

@@ -11,9 +11,11 @@ import pytest
 
 from sessionapi.errors import StartupError
 from sessionapi.settings import Settings
-from tests import postgres
-from tests.conftest import FakeClock, bearer, refusal, running
-from tests.postgres import Cluster
+from tests.support import postgres
+from tests.support.api_client import bearer, refusal
+from tests.support.app import running
+from tests.support.clock import FakeClock
+from tests.support.postgres import Cluster
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
 SIZE = 3

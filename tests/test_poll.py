@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from sessionapi.errors import Unavailable
-from tests.conftest import PASSWORD, Running, bearer, refusal, running
+from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.app import Running, running
 
 LOGOUT = (401, "session_revoked", "logout")
 INVALID = (401, "invalid_token", None)

@@ -12,9 +12,11 @@ from sessionapi.clock import system_clock
 from sessionapi.errors import StartupError
 from sessionapi.settings import Settings
 from sessionapi.storage import Store, database_url, migrations
-from tests import postgres
-from tests.conftest import FakeClock, Running, bearer, refusal, running
-from tests.postgres import Cluster
+from tests.support import postgres
+from tests.support.api_client import bearer, refusal
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
+from tests.support.postgres import Cluster
 
 pytestmark = [pytest.mark.server, pytest.mark.engines("postgresql")]
 DEBIAN = postgres.debian()

@@ -16,8 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests import postgres
-from tests.conftest import PASSWORD, SERVER_SECRET, crowded, refusal, serving, sign_up_at
+from tests.support import postgres
+from tests.support.api_client import PASSWORD, crowded, refusal, sign_up_at
+from tests.support.server import serving
+from tests.support.settings import SERVER_SECRET
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
 PROCESSES, ROUNDS, USERS = (4, 15, 20) if PROVE else (2, 2, 4)

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sessionapi.storage.tables import users
-from tests.conftest import Running, bearer, running
+from tests.support.api_client import bearer
+from tests.support.app import Running, running
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 

@@ -7,7 +7,8 @@ import pytest
 
 from sessionapi.errors import StartupError
 from sessionapi.settings import Settings, load
-from tests.conftest import PASSWORD, Server, bearer, serving
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.server import Server, serving
 
 pytestmark = pytest.mark.server
 

@@ -7,7 +7,10 @@ from uuid import UUID
 from sessionapi import ids
 from sessionapi.sessions.actors import OPERATOR
 from sessionapi.sessions.purge import Purge, Purged
-from tests.conftest import PASSWORD, Commands, FakeClock, Running, refusal, running
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
+from tests.support.commands import Commands
 
 DAY = 86_400
 KEPT = 7 * DAY

@@ -22,7 +22,7 @@ from sessionapi.storage import Transaction
 from sessionapi.storage.session_batches import Rotation
 from sessionapi.storage.table_copy import RowQueries
 from sessionapi.tokens.refresh_token import RefreshToken
-from tests.conftest import Running
+from tests.support.app import Running
 
 SMALL = ("signing_keys", "service_tokens", "revocation_marks", "greatest_mark", "chosen")
 """Tables of a handful of rows, and the rows of one batch (`evaluated_once`), which are read whole."""

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from sessionapi.sessions.actors import OPERATOR
 from sessionapi.storage.tables import users
-from tests.conftest import PASSWORD, Running, running
+from tests.support.api_client import PASSWORD
+from tests.support.app import Running, running
 
 ROUNDS = 1_000 if "SESSIONAPI_PROVE" in os.environ else 15
 NEW = "another good password"

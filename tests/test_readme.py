@@ -14,7 +14,8 @@ import typer.main
 from sessionapi import cli
 from sessionapi.cli import settings_table
 from sessionapi.web.problems import STATUS
-from tests.conftest import eventually, serving
+from tests.support.server import serving
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -14,7 +14,9 @@ from sessionapi.storage.session_batches import Rotation
 from sessionapi.storage.tables import sessions
 from sessionapi.tokens import refresh_token
 from sessionapi.tokens.refresh_token import RefreshToken
-from tests.conftest import SERVER_SECRET, Running, refusal, running
+from tests.support.api_client import refusal
+from tests.support.app import Running, running
+from tests.support.settings import SERVER_SECRET
 
 DUE = 600
 REUSED = (401, "refresh_token_reused", None)

@@ -3,7 +3,8 @@
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, Running, bearer, refusal, running
+from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.app import Running, running
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 

@@ -19,19 +19,13 @@ from sessionapi.keys import keyring
 from sessionapi.keys.server_secret import ServerSecret
 from sessionapi.models import StoredKey
 from sessionapi.storage import migrations
-from tests import postgres
-from tests.conftest import (
-    PASSWORD,
-    SERVER_SECRET,
-    Commands,
-    Running,
-    Server,
-    environment,
-    refusal,
-    running,
-    serving,
-)
-from tests.postgres import Cluster
+from tests.support import postgres
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running, running
+from tests.support.commands import Commands
+from tests.support.postgres import Cluster
+from tests.support.server import Server, serving
+from tests.support.settings import SERVER_SECRET, environment
 from tests.test_readme import commands_of
 
 PAGE = (Path(__file__).parents[1] / "docs" / "operations.md").read_text()

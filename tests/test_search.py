@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import search
-from tests.search import CLAIMS, TAKEN_AWAY
+from proofs import search
+from proofs.search import CLAIMS, TAKEN_AWAY
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,6 +48,6 @@ def test_two_faults_of_tabs_that_do_not_wait_may_log_out():
 
 def test_the_documentation_shows_what_the_search_prints():
     printed = subprocess.run(
-        [sys.executable, "-m", "tests.search"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "proofs.search"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert f"```text\n{printed}```" in (ROOT / "docs/refresh.md").read_text()

@@ -13,7 +13,10 @@ from sqlalchemy.exc import IntegrityError
 
 from sessionapi import ids
 from sessionapi.clock import system_clock
-from tests.conftest import PASSWORD, Running, bearer, environment, refusal, running, serving
+from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.app import Running, running
+from tests.support.server import serving
+from tests.support.settings import environment
 
 
 async def test_health_and_readiness(make_settings):

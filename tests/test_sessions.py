@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from sessionapi import ids
 from sessionapi.storage.tables import sessions
-from tests.conftest import Running, bearer, refusal, running
+from tests.support.api_client import bearer, refusal
+from tests.support.app import Running, running
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 NOT_FOUND = (404, "not_found", None)

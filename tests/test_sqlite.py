@@ -14,7 +14,11 @@ import httpx
 import pytest
 
 from sessionapi.settings import Settings
-from tests.conftest import PASSWORD, FakeClock, bearer, eventually, refusal, running, serving
+from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.app import running
+from tests.support.clock import FakeClock
+from tests.support.server import serving
+from tests.support.waiting import eventually
 from tests.test_startup import mounted
 
 PROVE = "SESSIONAPI_PROVE" in os.environ

@@ -20,7 +20,8 @@ import pytest
 from sessionapi.errors import StartupError
 from sessionapi.logging import escape_unprintable
 from sessionapi.settings import Settings, load
-from tests.conftest import environment, serving
+from tests.support.server import serving
+from tests.support.settings import environment
 
 SERVER_SECRET = "the server secret of a used folder and without a comma"
 OTHER_SECRET = "another server secret of the tests, with more than 32 bytes"

@@ -25,7 +25,12 @@ from hypothesis.stateful import (
 
 from sessionapi import ids
 from sessionapi.settings import Settings
-from tests.conftest import CHEAP_HASH, PATIENCE, SERVER_SECRET, FakeClock, empty, refusal, running
+from tests.support.api_client import refusal
+from tests.support.app import running
+from tests.support.clock import FakeClock
+from tests.support.database import empty
+from tests.support.settings import CHEAP_HASH, SERVER_SECRET
+from tests.support.waiting import PATIENCE
 
 EXAMPLES = 300 if "SESSIONAPI_PROVE" in os.environ else 6
 STEPS = 100

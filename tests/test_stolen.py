@@ -10,7 +10,9 @@ from sessionapi.keys.keyring import DecryptionFailed
 from sessionapi.keys.server_secret import ServerSecret
 from sessionapi.tokens import refresh_token
 from sessionapi.tokens.refresh_token import RefreshToken
-from tests.conftest import PASSWORD, SERVER_SECRET, Running, refusal
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running
+from tests.support.settings import SERVER_SECRET
 
 INVALID = (401, "invalid_refresh_token", None)
 THIEFS = "a secret of the thief, also of more than 32 bytes"

@@ -29,17 +29,11 @@ from sessionapi.storage.tables import password_tries
 from sessionapi.throttling import limits, rate_limiter
 from sessionapi.throttling.limits import RateLimits
 from sessionapi.throttling.rate_limiter import RateLimiter
-from tests.conftest import (
-    PASSWORD,
-    SERVER_SECRET,
-    FakeClock,
-    Running,
-    Server,
-    bearer,
-    environment,
-    running,
-    serving,
-)
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
+from tests.support.server import Server, serving
+from tests.support.settings import SERVER_SECRET, environment
 
 WRONG = "wrong horse battery"
 GUESS = {"username": "ada", "password": WRONG}

@@ -3,7 +3,8 @@
 import jwt
 import pytest
 
-from tests.conftest import Running, refusal
+from tests.support.api_client import refusal
+from tests.support.app import Running
 
 DAY = 86_400
 IDLE = (401, "session_expired", "idle")

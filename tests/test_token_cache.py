@@ -8,7 +8,8 @@ import pytest
 from sessionapi.errors import ExpiredToken, InvalidToken
 from sessionapi.tokens.access_token import TokenExpectations
 from sessionapi.tokens.cache import TokenCache
-from tests.conftest import Running, bearer, refusal
+from tests.support.api_client import bearer, refusal
+from tests.support.app import Running
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 

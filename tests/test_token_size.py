@@ -14,7 +14,11 @@ from sessionapi.errors import ValidationFailed
 from sessionapi.sessions.actors import OPERATOR
 from sessionapi.tokens import bearer as bearer_header
 from sessionapi.verifier import Verifier
-from tests.conftest import PASSWORD, Commands, Running, Server, bearer, environment, serving
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.app import Running
+from tests.support.commands import Commands
+from tests.support.server import Server, serving
+from tests.support.settings import environment
 from tests.test_admin import administrator
 
 ROLES = [f"{number:02}{'r' * 62}" for number in range(32)]

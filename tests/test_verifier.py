@@ -24,7 +24,9 @@ from sessionapi.verifier import AsyncVerifier, Claims, Verifier
 from sessionapi.verifier.asgi import Protect
 from sessionapi.verifier.fastapi import Bearer
 from sessionapi.verifier.state import Limits, max_age_of, read_key
-from tests.conftest import FakeClock, Running, bearer, running
+from tests.support.api_client import bearer
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 

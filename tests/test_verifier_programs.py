@@ -37,7 +37,11 @@ from sessionapi.verifier import AsyncVerifier, Claims, Verifier
 from sessionapi.verifier.asgi import Protect
 from sessionapi.verifier.fastapi import Bearer
 from sessionapi.verifier.state import Limits
-from tests.conftest import FakeClock, Server, bearer, environment, eventually, serving
+from tests.support.api_client import bearer
+from tests.support.clock import FakeClock
+from tests.support.server import Server, serving
+from tests.support.settings import environment
+from tests.support.waiting import eventually
 from tests.test_verifier import told_by_the_verifier
 
 with warnings.catch_warnings():

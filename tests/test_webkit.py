@@ -2,9 +2,10 @@
 
 import pytest
 
-from tests.conftest import PASSWORD, serving
-from tests.pages import ends_of
-from tests.webkit import NEEDS_WEBKIT, WebKit, webkit
+from tests.support.api_client import PASSWORD
+from tests.support.pages import ends_of
+from tests.support.server import serving
+from tests.support.webkit import NEEDS_WEBKIT, WebKit, webkit
 
 pytestmark = [*NEEDS_WEBKIT, pytest.mark.engines("sqlite")]
 GREETED = "document.querySelector('h1')?.textContent === 'Hello, ada'"

@@ -14,10 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, bearer, serving
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.server import serving
 
 ROOT = Path(__file__).parents[1]
-NOT_SOURCE = {".git", ".venv", "var", "dist", "build", "node_modules", "tests", "__pycache__"}
+NOT_SOURCE = {".git", ".venv", "var", "dist", "build", "node_modules", "proofs", "tests", "__pycache__"}
 STATIC = ROOT / "src" / "sessionapi" / "web" / "static"
 PAGES_FILES = [f"/static/{file.relative_to(STATIC)}" for file in sorted((STATIC / "pages").iterdir())]
 

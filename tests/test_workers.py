@@ -13,7 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, SERVER_SECRET, Server, bearer, eventually, rows, serving
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.database import rows
+from tests.support.server import Server, serving
+from tests.support.settings import SERVER_SECRET
+from tests.support.waiting import eventually
 
 LOCKS = Path("/proc/locks")
 

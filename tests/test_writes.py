@@ -12,8 +12,10 @@ import pytest
 
 from sessionapi.settings import Settings
 from sessionapi.storage import database_url
-from tests import postgres
-from tests.conftest import PASSWORD, FakeClock, Running, bearer, running
+from tests.support import postgres
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
 from tests.test_admin import administrator
 from tests.test_throttle import at, kinds, refused
 

@@ -8,8 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser import NEEDS_CHROMIUM
-from tests.conftest import PASSWORD, Running, Server, refusal, running, serving
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running, running
+from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.server import Server, serving
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 

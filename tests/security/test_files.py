@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment, serving
+from tests.support.server import serving
+from tests.support.settings import environment
 
 pytestmark = [pytest.mark.server, pytest.mark.measured]
 

@@ -24,7 +24,10 @@ from sessionapi.throttling import device_token
 from sessionapi.tokens import bearer as bearer_header
 from sessionapi.tokens import refresh_token
 from sessionapi.verifier import Verifier
-from tests.conftest import PASSWORD, Running, Server, bearer, environment, refusal, serving
+from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.app import Running
+from tests.support.server import Server, serving
+from tests.support.settings import environment
 
 EXAMPLES = "100" if "SESSIONAPI_PROVE" in os.environ else "3"
 HERE = Path(__file__).parent

@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 from sessionapi.settings import Settings
-from tests.conftest import PASSWORD, FakeClock, Running, running
+from tests.support.api_client import PASSWORD
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
 from tests.test_admin import administrator
 from tests.test_throttle import at, hashes, kinds, refused
 

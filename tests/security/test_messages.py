@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, Server, bearer, serving
-from tests.raw import Connection, Response, chunked, exchange, request
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.raw import Connection, Response, chunked, exchange, request
+from tests.support.server import Server, serving
 
 pytestmark = [pytest.mark.server, pytest.mark.measured]
 LOGIN = json.dumps({"username": "ada", "password": PASSWORD}).encode()

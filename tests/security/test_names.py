@@ -5,7 +5,9 @@ import unicodedata
 import pytest
 
 from sessionapi import identifiers
-from tests.conftest import PASSWORD, Commands, Running, refusal
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running
+from tests.support.commands import Commands
 
 ACCEPTED = {
     "Hindi": "हिन्दी",

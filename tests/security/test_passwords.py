@@ -15,7 +15,9 @@ from passlib.hash import bcrypt
 from sessionapi import ids
 from sessionapi.sessions.actors import OPERATOR
 from sessionapi.settings import Settings
-from tests.conftest import PASSWORD, FakeClock, Running, refusal, running
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
 
 WRONG = "wrong horse battery"
 NEW = "another horse battery"

@@ -6,7 +6,8 @@ from base64 import urlsafe_b64decode
 import pytest
 
 from sessionapi.sessions.actors import OPERATOR
-from tests.conftest import PASSWORD, Running, refusal, running
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running, running
 from tests.test_admin import administrator, set_roles
 
 ORIGIN = {"Origin": "http://localhost:8000"}

@@ -11,8 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, Server, eventually, serving
-from tests.raw import Connection, chunked, request
+from tests.support.api_client import PASSWORD
+from tests.support.raw import Connection, chunked, request
+from tests.support.server import Server, serving
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.measured]
 QUICK = {"head_timeout": 1, "body_timeout": 1, "keep_alive_timeout": 1}

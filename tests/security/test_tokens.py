@@ -8,9 +8,10 @@ import pytest
 
 from sessionapi.errors import AuthenticationError
 from sessionapi.verifier import Verifier
-from tests.conftest import Running, refusal
 from tests.security import forge
 from tests.security.forge import Forger
+from tests.support.api_client import refusal
+from tests.support.app import Running
 
 MUTATIONS = 100_000 if "SESSIONAPI_PROVE" in os.environ else 2_000
 ENTRIES = forge.entries()

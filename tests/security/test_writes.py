@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from sessionapi import ids
 from sessionapi.sessions.actors import OPERATOR
 from sessionapi.settings import Settings
-from tests.conftest import PASSWORD, FakeClock, Running, refusal, running
+from tests.support.api_client import PASSWORD, refusal
+from tests.support.app import Running, running
+from tests.support.clock import FakeClock
 from tests.test_admin import administrator, set_roles
 
 NEW = "another good password"

@@ -3,8 +3,9 @@
 import pytest
 import structlog
 
-from tests.conftest import PASSWORD, Running, bearer
-from tests.written import WRITTEN, Written
+from tests.support.api_client import PASSWORD, bearer
+from tests.support.app import Running
+from tests.support.written import WRITTEN, Written
 
 
 async def test_logs_errors_nothing_that_is_written_holds_a_secret(service: Running):

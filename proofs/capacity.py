@@ -1,4 +1,4 @@
-"""Measure the constants of docs/scaling.md that hold on any machine: `python -m tests.capacity`.
+"""Measure the constants of docs/scaling.md that hold on any machine: `python -m proofs.capacity`.
 
 These are the bytes of each row with its indexes, on both engines, in tables that are filled in the order in
 which a service fills them, and the time of a poll by the number of sessions that were ended in its window.
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from sessionapi import audit
 from sessionapi.clock import system_clock
-from sessionapi.container import build, prepare
+from sessionapi.container import bootstrap, build
 from sessionapi.models import Client
 from sessionapi.sessions.sync import LEAST_INTERVAL
 from sessionapi.settings import Settings
@@ -23,8 +23,8 @@ from sessionapi.storage import Store, migrations
 from sessionapi.storage.database_copy import DatabaseCopy
 from sessionapi.storage.database_url import Options
 from sessionapi.storage.tables import events, sessions, users
-from tests.conftest import CHEAP_HASH, SERVER_SECRET
-from tests.postgres import fetch, postgresql
+from tests.support.postgres import fetch, postgresql
+from tests.support.settings import CHEAP_HASH, SERVER_SECRET
 from tests.test_copy_database import a_session, a_user
 
 USERS = 20_000
@@ -76,7 +76,7 @@ async def polls(url: str) -> list[tuple[int, float]]:
     settings = Settings(
         _env_file=None, database_url=url, secret=SERVER_SECRET, database_timeout=60, **CHEAP_HASH
     )
-    await prepare(settings)
+    await bootstrap(settings)
     app = build(settings)
     measured = []
     for count in POLLED:

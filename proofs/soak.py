@@ -1,4 +1,4 @@
-"""A long run at half load: memory must be flat, no request refused. `python -m tests.soak --minutes 20`.
+"""A long run at half load: memory must be flat, no request refused. `python -m proofs.soak --minutes 20`.
 
 For 15 s it measures how many requests a second this machine can do, with the load on the same machine. Then
 it sends half as many: three of four are /protected, the others refreshes, and some logins and logouts. The
@@ -22,9 +22,11 @@ from pathlib import Path
 from statistics import mean, quantiles
 from urllib.parse import urlsplit
 
+from proofs.chart import Panel, svg
 from sessionapi.storage import migrations
-from tests.chart import Panel, svg
-from tests.conftest import PASSWORD, SERVER_SECRET, serving
+from tests.support.api_client import PASSWORD
+from tests.support.server import serving
+from tests.support.settings import SERVER_SECRET
 
 SESSIONS = 200
 CONNECTIONS = 16

@@ -18,8 +18,8 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from tests.browser import ARGUMENTS, CHROMIUM
-from tests.conftest import eventually
+from tests.support.browser import ARGUMENTS, CHROMIUM
+from tests.support.waiting import eventually
 
 LEFT = ("Inspected target navigated or closed", "Cannot find default execution context")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from tests.conftest import PASSWORD, bearer
+from tests.support.api_client import PASSWORD, bearer
 
 PATIENCE = 60
 """Seconds within which a service that was killed must respond again."""

@@ -1,4 +1,6 @@
-"""A flood of connections, in a process that runs until it is killed: `python -m tests.flood KIND HOST PORT`.
+"""A flood of connections, in a process that runs until it is killed.
+
+`python -m tests.support.flood KIND HOST PORT` starts it.
 
 The floods of `SIGNED_IN` come from a signed-in user and from a different IP address.
 """
@@ -9,7 +11,7 @@ import os
 import sys
 from contextlib import suppress
 
-from tests.raw import Connection, chunked, request
+from tests.support.raw import Connection, chunked, request
 
 MANY = 1_100 if "SESSIONAPI_PROVE" in os.environ else 300
 """Connections of a slow flood: more than the files that the tests' server may open at first."""

@@ -1,6 +1,6 @@
 """The output of the whole run (logs, audit rows, metrics, errors), and the secrets it must not contain.
 
-`running` and `serving` in conftest.py record the output and the passwords that were sent. Each test is
+`running` and `serving` record the output and the passwords that were sent. Each test is
 checked when it ends, so that the test that leaks is the one that fails.
 """
 

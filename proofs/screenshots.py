@@ -1,4 +1,4 @@
-"""Take the pictures of docs/screenshots: `python -m tests.screenshots`.
+"""Take the pictures of docs/screenshots: `python -m proofs.screenshots`.
 
 It uses the font Inter (fonts-inter) and pngquant if they are installed.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests import pages
-from tests.browser import ARGUMENTS, CHROMIUM
-from tests.conftest import Server, serving
+from tests.support import pages
+from tests.support.browser import ARGUMENTS, CHROMIUM
+from tests.support.server import Server, serving
 
 FOLDER = Path(__file__).parents[1] / "docs" / "screenshots"
 SIZES = {"desktop": (1100, 760), "phone": (390, 780)}

@@ -13,9 +13,10 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.browser import ARGUMENTS, CHROMIUM
-from tests.conftest import PASSWORD, Server, serving
-from tests.wire import Threads, Wire, wire
+from tests.support.api_client import PASSWORD
+from tests.support.browser import ARGUMENTS, CHROMIUM
+from tests.support.server import Server, serving
+from tests.support.wire import Threads, Wire, wire
 
 HTML = b"""<!doctype html><meta charset="utf-8"><title>app</title><script type="module">
 const asked = new URLSearchParams(location.search);

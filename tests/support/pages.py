@@ -11,7 +11,10 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.conftest import PASSWORD, Server, environment, rows
+from tests.support.api_client import PASSWORD
+from tests.support.database import rows
+from tests.support.server import Server
+from tests.support.settings import environment
 
 PUBLIC = ("/sign-in", "/sign-up", "/reset-password#token=pr_none")
 GATED = ("/", "/account")

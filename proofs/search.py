@@ -1,4 +1,4 @@
-"""An exhaustive search of the refresh rules, with two tabs and one cookie jar: `python -m tests.search`.
+"""An exhaustive search of the refresh rules, with two tabs and one cookie jar: `python -m proofs.search`.
 
 The world is small and relative. Time is counted in steps of five seconds since the last event of the session,
 and generations relative to the stored one. So there are finitely many states, and all of them are visited,
