@@ -114,8 +114,8 @@ async def test_an_ended_session_can_not_change_the_password_or_confirm_it(make_s
 
 
 async def reset_token(service: Running) -> str:
-    user = await service.parts.accounts.find("ada")
-    return await service.parts.accounts.make_reset_token(user.id)
+    user = await service.container.accounts.find("ada")
+    return await service.container.accounts.make_reset_token(user.id)
 
 
 async def reset(service: Running, token: str, password: str = NEW):

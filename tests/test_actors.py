@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.engines("postgresql"), pytest.mark.timeout(300)]
 @asynccontextmanager
 async def other_connection(service: Running) -> AsyncIterator[asyncpg.Connection]:
     """Yield a second connection to the database, with a transaction that ends with the block."""
-    connection = await asyncpg.connect(service.parts.settings.effective_database_url)
+    connection = await asyncpg.connect(service.container.settings.effective_database_url)
     try:
         async with connection.transaction():
             yield connection
@@ -50,7 +50,7 @@ async def waits(service: Running, *tasks: asyncio.Task) -> None:
 
 
 def deadlocks(service: Running) -> int:
-    postgres.execute(service.parts.settings.effective_database_url, "select pg_stat_force_next_flush()")
+    postgres.execute(service.container.settings.effective_database_url, "select pg_stat_force_next_flush()")
     return service.rows(DEADLOCKS)[0][0]
 
 
@@ -67,7 +67,7 @@ async def reset(service: Running, token: str, password: str = NEW) -> httpx.Resp
 async def test_a_password_reset_locks_the_user_first_as_a_deletion_does(service: Running):
     """Fails without UserQueries.lock in Accounts._reset: it locked its own row first, and both waited."""
     tokens = await service.sign_up()
-    token = await service.parts.accounts.make_reset_token(user_id(tokens))
+    token = await service.container.accounts.make_reset_token(user_id(tokens))
     before = deadlocks(service)
     async with other_connection(service) as other:
         await hold_user(other)
@@ -90,7 +90,7 @@ async def test_password_resets_changes_logins_and_endings_at_once_end_in_no_dead
         before = deadlocks(service)
         for number in range(ROUNDS):
             made = await service.log_in(password=password)
-            token = await service.parts.accounts.make_reset_token(owner)
+            token = await service.container.accounts.make_reset_token(owner)
             following = f"{NEW} {number}"
             bodies = {"current_password": password, "new_password": following}
             login = {"username": "ada", "password": password}
@@ -102,8 +102,8 @@ async def test_password_resets_changes_logins_and_endings_at_once_end_in_no_dead
                 service.send("PATCH", "/me", made, {"preferences": {"round": number}}),
                 service.client.post("/logout", json={"refresh_token": made["refresh_token"]}),
                 service.refresh(made),
-                service.parts.accounts.make_reset_token(owner),
-                service.parts.purge.run(),
+                service.container.accounts.make_reset_token(owner),
+                service.container.purge.run(),
                 return_exceptions=True,
             )
             statuses |= {each.status_code for each in answers if isinstance(each, httpx.Response)}
@@ -160,14 +160,14 @@ async def ending_of(how: str, service: Running) -> Callable[[], Awaitable[Any]]:
         service.clock.move(11)
         return partial(service.refresh, tokens)
     if how == "mark":
-        return partial(service.parts.all_sessions.revoke, "revoked_by_admin")
+        return partial(service.container.all_sessions.revoke, "revoked_by_admin")
     return {
         "logout": partial(service.client.post, "/logout", json={"refresh_token": tokens["refresh_token"]}),
         "logout by access token": partial(service.client.post, "/logout", headers=bearer(tokens)),
         "one session": partial(service.send, "DELETE", f"/sessions/{tokens['session_id']}", tokens),
         "all sessions": partial(service.send, "DELETE", "/sessions", tokens),
         "older sessions": partial(
-            service.parts.all_sessions.revoke, "revoked_by_admin", timedelta(seconds=-60)
+            service.container.all_sessions.revoke, "revoked_by_admin", timedelta(seconds=-60)
         ),
     }[how]
 
@@ -208,7 +208,7 @@ async def test_a_stale_token_that_meets_a_new_secret_is_unknown_and_ends_nothing
         fresh = (await service.refresh(stale)).json()
         clock.move(11)
         key = (user_id(fresh), ids.parse("sess", fresh["session_id"]))
-        async with other.parts.store.begin() as tx:
+        async with other.container.store.begin() as tx:
             await tx.users.lock({key[0]})
             late = asyncio.create_task(service.refresh(stale))
             await waits(service, late)
@@ -226,7 +226,7 @@ async def test_two_administrators_who_act_on_each_other_end_in_no_deadlock(
         for name in ("ada", "bob"):
             await service.sign_up(name)
             postgres.execute(
-                service.parts.settings.effective_database_url,
+                service.container.settings.effective_database_url,
                 f"update users set roles = '[\"admin\"]' where username = '{name}'",
             )
             admins.append(await service.log_in(name))

@@ -19,8 +19,8 @@ async def administrator(service: Running) -> dict:
 
 
 async def set_roles(service: Running, name: str, roles: list[str]) -> None:
-    user = await service.parts.accounts.find(name)
-    await service.parts.accounts.change(user.id, OPERATOR, {"roles": roles})
+    user = await service.container.accounts.find(name)
+    await service.container.accounts.change(user.id, OPERATOR, {"roles": roles})
 
 
 def routes(user: str, session: str) -> list[tuple[str, str]]:
@@ -61,8 +61,8 @@ async def test_a_demoted_administrator_is_refused_at_once_though_the_token_names
 async def test_a_disabled_administrator_is_refused_at_once(service: Running):
     await service.sign_up()
     admin = await administrator(service)
-    user = await service.parts.accounts.find("root")
-    await service.parts.accounts.disable(user.id, OPERATOR)
+    user = await service.container.accounts.find("root")
+    await service.container.accounts.disable(user.id, OPERATOR)
     await refused_everywhere(service, admin, (401, "session_revoked", "user_disabled"))
 
 

@@ -118,7 +118,7 @@ async def test_a_hundred_rotations_at_once_take_a_handful_of_statements(busy: Ru
     def note(connection, cursor, statement, *rest):
         updates.extend([statement] if "UPDATE sessions" in statement else [])
 
-    sa.event.listen(busy.parts.store._writer.sync_engine, "before_cursor_execute", note)
+    sa.event.listen(busy.container.store._writer.sync_engine, "before_cursor_execute", note)
     answers = await asyncio.gather(*(busy.refresh(tokens) for tokens in held))
     assert {(answer.status_code, answer.json()["generation"]) for answer in answers} == {(200, 1)}
     assert len({answer.json()["refresh_token"] for answer in answers}) == 99
@@ -135,8 +135,8 @@ UNREADABLE = {
 async def test_a_row_that_cannot_be_decoded_fails_only_its_own_refresh(busy: Running, damage: str):
     """Fails if BatchQueries.read decodes the rows of a batch all at once."""
     held = [await busy.sign_up(name) for name in ("ada", "bob", "eve")]
-    user = await busy.parts.accounts.find("bob")
-    async with busy.parts.store.begin() as tx:
+    user = await busy.container.accounts.find("bob")
+    async with busy.container.store.begin() as tx:
         await tx.connection.execute(sa.text(damage).bindparams(sa.bindparam("user", user.id, sa.Uuid())))
     answers = await asyncio.gather(*(busy.refresh(tokens) for tokens in [*held, *held]))
     assert [answer.status_code for answer in answers] == [200, 500, 200] * 2

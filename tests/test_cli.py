@@ -155,7 +155,7 @@ def test_a_list_is_paged_to_its_limit_and_says_when_there_is_more(commands: Comm
 
 
 async def test_a_list_longer_than_a_page_is_whole(commands: Commands, beside: Running):
-    add = beside.parts.accounts.add
+    add = beside.container.accounts.add
     added = [await add(f"u{number}", None, password=PASSWORD, hashed=None) for number in range(205)]
     everybody = [ids.public("user", each.id) for each in added]
     whole = lines(await commands.beside("users", "list", "--limit", "1000", "--json"))
@@ -168,9 +168,9 @@ async def test_a_list_longer_than_a_page_is_whole(commands: Commands, beside: Ru
 async def test_nothing_that_a_client_sent_steers_the_terminal(commands: Commands, beside: Running):
     """Fails without `shown` in cli.lists._cell, and in JSON without the escapes of json.dumps."""
     await commands.beside("users", "add", "ada", given=TYPED)
-    claims = await beside.parts.checks.genuine((await beside.log_in())["access_token"])
+    claims = await beside.container.checks.genuine((await beside.log_in())["access_token"])
     user_id, session_id = lifecycle.owner(claims)
-    async with beside.parts.store.begin() as tx:  # stored by versions before the rule for names
+    async with beside.container.store.begin() as tx:  # stored by versions before the rule for names
         await tx.sessions.name_device(user_id, session_id, "\x9b31m\u202e[red]:bomb:")
     done = await commands.beside("sessions", "list", "--user", "ada")
     assert r"\x9b31m\u202e[red]:bomb:" in done.stdout

@@ -67,7 +67,7 @@ async def test_a_dropped_keys_tokens_are_refused(commands: Commands, beside: Run
     (leaked,) = await ring(commands)
     assert (await commands.beside("keys", "drop", leaked)).exit_code == 0
     assert list((await ring(commands)).values()) == ["dropped", "active"]
-    await beside.parts.state_sync.sync()
+    await beside.container.state_sync.sync()
     assert refusal(await beside.get("/protected", tokens))[:2] == (401, "invalid_token")
     renewed = (await beside.refresh(tokens)).json()
     assert (await beside.get("/protected", renewed)).status_code == 200

@@ -49,10 +49,10 @@ async def test_sessions_are_listed_the_newest_first_or_user_by_user(commands: Co
 
 async def test_everybodys_sessions_are_listed_past_a_page(commands: Commands, beside: Running):
     first = await beside.sign_up("ada")
-    user = await beside.parts.accounts.find("ada")
-    async with beside.parts.store.begin() as tx:
+    user = await beside.container.accounts.find("ada")
+    async with beside.container.store.begin() as tx:
         for _ in range(99):
-            await beside.parts.sessions.start(tx, user, Device(Client()), beside.clock())
+            await beside.container.sessions.start(tx, user, Device(Client()), beside.clock())
     await beside.sign_up("bob")
     everybody = await listed(commands, "--limit", "1000")
     assert (len(everybody), everybody[0], len(set(everybody))) == (101, first["session_id"], 101)
@@ -103,7 +103,7 @@ async def test_only_what_began_longer_ago_than_the_span_ends(commands: Commands,
 async def test_all_ends_every_session_with_an_audit_row_each(commands: Commands, beside: Running):
     """Fails if owners_of_active leaves out disabled users."""
     sessions = [await beside.sign_up("ada"), await beside.log_in("ada"), await beside.sign_up("bob")]
-    async with beside.parts.store.begin() as tx:  # only a restored row can be like this
+    async with beside.container.store.begin() as tx:  # only a restored row can be like this
         await tx.connection.execute(sa.update(users).values(disabled_at=beside.clock()))
     done = await commands.beside("sessions", "revoke", "--all")
     assert (done.exit_code, done.stdout) == (0, "3\n")
@@ -127,9 +127,9 @@ async def test_all_goes_on_behind_a_batch(beside: Running, older_than):
         await beside.sign_up(f"u{number}")
         await beside.log_in(f"u{number}")
     beside.clock.move(1)
-    parts = beside.parts
-    marks = Marks(parts.store, parts.revocations, parts.clock, batch=2)
-    all_sessions = AllSessions(parts.store, parts.sessions, marks, parts.clock, batch=2)
+    container = beside.container
+    marks = Marks(container.store, container.revocations, container.clock, batch=2)
+    all_sessions = AllSessions(container.store, container.sessions, marks, container.clock, batch=2)
     assert await all_sessions.revoke("revoked_by_admin", older_than) == 10
     assert beside.rows("select count(*) from sessions where revoked_at is null") == [(0,)]
 
@@ -170,7 +170,7 @@ def test_a_span_that_is_none_is_refused(commands: Commands, span):
 async def test_a_page_of_everybodys_sessions_is_read_in_the_order_of_the_key(beside: Running):
     """Fails without the CASE in storage.sessions.hide_from_planner: all rows would be sorted each time."""
     plans = []
-    async with beside.parts.store.read() as tx:
+    async with beside.container.store.read() as tx:
         connection = (await tx.connection.get_raw_connection()).driver_connection
 
         def explain(_connection, _cursor, statement, parameters, *_: object) -> None:

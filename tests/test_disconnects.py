@@ -122,7 +122,7 @@ async def test_a_request_that_is_cancelled_gives_its_connection_back(service: Ru
         for request in requests:
             request.cancel()
         await asyncio.gather(*requests, return_exceptions=True)
-    store = service.parts.store
+    store = service.container.store
     async with asyncio.timeout(30):
         while store._writer.pool.checkedout() or store._reader.pool.checkedout():
             await asyncio.sleep(0.01)

@@ -79,7 +79,7 @@ async def test_a_check_in_a_session_that_memory_refuses_asks_no_query(
         for _ in range(3):
             assert (await confirm(service.client, tokens)).status_code == 200
         statements: list[str] = []
-        for engine in (service.parts.store._writer, service.parts.store._reader):
+        for engine in (service.container.store._writer, service.container.store._reader):
             sa.event.listen(
                 engine.sync_engine, "before_cursor_execute", lambda *sent: statements.append(sent[2])
             )
@@ -143,12 +143,12 @@ async def test_password_resets_are_limited_for_each_address_and_user(
     settings = make_settings(throttle=True, login_per_address=5, password_checks_per_user=3)
     async with running(settings, clock) as service:
         await service.sign_up()
-        user = await service.parts.accounts.find("ada")
+        user = await service.container.accounts.find("ada")
         body = {"token": "pr_" + "0" * 64, "new_password": "another good password"}
         answers = [await service.client.post("/password-reset", json=body) for _ in range(6)]
         assert [answer.status_code for answer in answers] == [422] * 5 + [429]
         assert refused(answers[-1], "login", 5, 60)
-        body["token"] = await service.parts.accounts.make_reset_token(user.id)
+        body["token"] = await service.container.accounts.make_reset_token(user.id)
         before = hashes(service)
         answers = await asyncio.gather(
             *(at(service, f"203.0.113.{number}").post("/password-reset", json=body) for number in range(10))
@@ -159,7 +159,7 @@ async def test_password_resets_are_limited_for_each_address_and_user(
 
 async def under_way(service: Running, places: int) -> None:
     """Wait until the given number of hashes wait or are under way."""
-    while service.parts.metrics.hash_queue._value.get() < places:
+    while service.container.metrics.hash_queue._value.get() < places:
         await asyncio.sleep(0)
 
 

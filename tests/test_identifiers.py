@@ -44,11 +44,11 @@ async def test_an_account_named_before_the_rule_was_narrowed_can_still_sign_in(s
 
     await _rename(service, old)
     assert (await service.log_in(old))["user"]["username"] == old
-    assert (await service.parts.accounts.find(old)).username == old
+    assert (await service.container.accounts.find(old)).username == old
 
 
 async def _rename(service: Running, name: str) -> None:
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         user = await tx.users.by_name("ada")
         assert user
         await tx.users.change(user.id, username=name, username_key=name.casefold())

@@ -48,7 +48,7 @@ async def send(
 async def signed_up(service: Running) -> Running:
     """The service with the user ada and a service token."""
     await service.sign_up()
-    service.service_token = await service.parts.service_tokens.add("verifier")
+    service.service_token = await service.container.service_tokens.add("verifier")
     return service
 
 

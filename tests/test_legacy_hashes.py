@@ -33,7 +33,7 @@ async def test_a_hash_of_another_system_is_verified_and_upgraded_at_the_first_lo
     service: Running, system: str
 ):
     """Fails without the reader of this form in legacy_hashes.py."""
-    await service.parts.accounts.add("ada", None, password=None, hashed=VECTORS[system])
+    await service.container.accounts.add("ada", None, password=None, hashed=VECTORS[system])
     before = service.rows("select password_hash from users")
     for wrong in (WRONG, PASSWORD + "!", ""):
         answer = await service.client.post("/login", json={"username": "ada", "password": wrong})
@@ -52,19 +52,19 @@ async def test_better_auth_hashed_passwords_in_nfkc(service: Running):
         "298e906d62042a5e27dbd8fb498ff7e7:a8afbbdf0f6c74eec0406e687d0f8635cc7bc8f8181aeb67406f662253a18ae2"
         "ea1d0f68163dc0b0926812e584b43efc71d09260da331a9333ff9f41725c73ae"
     )
-    await service.parts.accounts.add("ada", None, password=None, hashed=hashed)
+    await service.container.accounts.add("ada", None, password=None, hashed=hashed)
     await service.log_in("ada", "ﬁancée horse battery")
 
 
 async def test_wordpress_trimmed_passwords_before_it_hashed_them(service: Running):
     """Fails without PHP's trim, which keeps some kinds of spaces. The vector is of " spaces around "."""
     hashed = "$wp$2y$04$aKhZUi3fXTADGOzJQoWfUuSGiaVkNqxnkZVK/kCFE5iyVemtWvOxK"
-    await service.parts.accounts.add("ada", None, password=None, hashed=hashed)
+    await service.container.accounts.add("ada", None, password=None, hashed=hashed)
     assert (
         await service.client.post("/login", json={"username": "ada", "password": WRONG})
     ).status_code == 401
     await service.log_in("ada", "  spaces around  ")
-    await service.parts.accounts.add(
+    await service.container.accounts.add(
         "bob", None, password=None, hashed=phpass.using(rounds=7).hash("in WordPress")
     )
     await service.log_in("bob", " in WordPress ")
@@ -99,9 +99,9 @@ async def test_a_hash_that_costs_too_much_is_refused_at_import_and_at_login(serv
     with pytest.raises(
         ValidationFailed, match=r"This looks like .* too expensive: [0-9]+ .*, at most [0-9]+"
     ):
-        await service.parts.accounts.add("ada", None, password=None, hashed=TOO_EXPENSIVE[form])
+        await service.container.accounts.add("ada", None, password=None, hashed=TOO_EXPENSIVE[form])
     await service.sign_up()
-    async with service.parts.store.begin() as tx:  # stored by versions before this bound
+    async with service.container.store.begin() as tx:  # stored by versions before this bound
         user = await tx.users.by_name("ada")
         await tx.users.bump_credential_version(user.id, password_hash=TOO_EXPENSIVE[form])
     began = time.process_time()
@@ -177,7 +177,7 @@ MALFORMED = [
 async def test_a_malformed_hash_is_refused_with_the_form_that_it_seems_to_have(service: Running, hashed: str):
     """Fails without its check: an empty digest equals that of every password."""
     with pytest.raises(ValidationFailed, match=r"^This looks like [^\n]+, but [^\n]+\.$"):
-        await service.parts.accounts.add("ada", None, password=None, hashed=hashed)
+        await service.container.accounts.add("ada", None, password=None, hashed=hashed)
     assert service.rows("select count(*) from users") == [(0,)]
 
 

@@ -15,7 +15,7 @@ from tests.support.app import Running, running
 
 
 def hashes(service: Running) -> float:
-    return service.parts.metrics.hashes._value.get()
+    return service.container.metrics.hashes._value.get()
 
 
 async def test_a_sign_up_answers_tokens_and_leaves_one_user_and_one_session(service: Running):
@@ -37,7 +37,7 @@ async def test_a_sign_up_answers_tokens_and_leaves_one_user_and_one_session(serv
 async def test_the_row_of_a_session_follows_remember_me(service: Running):
     await service.sign_up()
     await service.log_in(remember=False, device_name="A kiosk")
-    async with service.parts.store.read() as tx:
+    async with service.container.store.read() as tx:
         found = (await tx.connection.execute(sa.select(sessions).order_by(sessions.c.id))).all()
     lifetimes = [(row.idle_timeout, row.expires_at - row.created_at, row.device_name) for row in found]
     assert lifetimes == [
@@ -89,7 +89,7 @@ async def test_a_wrong_password_and_an_unknown_user_look_alike_and_cost_one_hash
 async def test_a_disabled_user_looks_like_a_wrong_password(service: Running):
     """Fails without the check of disabled_at in Users._authenticate and in lock_if_unchanged."""
     await service.sign_up()
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         await tx.connection.execute(sa.update(users).values(disabled_at=service.clock()))
     answer = await service.client.post("/login", json={"username": "ada", "password": PASSWORD})
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_credentials")
@@ -197,7 +197,7 @@ async def test_a_closed_sign_up_says_so(make_settings, clock):
 async def test_a_legacy_or_weaker_hash_is_upgraded_at_login(service: Running):
     await service.sign_up()
     old = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         await tx.connection.execute(sa.update(users).values(password_hash=old))
     await service.log_in()
     assert service.rows("select password_hash from users")[0][0].startswith("$argon2id$")
@@ -207,9 +207,9 @@ async def test_a_legacy_or_weaker_hash_is_upgraded_at_login(service: Running):
 async def test_an_upgraded_hash_is_written_only_over_the_one_that_was_verified(service: Running):
     """Fails without the comparison of password_hash in upgrade_hash."""
     tokens = await service.sign_up()
-    async with service.parts.store.read() as tx:
+    async with service.container.store.read() as tx:
         user = await tx.users.by_name("ada")
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         await tx.users.upgrade_hash(user.id, verified="another hash", upgraded="an old password's hash")
     assert (await service.log_in())["user"] == tokens["user"]
 
@@ -263,7 +263,7 @@ async def test_me_returns_the_account(service: Running):
 
 async def test_logins_that_find_no_room_are_refused_at_once(service: Running):
     """Fails without the check of `room` in HashPool.place."""
-    service.parts.passwords.pool.room = 0
+    service.container.passwords.pool.room = 0
     answer = await service.client.post("/login", json={"username": "ada", "password": PASSWORD})
     assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
     assert answer.headers["retry-after"] == "1"
@@ -273,7 +273,7 @@ async def test_a_hash_runs_at_low_priority_off_the_event_loop(service: Running):
     def look() -> tuple[int, str]:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), threading.current_thread().name
 
-    with service.parts.passwords.place("a lane") as place:
+    with service.container.passwords.place("a lane") as place:
         priority, thread = await place.run(look)
     assert priority >= 10
     assert thread.startswith("hash")

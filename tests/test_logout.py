@@ -173,8 +173,8 @@ async def test_an_access_token_under_a_key_that_is_new_logs_out(
         running(make_settings(revocation_poll=10), clock) as service,
         running(make_settings(), clock) as other,
     ):
-        await other.parts.keys.rotate_now()
-        await other.parts.keys.load()
+        await other.container.keys.rotate_now()
+        await other.container.keys.load()
         tokens = await other.sign_up()
         assert (await log_out(service, access=tokens["access_token"])).status_code == 204
         assert reasons(service) == ["logout"]
@@ -186,7 +186,7 @@ async def test_a_logout_of_an_ended_session_waits_for_no_writer(service: Running
     body = {"refresh_token": tokens["refresh_token"]}
     assert (await service.client.post("/logout", json=body)).status_code == 204
     user_id = ids.parse("user", tokens["user"]["id"])
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         await tx.users.lock({user_id})
         by_refresh_token = asyncio.create_task(service.client.post("/logout", json=body))
         by_access_token = asyncio.create_task(service.client.post("/logout", headers=bearer(tokens)))

@@ -46,12 +46,12 @@ async def fleet(make_settings) -> AsyncIterator[tuple[Running, Running]]:
 
 
 async def end_all(service: Running, older_than: timedelta | None = None) -> int:
-    return await service.parts.all_sessions.revoke("revoked_by_admin", older_than)
+    return await service.container.all_sessions.revoke("revoked_by_admin", older_than)
 
 
 async def only_mark(service: Running) -> None:
     """Do the first step of the command, as if it was killed then: no row is written."""
-    await service.parts.marks.end_all("revoked_by_admin")
+    await service.container.marks.end_all("revoked_by_admin")
 
 
 async def test_a_mark_ends_all_sessions_in_every_process_and_a_login_after_it_works(fleet):
@@ -64,7 +64,7 @@ async def test_a_mark_ends_all_sessions_in_every_process_and_a_login_after_it_wo
             assert refusal(await service.refresh(each)) == REVOKED
         assert refusal(await one.get("/protected", each)) == REVOKED
     new = [await two.log_in("ada"), await one.log_in("bob")]
-    await two.parts.state_sync.sync()
+    await two.container.state_sync.sync()
     assert [refusal(await two.get("/protected", each)) for each in old] == [REVOKED] * 3
     for each in new:
         for service in fleet:
@@ -82,7 +82,7 @@ async def test_a_token_that_another_process_issues_after_the_mark_is_refused_by_
     two.clock.move(-2)
     await only_mark(one)
     assert refusal(await one.get("/protected", late)) == REVOKED
-    await two.parts.state_sync.sync()
+    await two.container.state_sync.sync()
     assert refusal(await two.get("/protected", late)) == REVOKED
 
 
@@ -98,26 +98,26 @@ async def test_a_session_whose_host_was_ahead_is_ended_too_and_a_host_behind_sta
     with pytest.raises(AssertionError, match="session_revoked"):
         await still_refreshes(one, in_future)
     for service in fleet:  # their clocks are behind the mark
-        await service.parts.state_sync.sync()
+        await service.container.state_sync.sync()
         new = await service.log_in("ada")
         assert (await service.get("/protected", new)).status_code == 200
         assert (await service.refresh(new)).status_code == 200
     await only_mark(two)
-    await one.parts.state_sync.sync()
+    await one.container.state_sync.sync()
     assert refusal(await one.get("/protected", new)) == REVOKED
 
 
 async def give_id(service: Running, tokens: dict, session_id: UUID) -> None:
     """Give a session an id as a host creates it whose clock is ahead."""
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         user = ids.parse("user", tokens["user"]["id"])
         session = await tx.sessions.get(user, ids.parse("sess", tokens["session_id"]))
         await tx.sessions.insert(replace(session, id=session_id))
 
 
 async def still_refreshes(service: Running, session_id: UUID) -> None:
-    user = await service.parts.accounts.find("ada")
-    async with service.parts.store.read() as tx:
+    user = await service.container.accounts.find("ada")
+    async with service.container.store.read() as tx:
         session = await tx.sessions.get(user.id, session_id)
     assert session.revoked_at is None, "session_revoked"
 
@@ -135,7 +135,7 @@ async def test_a_login_that_was_under_way_is_either_ended_or_works_everywhere(fl
     await only_mark(one)
     tokens = [await each for each in logins]
     for service in fleet:
-        await service.parts.state_sync.sync()
+        await service.container.state_sync.sync()
     for each in tokens:
         answers = [await service.get("/protected", each) for service in fleet]
         refreshed = [await service.refresh(each) for service in fleet]
@@ -163,14 +163,14 @@ async def test_every_route_of_an_old_session_refuses_it_at_once(fleet):
 
 async def test_the_list_of_revocations_has_one_mark_and_its_etag_changes_with_it(fleet):
     one, two = fleet
-    headers = bearer(await one.parts.service_tokens.add("shop"))
+    headers = bearer(await one.container.service_tokens.add("shop"))
     old = await one.sign_up("ada")
     before = await one.client.get("/revocations", headers=headers)
     assert "revoked_up_to" not in before.json()
     assert await end_all(one) == 1
     answers = []
     for service in fleet:
-        await service.parts.state_sync.sync()
+        await service.container.state_sync.sync()
         answers.append(await service.client.get("/revocations", headers=headers))
     assert answers[0].json() == answers[1].json()
     assert answers[0].headers["etag"] == answers[1].headers["etag"] != before.headers["etag"]
@@ -193,13 +193,13 @@ async def test_the_poll_reads_no_row_of_a_mark_and_each_one_that_ended_alone(fle
     await one.client.post("/logout", headers=bearer(after))
     assert await end_all(two) == 0
     since = one.clock() - timedelta(seconds=315)
-    async with one.parts.store.read() as tx:
+    async with one.container.store.read() as tx:
         marks = await tx.marks.all()
         found = await tx.sessions.revoked_since(since, [mark.at for mark in marks])
     assert {ids.public("sess", each.id) for each in found} == {alone["session_id"], after["session_id"]}
     for service in fleet:
-        await service.parts.state_sync.sync()
-        assert set(service.parts.revocations.all()) == {alone["session_id"], after["session_id"]}
+        await service.container.state_sync.sync()
+        assert set(service.container.revocations.all()) == {alone["session_id"], after["session_id"]}
 
 
 async def test_rows_that_a_killed_command_has_left_are_written_by_a_server(fleet):
@@ -208,7 +208,7 @@ async def test_rows_that_a_killed_command_has_left_are_written_by_a_server(fleet
     old = await one.sign_up("ada")
     await one.send("PATCH", "/sessions/current", old, {"data": {"a": 1}})
     await only_mark(one)
-    await two.parts.marks.tidy()
+    await two.container.marks.tidy()
     assert one.rows("select revoke_reason from sessions") == [("revoked_by_admin",)]
     assert one.rows("select count(*) from session_data") == [(0,)]
     assert one.rows("select count(*) from events where kind = 'session.ended'") == [(1,)]
@@ -221,7 +221,7 @@ async def test_old_marks_are_deleted_and_the_greatest_stays(fleet):
     for _ in range(3):
         await end_all(one)
     one.clock.move(631)
-    await one.parts.marks.tidy()
+    await one.container.marks.tidy()
     assert one.rows("select count(*) from revocation_marks") == [(1,)]
     assert refusal(await one.refresh(old)) == REVOKED
 
@@ -244,14 +244,14 @@ async def test_older_than_is_a_mark_too_and_what_is_younger_stays(make_settings)
     clock = FakeClock(system_clock())
     settings = make_settings(revocation_poll=10)
     async with running(settings, clock) as service:
-        key = service.parts.sessions.issuer._refresh_keys[0]
+        key = service.container.sessions.issuer._refresh_keys[0]
         await asyncio.to_thread(filled_at, settings, key, 20, clock() - timedelta(days=3))
         young = await service.sign_up("ada")
         assert await end_all(service, timedelta(days=2)) == 20
         assert (await service.refresh(young)).status_code == 200
-        await service.parts.state_sync.sync()
+        await service.container.state_sync.sync()
         assert (await service.get("/protected", young)).status_code == 200
-        assert service.parts.revocations.all() == {}
+        assert service.container.revocations.all() == {}
         assert service.rows("select count(*) from sessions where revoked_at is null") == [(1,)]
         assert await end_all(service, timedelta(days=2)) == 0
 
@@ -383,7 +383,7 @@ async def test_a_batch_has_at_most_as_many_rows_as_its_limit(service: Running):
     now = service.clock()
     mark = RevocationMark(ids.last_id_of_next_millisecond(ids.new_id()), now, "revoked_by_admin")
     ended: list[SessionKey] = []
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         for way in ("hashjoin", "mergejoin", "hashagg", "sort", "material"):
             await tx.connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
         while keys := await tx.marks.end_sessions(mark, now, 2, ended[-1] if ended else FIRST_KEY):

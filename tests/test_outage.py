@@ -166,7 +166,7 @@ async def test_a_row_that_somebody_holds_delays_and_refuses_only_who_needs_it(
     """Fails without statement_timeout: the server would count as unreachable, and all requests be refused."""
     async with running(make_settings(database_timeout=1.5), clock) as service:
         ada, bob = await service.sign_up("ada"), await service.sign_up("bob")
-        somebody = await asyncpg.connect(service.parts.settings.effective_database_url)
+        somebody = await asyncpg.connect(service.container.settings.effective_database_url)
         async with somebody.transaction():
             await somebody.execute("SELECT 1 FROM users WHERE username = 'ada' FOR UPDATE")
             login = {"username": "ada", "password": PASSWORD}
@@ -186,7 +186,7 @@ async def test_a_commit_that_is_not_confirmed_is_not_called_undone(
     async with running(make_settings(database_timeout=1), clock) as service:
         await service.sign_up()
         with pytest.raises(Exception, match="Check whether it was done"):
-            async with service.parts.store.begin() as tx:
+            async with service.container.store.begin() as tx:
                 await tx.connection.execute(sa.update(users).values(email="ada@example.com"))
                 cluster.freeze()
         cluster.thaw()

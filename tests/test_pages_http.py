@@ -135,7 +135,7 @@ async def test_a_look_at_the_cookie_neither_rotates_nor_moves_a_clock(site: Runn
 @pytest.mark.parametrize("target", AWAY)
 async def test_next_never_leads_to_somebody_else(site: Running, target):
     """Open redirects. Fails without stays_home, or a line of it."""
-    assert not stays_home(target, site.parts.settings)
+    assert not stays_home(target, site.container.settings)
     for path in ("/sign-in", "/sign-up"):
         answer = await site.client.get(f"{path}?next={quote(target, safe='')}")
         assert 'data-next="/"' in answer.text
@@ -146,7 +146,7 @@ async def test_next_never_leads_to_somebody_else(site: Running, target):
 
 @pytest.mark.parametrize("target", HOME)
 async def test_next_leads_back_to_a_page_of_ours_or_of_a_listed_origin(site: Running, target):
-    assert stays_home(target, site.parts.settings)
+    assert stays_home(target, site.container.settings)
     page = (await site.client.get(f"/sign-in?next={quote(target, safe='')}")).text
     assert f'data-next="{target.replace("&", "&amp;")}"' in page
     assert f'href="/sign-up?next={quote(target, safe="")}"' in page

@@ -71,10 +71,10 @@ async def test_a_weak_password_is_told_each_rule_that_it_breaks(
 ):
     """Each case fails without its line in PasswordRules._broken."""
     async with running(make_settings(brand_name="Acme Cloud"), clock) as service:
-        before = service.parts.metrics.hashes._value.get()
+        before = service.container.metrics.hashes._value.get()
         answer = await sign_up(service, password, "Countess", email="enchantress@example.com")
         assert told(answer) == broken
-        assert service.parts.metrics.hashes._value.get() == before
+        assert service.container.metrics.hashes._value.get() == before
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ async def test_a_change_and_a_reset_follow_the_same_rules(service: Running):
         answer = await service.client.post("/me/password", json=body, headers=bearer(tokens))
         assert told(answer) == [rule]
         assert answer.json()["errors"][0]["field"] == "new_password"
-        token = await service.parts.accounts.make_reset_token(_id(tokens))
+        token = await service.container.accounts.make_reset_token(_id(tokens))
         reset = {"token": token, "new_password": new}
         assert told(await service.client.post("/password-reset", json=reset)) == [rule]
         reset["new_password"] = "other horse battery"
@@ -155,7 +155,7 @@ LEGACY = {
 @pytest.mark.parametrize("scheme", LEGACY)
 async def test_a_legacy_hash_is_upgraded_at_the_first_login(service: Running, scheme: str):
     """Fails without the scheme in Passwords, or without `upgrade_hash`."""
-    await service.parts.accounts.add("ada", None, password=None, hashed=LEGACY[scheme](PASSWORD))
+    await service.container.accounts.add("ada", None, password=None, hashed=LEGACY[scheme](PASSWORD))
     before = service.rows("select password_hash from users")
     wrong = await service.client.post("/login", json={"username": "ada", "password": "wrong horse battery"})
     assert wrong.status_code == 401
@@ -175,7 +175,7 @@ async def test_a_long_bcrypt_password_is_cut_as_its_origin_did_and_whole_from_th
     """Fails without the cut at 72 bytes: bcrypt 5 refuses longer passwords, so the user could not log in."""
     cut = (letter * 80).encode()[:72]
     plain = bcrypt.hashpw(cut, bcrypt.gensalt(4)).decode()
-    await service.parts.accounts.add(
+    await service.container.accounts.add(
         "ada", None, password=None, hashed=plain if scheme == "bcrypt" else f"bcrypt${plain}"
     )
     short = await service.client.post("/login", json={"username": "ada", "password": letter * 35})
@@ -187,7 +187,7 @@ async def test_a_long_bcrypt_password_is_cut_as_its_origin_did_and_whole_from_th
 
 
 async def test_a_password_that_a_legacy_hash_cannot_take_is_wrong_and_nothing_worse(service: Running):
-    await service.parts.accounts.add("ada", None, password=None, hashed=LEGACY["bcrypt"](PASSWORD))
+    await service.container.accounts.add("ada", None, password=None, hashed=LEGACY["bcrypt"](PASSWORD))
     for password in (PASSWORD + "\x00", "\x00" * 8, "é" * 256):
         answer = await service.client.post("/login", json={"username": "ada", "password": password})
         assert answer.status_code == 401
@@ -245,7 +245,7 @@ def leaks_served() -> Iterator[Leaks]:
 
 
 def checks(service: Running) -> dict[str, float]:
-    found = service.parts.metrics.breach_checks._metrics.items()
+    found = service.container.metrics.breach_checks._metrics.items()
     return {outcome: metric._value.get() for (outcome,), metric in found}
 
 
@@ -307,7 +307,7 @@ async def test_a_reset_is_counted_before_its_password_is_looked_up(
         )
         async with running(settings, clock) as service:
             leaks.leak("leaked horse battery")
-            token = await service.parts.accounts.make_reset_token(
+            token = await service.container.accounts.make_reset_token(
                 _id((await sign_up(service, PASSWORD)).json())
             )
             leaks.asked.clear()

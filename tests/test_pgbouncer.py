@@ -92,7 +92,7 @@ async def test_everything_works_there_and_no_statement_stays_behind(
                 )
                 assert {answer.status_code for answer in reads} == {200}
             assert (await two.client.post("/logout", headers=bearer(tokens[0]))).status_code == 204
-            await one.parts.state_sync.sync()
+            await one.container.state_sync.sync()
             assert refusal(await one.get("/protected", tokens[0])) == (401, "session_revoked", "logout")
             left = await asyncio.gather(*(statements_of_a_backend(one) for _ in range(30)))
         assert len({pid for pid, _ in left}) > 1
@@ -101,7 +101,7 @@ async def test_everything_works_there_and_no_statement_stays_behind(
 
 async def statements_of_a_backend(service) -> tuple[int, tuple[str, ...]]:
     """Return a server process and the named statements that are prepared in it."""
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         pid = (await tx.connection.exec_driver_sql("select pg_backend_pid()")).scalar_one()
         names = (await tx.connection.exec_driver_sql("select name from pg_prepared_statements")).scalars()
         return pid, tuple(name for name in names if name)

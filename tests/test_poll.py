@@ -18,7 +18,7 @@ async def test_what_one_process_revokes_the_other_refuses_after_its_poll(make_se
         tokens = await one.sign_up()
         assert (await two.get("/protected", tokens)).status_code == 200
         await one.client.post("/logout", headers=bearer(tokens))
-        await two.parts.state_sync.sync()
+        await two.container.state_sync.sync()
         assert refusal(await two.get("/protected", tokens)) == LOGOUT
 
 
@@ -45,14 +45,14 @@ async def test_a_revocation_that_commits_late_is_not_missed(make_settings, clock
     """Fails if a poll requests only the rows that are newer than the last one."""
     async with running(make_settings(), clock) as one, running(make_settings(), clock) as two:
         tokens = await one.sign_up()
-        user = await one.parts.accounts.find("ada")
-        async with one.parts.store.begin() as tx:
+        user = await one.container.accounts.find("ada")
+        async with one.container.store.begin() as tx:
             ended = await tx.sessions.active_ids(user.id, clock())
             await tx.sessions.revoke(user.id, ended, "logout", clock())
             clock.move(5)
-            await two.parts.state_sync.sync()
+            await two.container.state_sync.sync()
             assert (await two.get("/protected", tokens)).status_code == 200
-        await two.parts.state_sync.sync()
+        await two.container.state_sync.sync()
         assert refusal(await two.get("/protected", tokens)) == LOGOUT
 
 
@@ -60,7 +60,7 @@ async def test_a_deleted_users_tokens_die_everywhere(make_settings, clock):
     async with running(make_settings(), clock) as one, running(make_settings(), clock) as two:
         tokens = await one.sign_up()
         await one.send("DELETE", "/me", tokens)
-        await two.parts.state_sync.sync()
+        await two.container.state_sync.sync()
         assert refusal(await two.get("/protected", tokens)) == (401, "session_revoked", "user_deleted")
 
 
@@ -68,27 +68,27 @@ async def test_an_ended_session_is_forgotten_when_none_of_its_tokens_can_live(se
     tokens = await service.sign_up()
     await service.client.post("/logout", headers=bearer(tokens))
     service.clock.move(315)
-    await service.parts.state_sync.sync()
-    assert list(service.parts.revocations.all()) == [tokens["session_id"]]
+    await service.container.state_sync.sync()
+    assert list(service.container.revocations.all()) == [tokens["session_id"]]
     service.clock.move(1)
-    await service.parts.state_sync.sync()
-    assert not service.parts.revocations.all()
+    await service.container.state_sync.sync()
+    assert not service.container.revocations.all()
 
 
 async def test_many_who_wait_share_one_poll(service: Running):
-    before = service.parts.state_sync._succeeded
-    await asyncio.gather(*(service.parts.state_sync.fresher_than(before + 1e-9) for _ in range(100)))
-    assert service.parts.state_sync._succeeded > before
+    before = service.container.state_sync._succeeded
+    await asyncio.gather(*(service.container.state_sync.fresher_than(before + 1e-9) for _ in range(100)))
+    assert service.container.state_sync._succeeded > before
 
 
 async def test_a_process_that_has_not_polled_for_long_is_not_ready(service: Running):
-    service.parts.state_sync._succeeded -= 3600
+    service.container.state_sync._succeeded -= 3600
     with pytest.raises(Unavailable, match="not been able to read recent revocations"):
-        service.parts.state_sync.check()
+        service.container.state_sync.check()
 
 
 async def service_token(service: Running) -> dict[str, str]:
-    return bearer(await service.parts.service_tokens.add("shop"))
+    return bearer(await service.container.service_tokens.add("shop"))
 
 
 async def test_the_list_of_revocations_is_whole_and_tells_when_it_has_not_changed(service: Running):
@@ -98,14 +98,14 @@ async def test_the_list_of_revocations_is_whole_and_tells_when_it_has_not_change
     answer = await service.client.get("/revocations", headers=headers)
     assert answer.json() == {
         "revoked": [{"session_id": tokens["session_id"], "reason": "logout"}],
-        "keys": service.parts.ring.version,
+        "keys": service.container.ring.version,
         "window": 315,
     }
     again = {**headers, "If-None-Match": answer.headers["etag"]}
     unchanged = await service.client.get("/revocations", headers=again)
     assert (unchanged.status_code, unchanged.content) == (304, b"")
-    await service.parts.keys.rotate_now()
-    await service.parts.state_sync.sync()
+    await service.container.keys.rotate_now()
+    await service.container.state_sync.sync()
     assert (await service.client.get("/revocations", headers=again)).status_code == 200
 
 
@@ -117,9 +117,9 @@ async def test_a_wrong_revoked_or_missing_service_token_is_refused(service: Runn
     assert refusal(await service.client.request(method, path)) == (401, "missing_token", None)
     for each in ("st_" + "0" * 64, tokens["access_token"], tokens["refresh_token"]):
         assert refusal(await service.client.request(method, path, headers=bearer(each))) == INVALID
-    await service.parts.service_tokens.revoke("shop")
+    await service.container.service_tokens.revoke("shop")
     assert refusal(await service.client.request(method, path, headers=headers)) == INVALID
-    assert [each.name for each in await service.parts.service_tokens.all()] == ["shop"]
+    assert [each.name for each in await service.container.service_tokens.all()] == ["shop"]
     assert "st_" not in str(service.rows("select * from service_tokens"))
 
 
@@ -172,9 +172,9 @@ async def test_generic_libraries_find_the_keys(service: Running):
 
 
 async def test_two_living_service_tokens_have_two_names(service: Running):
-    await service.parts.service_tokens.add("shop")
+    await service.container.service_tokens.add("shop")
     with pytest.raises(Exception, match="Revoke it first"):
-        await service.parts.service_tokens.add("shop")
+        await service.container.service_tokens.add("shop")
     with pytest.raises(Exception, match="no active service token"):
-        await service.parts.service_tokens.revoke("nobody")
+        await service.container.service_tokens.revoke("nobody")
     assert PASSWORD not in str(service.rows("select * from events"))

@@ -58,14 +58,14 @@ async def test_a_host_whose_clock_is_off_is_not_ready_and_says_why(two: list[Run
         clock.now = system_clock()
         clock.move(seconds)
         with capture_logs() as lines:
-            await service.parts.state_sync.sync()
+            await service.container.state_sync.sync()
         said = f"The clock of this host is {seconds:+}."
         answer = await service.client.get("/readyz")
         assert refusal(answer)[:2] == (503, "unavailable")
         assert said in answer.json()["detail"]
         assert any(said in line["reason"] for line in lines)
     clock.now = system_clock()
-    await service.parts.state_sync.sync()
+    await service.container.state_sync.sync()
     assert (await service.client.get("/readyz")).status_code == 200
 
 
@@ -74,8 +74,8 @@ async def test_a_host_whose_clock_is_off_still_learns_of_a_dropped_key(two: list
     one, other = two
     ada = await one.sign_up(name())
     clock.move(10)
-    await one.parts.keys.drop(one.parts.ring.active.kid)
-    await other.parts.state_sync.sync()
+    await one.container.keys.drop(one.container.ring.active.kid)
+    await other.container.state_sync.sync()
     assert refusal(await other.get("/protected", ada)) == (401, "invalid_token", None)
 
 
@@ -83,15 +83,15 @@ async def test_a_revocation_that_commits_after_later_ones_is_not_missed(two: lis
     """Fails if a poll requests only the rows that are newer than the newest one that it has."""
     one, other = two
     ada, bob = await one.sign_up(name()), await one.sign_up(name())
-    user = await one.parts.accounts.find(ada["user"]["username"])
-    async with one.parts.store.begin() as tx:
+    user = await one.container.accounts.find(ada["user"]["username"])
+    async with one.container.store.begin() as tx:
         await tx.sessions.revoke(user.id, await tx.sessions.active_ids(user.id, clock()), "logout", clock())
         clock.move(1)
         assert (await other.client.post("/logout", headers=bearer(bob))).status_code == 204
-        await other.parts.state_sync.sync()
+        await other.container.state_sync.sync()
         assert (await other.get("/protected", ada)).status_code == 200
         clock.move(0.5)
-    await other.parts.state_sync.sync()
+    await other.container.state_sync.sync()
     assert refusal(await other.get("/protected", ada)) == (401, "session_revoked", "logout")
 
 
@@ -100,7 +100,7 @@ async def test_a_session_lives_and_ends_there_as_on_the_embedded_default(
 ):
     one, other = two
     began = await one.sign_up(name())
-    clock.move(one.parts.settings.rotate_after)
+    clock.move(one.container.settings.rotate_after)
     moved = (await other.refresh(began)).json()
     assert moved["generation"] == 1
     assert (await one.refresh(began)).json()["refresh_token"] == moved["refresh_token"]

@@ -39,7 +39,9 @@ def encode(value: object) -> str:
 def craft(service: Running, header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
     """Return a token with a valid signature of our key over exactly this header and these claims."""
     parts = f"{encode(header)}.{encode(claims)}"
-    signature = jwt.get_algorithm_by_name("ES256").sign(parts.encode(), service.parts.ring.active.private_key)
+    signature = jwt.get_algorithm_by_name("ES256").sign(
+        parts.encode(), service.container.ring.active.private_key
+    )
     return f"{parts}.{urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
 
@@ -47,7 +49,7 @@ def forged(
     service: Running, tokens: Mapping[str, Any], *, header: Mapping[str, Any] | None = None, **claims: Any
 ) -> str:
     """Return the given token with some claims or header parameters changed, or left out if None."""
-    own = {"alg": "ES256", "kid": service.parts.ring.active.kid, "typ": "at+jwt"}
+    own = {"alg": "ES256", "kid": service.container.ring.active.kid, "typ": "at+jwt"}
     payload = jwt.decode(tokens["access_token"], options={"verify_signature": False})
     without_none = [
         {name: value for name, value in {**old, **new}.items() if value is not None}
@@ -72,7 +74,7 @@ async def test_the_token_says_what_the_design_says(service: Running, tokens):
     assert jwt.get_unverified_header(token) == {
         "alg": "ES256",
         "typ": "at+jwt",
-        "kid": service.parts.ring.active.kid,
+        "kid": service.container.ring.active.kid,
     }
     claims = jwt.decode(token, options={"verify_signature": False})
     now = int(service.clock().timestamp())
@@ -150,7 +152,7 @@ async def test_a_tampered_signature_is_refused(service: Running, tokens):
 
 async def test_alg_none_and_hmac_with_the_public_key_are_refused(service: Running, tokens):
     """Fails without `algorithms=[key.algorithm]` in access_token._decode."""
-    key = service.parts.ring.active
+    key = service.container.ring.active
     payload = jwt.decode(tokens["access_token"], options={"verify_signature": False})
     header = {"alg": "none", "kid": key.kid, "typ": "at+jwt"}
     for signature in ("", "AAAA"):
@@ -166,7 +168,7 @@ async def test_alg_none_and_hmac_with_the_public_key_are_refused(service: Runnin
 
 async def test_another_key_under_our_kid_is_refused(service: Running, tokens):
     payload = jwt.decode(tokens["access_token"], options={"verify_signature": False})
-    headers = {"kid": service.parts.ring.active.kid, "typ": "at+jwt"}
+    headers = {"kid": service.container.ring.active.kid, "typ": "at+jwt"}
     token = jwt.encode(payload, ec.generate_private_key(ec.SECP256R1()), algorithm="ES256", headers=headers)
     await refused(service, bearer(token), "invalid_token")
 
@@ -246,7 +248,7 @@ async def test_a_refresh_token_is_no_access_token(service: Running, tokens):
 
 async def test_a_users_own_claims_are_in_the_token_but_never_in_our_name(service: Running, tokens):
     """Fails without the filter by RESERVED_CLAIMS in Issuer._access_token."""
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         own = {"tenant": "acme", "roles": ["admin"], "sub": "user_other", "scope": "all"}
         await tx.connection.execute(sa.update(users).values(claims=own))
     claims = jwt.decode((await service.log_in())["access_token"], options={"verify_signature": False})

@@ -17,7 +17,7 @@ KEPT = 7 * DAY
 
 
 async def purged(service: Running) -> Purged:
-    return await service.parts.purge.run()
+    return await service.container.purge.run()
 
 
 def left(service: Running) -> set[str]:
@@ -95,7 +95,7 @@ async def test_a_purged_session_is_never_said_to_be_ended_by_an_administrator(ma
         async with running(make_settings(), clock) as other:
             await other.client.post("/logout", json={"refresh_token": tokens["refresh_token"]})
             clock.move(1)
-            assert (await Purge(other.parts.store, clock, timedelta()).run()).sessions == 1
+            assert (await Purge(other.container.store, clock, timedelta()).run()).sessions == 1
         for method in ("GET", "PATCH"):
             body = {} if method == "PATCH" else None
             answer = await service.send(method, "/sessions/current", tokens, body)
@@ -103,7 +103,7 @@ async def test_a_purged_session_is_never_said_to_be_ended_by_an_administrator(ma
 
 
 def purge_in_twos(service: Running) -> Purge:
-    return Purge(service.parts.store, service.clock, timedelta(seconds=KEPT), batch=2)
+    return Purge(service.container.store, service.clock, timedelta(seconds=KEPT), batch=2)
 
 
 async def seven_sessions(service: Running, clock: FakeClock) -> list[str]:
@@ -119,7 +119,7 @@ async def seven_sessions(service: Running, clock: FakeClock) -> list[str]:
 async def test_a_batch_takes_the_oldest_and_no_more_than_its_size(service: Running, clock: FakeClock):
     """Fails without the limit, or the order, of AllSessionQueries.purge."""
     oldest_first = await seven_sessions(service, clock)
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         assert len(await tx.all_sessions.purge(clock() - timedelta(seconds=KEPT), 2)) == 2
     assert sorted(left(service)) == oldest_first[2:]
 
@@ -141,9 +141,9 @@ async def test_two_purges_at_once_delete_everything_once(service: Running, clock
 async def test_dead_password_resets_go_and_living_ones_stay(service: Running):
     users = [await service.sign_up(name) for name in ("ada", "bob")]
     ada, bob = (ids.parse("user", tokens["user"]["id"]) for tokens in users)
-    await service.parts.accounts.make_reset_token(ada)
+    await service.container.accounts.make_reset_token(ada)
     service.clock.move(60)
-    token = await service.parts.accounts.make_reset_token(bob)
+    token = await service.container.accounts.make_reset_token(bob)
     service.clock.move(30 * 60 - 60)
     assert await purged(service) == Purged(0, 0, 1)
     body = {"token": token, "new_password": "another horse battery"}
@@ -156,7 +156,7 @@ async def test_a_deleted_user_leaves_an_emptied_row_until_the_last_session_is_pu
     await service.client.post("/logout", json={"refresh_token": tokens["refresh_token"]})
     service.clock.move(60)
     tokens = await service.log_in()
-    await service.parts.accounts.make_reset_token(ids.parse("user", tokens["user"]["id"]))
+    await service.container.accounts.make_reset_token(ids.parse("user", tokens["user"]["id"]))
     await service.send("DELETE", "/me", tokens)
     assert service.rows("select username, email, password_hash from users") == [("", None, None)]
     assert service.rows("select count(*) from password_resets") == [(0,)]
@@ -169,8 +169,8 @@ async def test_a_deleted_user_leaves_an_emptied_row_until_the_last_session_is_pu
 
 
 async def test_a_deleted_user_who_never_had_a_session_leaves_nothing_but_the_audit_log(service: Running):
-    user = await service.parts.accounts.add("ada", None, password=PASSWORD, hashed=None)
-    await service.parts.accounts.delete(user.id, OPERATOR)
+    user = await service.container.accounts.add("ada", None, password=PASSWORD, hashed=None)
+    await service.container.accounts.delete(user.id, OPERATOR)
     assert service.rows("select count(*) from users") == [(0,)]
     assert service.rows("select kind from events order by id") == [("user.created",), ("user.deleted",)]
 
@@ -199,8 +199,8 @@ def test_the_command_prints_what_it_deleted(commands: Commands, make_settings):
         clock.move(-400 * DAY)
         async with running(make_settings(), clock) as service:
             tokens = await service.sign_up()
-            await service.parts.accounts.make_reset_token(
-                (await service.parts.accounts.add("bob", None, password=PASSWORD, hashed=None)).id
+            await service.container.accounts.make_reset_token(
+                (await service.container.accounts.add("bob", None, password=PASSWORD, hashed=None)).id
             )
             await service.send("DELETE", "/me", tokens)
 

@@ -72,10 +72,10 @@ async def asked(service: Running) -> list[tuple[str, tuple]]:
     def note(connection, cursor, statement, parameters, *rest):
         found.append((statement, parameters))
 
-    for engine in (service.parts.store._writer, service.parts.store._reader):
+    for engine in (service.container.store._writer, service.container.store._reader):
         sa.event.listen(engine.sync_engine, "before_cursor_execute", note)
-    user = await service.parts.accounts.find("ada")
-    async with service.parts.store.begin() as tx:
+    user = await service.container.accounts.find("ada")
+    async with service.container.store.begin() as tx:
         await drive(tx, service, user)
     return found
 
@@ -186,7 +186,7 @@ async def test_no_query_scans_a_table_or_sorts_what_it_read(service: Running, as
     """Fails without one of the indexes, e.g. that of sessions.revoked_at."""
     assert len({statement for statement, _ in asked}) > 40
     wrong = {}
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         for statement, parameters in asked:
             if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
                 flat = parameters[0] if isinstance(parameters, list) else parameters
@@ -200,7 +200,7 @@ async def test_a_batch_finds_its_sessions_by_their_keys(service: Running, asked)
     """Fails without `hide_from_planner` in session_batches._rotate: it then reads all active sessions."""
     batched = [(text, values) for text, values in asked if "json_each" in text]
     assert len(batched) == 2
-    async with service.parts.store.read() as tx:
+    async with service.container.store.read() as tx:
         for statement, parameters in batched:
             rows = await tx.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
             found = [row[3] for row in rows if " sessions " in row[3]]

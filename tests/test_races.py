@@ -43,7 +43,7 @@ async def shuffled(dice: random.Random, *acts: Callable[[], Awaitable[object]]) 
 
 
 async def end(service: Running, how: str, tokens: dict) -> object:
-    user = await service.parts.accounts.find("ada")
+    user = await service.container.accounts.find("ada")
     if how == "logout":
         return await service.client.post("/logout", json={"refresh_token": tokens["refresh_token"]})
     if how == "password":
@@ -52,7 +52,7 @@ async def end(service: Running, how: str, tokens: dict) -> object:
         return await service.send("POST", "/me/password", other, body)
     if how == "idle":
         return service.clock.move(8 * 86_400)
-    act = {"disable": service.parts.accounts.disable, "delete": service.parts.accounts.delete}[how]
+    act = {"disable": service.container.accounts.disable, "delete": service.container.accounts.delete}[how]
     return await act(user.id, OPERATOR)
 
 
@@ -66,7 +66,7 @@ def active(service: Running) -> int:
 
 async def fresh_user(service: Running) -> None:
     """Delete the user of the round and create a new one."""
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         for table in ("events", "password_resets", "session_data", "sessions", "users"):
             await tx.connection.execute(sa.text(f"delete from {table}"))
 
@@ -124,7 +124,7 @@ async def test_an_upgraded_hash_never_brings_an_old_password_back(service: Runni
         await fresh_user(service)
         tokens = await service.sign_up()
         tokens["other"] = tokens
-        async with service.parts.store.begin() as tx:
+        async with service.container.store.begin() as tx:
             await tx.connection.execute(sa.update(users).values(password_hash=old))
         login = [partial(service.client.post, "/login", json=body) for _ in range(2)]
         await shuffled(dice, *login, partial(end, service, "password", tokens))

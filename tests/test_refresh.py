@@ -148,7 +148,7 @@ async def test_what_is_no_token_of_ours_is_refused_without_a_query(service: Runn
     def note(connection, cursor, statement, *rest):
         asked.append(statement)
 
-    sa.event.listen(service.parts.store._reader.sync_engine, "before_cursor_execute", note)
+    sa.event.listen(service.container.store._reader.sync_engine, "before_cursor_execute", note)
     assert refusal(await service.refresh(text)) in (INVALID, (422, "validation_failed", None))
     assert not [statement for statement in asked if "JOIN users" in statement]
     await service.refresh(await service.sign_up())
@@ -215,8 +215,11 @@ async def test_an_idempotency_key_is_visible_ascii_of_bounded_length(service: Ru
 
 async def test_a_refresh_of_a_disabled_or_deleted_users_session_is_refused(service: Running):
     tokens, other = await service.sign_up(), await service.sign_up("bob")
-    for name, end in (("ada", service.parts.accounts.disable), ("bob", service.parts.accounts.delete)):
-        await end((await service.parts.accounts.find(name)).id, OPERATOR)
+    for name, end in (
+        ("ada", service.container.accounts.disable),
+        ("bob", service.container.accounts.delete),
+    ):
+        await end((await service.container.accounts.find(name)).id, OPERATOR)
     assert refusal(await service.refresh(tokens)) == (401, "session_revoked", "user_disabled")
     assert refusal(await service.refresh(other)) == (401, "session_revoked", "user_deleted")
 
@@ -230,7 +233,7 @@ async def test_a_change_of_the_server_secret_logs_nobody_out(make_settings, cloc
         renewed = (await service.refresh(tokens)).json()
         assert renewed["generation"] == tokens["generation"]
         tokens = await rotated(service, tokens)
-        await service.parts.keys.reencrypt()
+        await service.container.keys.reencrypt()
     async with running(make_settings(secret=new), clock) as service:
         assert (await service.refresh(renewed)).status_code == 200
     async with running(make_settings(secret=new), clock) as service:
@@ -265,20 +268,20 @@ async def test_a_rotation_knows_what_its_row_has_become(service: Running, active
     tokens = await service.sign_up()
     service.clock.move(DUE)
     presented = RefreshRequest(tokens["refresh_token"], "body", Client("192.0.2.7", "any"), key, active)
-    session = (await service.parts.refreshes.refresh(presented)).session
+    session = (await service.container.refreshes.refresh(presented)).session
     assert session.generation == 1
-    async with service.parts.store.read() as tx:
+    async with service.container.store.read() as tx:
         assert await tx.sessions.get(session.user_id, session.id) == session
 
 
 async def test_a_rotation_returns_the_auth_time_that_its_row_has(service: Running):
     """Fails unless the statement returns `auth_time`: the read before it had the older one."""
     tokens = await service.sign_up()
-    shown = service.parts.refreshes.issuer.read(tokens["refresh_token"])
+    shown = service.container.refreshes.issuer.read(tokens["refresh_token"])
     service.clock.move(DUE)
     now = service.clock()
     rotation = Rotation((shown.user_id, shown.session_id), 0, shown.secret_digest, now, now, True, None, None)
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         await tx.connection.execute(sa.update(sessions).values(auth_time=now))
         assert await tx.session_batches.rotate([rotation]) == {rotation.key: now}
 
@@ -300,7 +303,7 @@ async def test_outcomes_are_counted(service: Running):
     service.clock.move(11)
     await service.refresh(tokens)
     counted = {
-        outcome: service.parts.metrics.refreshes.labels(outcome)._value.get()
+        outcome: service.container.metrics.refreshes.labels(outcome)._value.get()
         for outcome in ("renewal", "rotation", "repeat", "reuse")
     }
     assert counted == {"renewal": 1, "rotation": 1, "repeat": 1, "reuse": 1}

@@ -126,7 +126,7 @@ async def test_after_both_have_leaked_what_they_sign_is_refused_and_nobody_is_lo
     """Fails if `abandon` leaves a key that the old secret opens."""
     async with running(make_settings(secret=OLD), clock) as service:
         tokens = await service.sign_up()
-        forged = sign(service, (await service.parts.keys.all())[0], tokens)
+        forged = sign(service, (await service.container.keys.all())[0], tokens)
         assert (await service.get("/protected", forged)).status_code == 200
     monkeypatch.setenv("SESSIONAPI_SECRET", NEW)
     for command in ("keys abandon", "sessions revoke"):
@@ -150,7 +150,7 @@ async def test_after_a_leaked_secret_it_is_replaced_and_so_are_the_keys_and_nobo
         done = await carried_out(commands, *words("The server secret has leaked", command))
         assert done.exit_code == 0, done.output
     async with running(make_settings(secret=NEW, secret_accepted=OLD), clock) as service:
-        for stored in await service.parts.keys.all():
+        for stored in await service.container.keys.all():
             with pytest.raises(keyring.DecryptionFailed):
                 unsealed(OLD, stored)
         renewed = (await service.refresh(tokens)).json()

@@ -32,15 +32,15 @@ async def test_without_a_signing_key_the_process_is_neither_healthy_nor_ready(se
     circuit_breaker._is_away: the database counted as unavailable.
     """
     await service.sign_up()
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         for key in await tx.signing_keys.all():
             await tx.signing_keys.drop(key.id, service.clock())
-    await service.parts.keys.load()
+    await service.container.keys.load()
     for path in ("/healthz", "/readyz"):
         assert refusal(await service.client.get(path)) == (503, "unavailable", None)
     answer = await service.client.post("/login", json={"username": "ada", "password": PASSWORD})
     assert refusal(answer) == (503, "unavailable", None)
-    assert not service.parts.store._outage._away
+    assert not service.container.store._outage._away
 
 
 async def test_metrics_are_off_unless_wanted(make_settings, clock, service: Running):
@@ -154,7 +154,7 @@ async def test_a_defect_in_a_statement_is_told_without_its_parameters(service: R
     user_id = ids.parse("user", signed_up["user"]["id"])
     session_id = ids.parse("sess", signed_up["session_id"])
     with pytest.raises(IntegrityError) as defect:
-        async with service.parts.store.begin() as tx:
+        async with service.container.store.begin() as tx:
             await tx.sessions.insert(session := await tx.sessions.get(user_id, session_id))
     assert session.user_agent not in str(defect.value)
     assert str(session.secret_digest)[2:-1] not in str(defect.value)
@@ -164,11 +164,11 @@ async def test_a_defect_in_a_statement_is_told_without_its_parameters(service: R
 async def test_a_database_that_is_away_is_told_and_tokens_go_on(service: Running):
     """Another connection really locks SQLite's file, for longer than a write waits."""
     tokens = await service.sign_up()
-    for engine in {service.parts.store._writer, service.parts.store._reader}:
+    for engine in {service.container.store._writer, service.container.store._reader}:
         while engine.pool.checkedout():  # during the first purge nothing would close its connection
             await asyncio.sleep(0)
         await engine.dispose()
-    folder = service.parts.settings.data_dir
+    folder = service.container.settings.data_dir
     folder.rename(folder.with_name("away"))
     try:
         answer = await service.client.post("/login", json={"username": "ada", "password": PASSWORD})

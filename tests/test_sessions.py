@@ -63,8 +63,8 @@ async def test_an_ended_or_expired_session_is_not_listed(service: Running):
 async def test_ten_thousand_sessions_are_paged(make_settings, clock):
     async with running(make_settings(sessions_per_user=20_000), clock) as service:
         tokens = await service.sign_up()
-        user = await service.parts.accounts.find("ada")
-        async with service.parts.store.begin() as tx:
+        user = await service.container.accounts.find("ada")
+        async with service.container.store.begin() as tx:
             like = (await tx.sessions.active(user.id, clock(), 1))[0]
             row = {**asdict(like), "amr": ["pwd"]}
             many = [{**row, "id": ids.new_id(), "secret_digest": bytes(32)} for _ in range(9_999)]

@@ -74,7 +74,7 @@ async def test_a_stolen_database_alone_does_nothing(service: Running):
     known = refresh_token.match(tokens["refresh_token"], [key])
     assert known
     await tried_everywhere_again(service, minted(THIEFS, tokens, [known.secret]))
-    for stored in await service.parts.keys.all():
+    for stored in await service.container.keys.all():
         with pytest.raises(DecryptionFailed):
             keyring.unseal(ServerSecret(THIEFS.encode()).derive("key ring"), stored)
     await alive(service, tokens)
@@ -88,8 +88,8 @@ async def tried_everywhere_again(service: Running, forged: list[str]) -> None:
 
 async def test_rows_of_two_sealed_keys_can_not_be_exchanged(service: Running):
     """Fails without the `kid` as associated data in keyring.seal."""
-    made = await service.parts.keys.publish()
-    first, second = await service.parts.keys.all()
+    made = await service.container.keys.publish()
+    first, second = await service.container.keys.all()
     keys = ServerSecret(SERVER_SECRET.encode()).derive("key ring")
     assert keyring.unseal(keys, second).id == made.id
     with pytest.raises(DecryptionFailed):

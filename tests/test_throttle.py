@@ -88,7 +88,7 @@ async def lock(service: Running, username: str = "ada") -> None:
 
 
 def hashes(service: Running) -> float:
-    return service.parts.metrics.hashes._value.get()
+    return service.container.metrics.hashes._value.get()
 
 
 def kinds(service: Running) -> Counter[str]:
@@ -245,7 +245,7 @@ async def test_an_unknown_and_a_disabled_name_are_throttled_as_a_known_one(
     few = {"login_per_address": 1000, "login_failures": 3, "account_failures": 10}
     async with running(make_settings(throttle=True, **few), clock) as service:
         await service.sign_up()
-        await service.parts.accounts.disable(_id(await service.sign_up("eve")), OPERATOR)
+        await service.container.accounts.disable(_id(await service.sign_up("eve")), OPERATOR)
         stories = []
         for name in ("ada", "nobody", "not a name\x00", "eve"):
             clients = [at(service, f"198.51.100.{number}") for number in range(5) for _ in range(4)]
@@ -270,7 +270,7 @@ async def test_of_parallel_guesses_none_is_one_too_many(patient: Running):
 async def test_a_guess_that_is_refused_by_the_full_queue_is_not_counted(patient: Running):
     """Fails if Users.log_in reserves the attempt before it takes a place."""
     await patient.sign_up()
-    pool = patient.parts.passwords.pool
+    pool = patient.container.passwords.pool
     room, pool.room = pool.room, 0
     for _ in range(20):
         answer = await try_login(patient.client, PASSWORD)
@@ -292,7 +292,7 @@ async def test_a_hundred_failures_in_a_row_lock_the_account_on_unknown_devices(p
         assert refused(answer, "password", 10, 600) == 600
         patient.clock.move(3600)
     patient.clock.move(365 * 86_400)
-    await patient.parts.purge.run()
+    await patient.container.purge.run()
     assert (await try_login(at(patient, "203.0.113.9"), PASSWORD)).status_code == 429
     known = await try_login(at(patient, "203.0.113.9"), PASSWORD, device_token=ada["device_token"])
     assert known.status_code == 200
@@ -315,7 +315,7 @@ async def test_a_reset_unlocks(patient: Running):
     """Fails without `LoginAttemptQueries.clear_of_user` in Accounts.reset_password."""
     ada = await patient.sign_up()
     await lock(patient)
-    token = await patient.parts.accounts.make_reset_token(_id(ada))
+    token = await patient.container.accounts.make_reset_token(_id(ada))
     new = {"token": token, "new_password": "other horse battery"}
     assert (await patient.client.post("/password-reset", json=new)).status_code == 204
     assert (await try_login(at(patient, "203.0.113.9"), new["new_password"])).status_code == 200
@@ -324,7 +324,7 @@ async def test_a_reset_unlocks(patient: Running):
 async def test_an_administrator_sees_the_lock_and_unlocks(patient: Running):
     """Fails without `locked` in the route, or `LoginAttemptQueries.clear_of_user` in Accounts.unlock."""
     ada, root = await patient.sign_up(), await patient.sign_up("root")
-    await patient.parts.accounts.change(_id(root), OPERATOR, {"roles": ["admin"]})
+    await patient.container.accounts.change(_id(root), OPERATOR, {"roles": ["admin"]})
     path = f"/admin/users/{ada['user']['id']}"
     assert (await patient.get(path, root)).json()["locked"] is False
     await lock(patient)
@@ -382,7 +382,7 @@ async def test_the_counts_hold_neither_names_nor_addresses_and_do_not_stay(patie
     counts = []
     for days in (0, 1, 30):
         patient.clock.move(days * 86_400)
-        await patient.parts.purge.run()
+        await patient.container.purge.run()
         counts += patient.rows("select count(*) from password_tries")
     assert counts == [(4,), (2,), (1,)]
 
@@ -614,7 +614,7 @@ async def test_an_unknown_a_wrong_and_a_disabled_login_take_the_same_time(
     tries = 200
     async with running(settings, clock) as service:
         await service.sign_up()
-        await service.parts.accounts.disable(_id(await service.sign_up("eve")), OPERATOR)
+        await service.container.accounts.disable(_id(await service.sign_up("eve")), OPERATOR)
         seconds: dict[str, list[float]] = {"nobody": [], "ada": [], "eve": []}
         for number in range(tries):
             await _forget_tries(service)
@@ -638,7 +638,7 @@ def _id(tokens: dict[str, Any]) -> UUID:
 
 
 async def _forget_tries(service: Running) -> None:
-    async with service.parts.store.begin() as tx:
+    async with service.container.store.begin() as tx:
         await tx.connection.execute(sa.delete(password_tries))
 
 

@@ -23,7 +23,7 @@ async def minted(service: Running, number: int) -> list[str]:
 
 async def test_the_memory_is_bounded_and_the_forgotten_verify_again(service: Running):
     """Fails without the deletion of the oldest entry in TokenCache._first."""
-    cache = TokenCache(service.parts.ring.find, RULES, size=5)
+    cache = TokenCache(service.container.ring.find, RULES, size=5)
     tokens = await minted(service, 20)
     for token in tokens:
         cache.verify(token, service.clock())
@@ -33,7 +33,7 @@ async def test_the_memory_is_bounded_and_the_forgotten_verify_again(service: Run
 
 async def test_an_entry_does_not_outlive_its_token_its_key_or_its_session(service: Running):
     """Fails without refuse_expired, the check of the ring, or Revocations in Authenticator.check."""
-    cache = TokenCache(service.parts.ring.find, RULES)
+    cache = TokenCache(service.container.ring.find, RULES)
     first, second = await minted(service, 2)
     for token in (first, second):
         cache.verify(token, service.clock())
@@ -44,8 +44,8 @@ async def test_an_entry_does_not_outlive_its_token_its_key_or_its_session(servic
     with pytest.raises(ExpiredToken):
         cache.verify(first, service.clock())
     service.clock.move(-30)
-    await service.parts.keys.drop(service.parts.ring.active.kid)
-    await service.parts.keys.load()
+    await service.container.keys.drop(service.container.ring.active.kid)
+    await service.container.keys.load()
     with pytest.raises(InvalidToken):
         cache.verify(second, service.clock())
     third = await service.log_in()
@@ -62,7 +62,7 @@ async def test_a_second_check_is_twenty_times_as_fast_as_a_first(make_settings, 
     tokens = await minted(service, 100)
     ratios = []
     for _ in range(20):
-        cache = TokenCache(service.parts.ring.find, RULES)
+        cache = TokenCache(service.container.ring.find, RULES)
         seconds = []
         for _ in range(2):
             began = time.perf_counter()

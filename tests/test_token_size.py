@@ -107,12 +107,12 @@ async def test_a_user_who_is_over_the_limit_already_is_logged_and_can_be_made_sm
     """Fails without the error in `Issuer._access_token`, or if a smaller token is refused."""
     user = await service.sign_up()
     user_id = ids.parse("user", user["user"]["id"])
-    async with service.parts.store.begin() as tx:  # stored by versions before this limit
+    async with service.container.store.begin() as tx:  # stored by versions before this limit
         await tx.users.change(user_id, roles=[*ROLES[:31], "admin"], claims=CLAIMS)
     tokens = await service.log_in()
     assert (await service.get("/protected", tokens)).status_code == 401
     assert "access token too large" in "".join(capsys.readouterr())
-    change = service.parts.accounts.change
+    change = service.container.accounts.change
     with pytest.raises(ValidationFailed):
         await change(user_id, OPERATOR, {"roles": ROLES})
     assert (await change(user_id, OPERATOR, {"roles": ROLES[:31]})).roles == tuple(ROLES[:31])

@@ -53,7 +53,7 @@ async def listening(service: Running) -> AsyncIterator[str]:
 def fetches(service: Running, path: str = "/.well-known/jwks.json") -> int:
     found = [
         sample.value
-        for metric in service.parts.metrics.requests.collect()
+        for metric in service.container.metrics.requests.collect()
         for sample in metric.samples
         if sample.name.endswith("_total") and sample.labels["route"] == path
     ]
@@ -146,15 +146,15 @@ async def test_a_new_key_is_fetched_and_a_dropped_one_refused(service: Running, 
     async with listening(service) as url, AsyncVerifier(ISSUER, url=url, clock=clock) as verifier:
         old = await service.sign_up()
         await verifier.verify(old["access_token"])
-        await service.parts.keys.rotate_now()
-        await service.parts.keys.load()
+        await service.container.keys.rotate_now()
+        await service.container.keys.load()
         clock.move(10)
         new = await service.log_in()
         await verifier.verify(new["access_token"])
         await verifier.verify(old["access_token"])
         kid = jwt.get_unverified_header(old["access_token"])["kid"]
-        await service.parts.keys.drop(kid)
-        await service.parts.keys.load()
+        await service.container.keys.drop(kid)
+        await service.container.keys.load()
         clock.move(10)
         with pytest.raises(InvalidToken):
             await verifier.verify(tokens_of_unknown_key(new))
@@ -175,7 +175,7 @@ async def test_with_a_service_token_ended_sessions_and_changed_keys_are_followed
     service: Running, clock: FakeClock
 ):
     """Fails without `ended` in Core.verify."""
-    secret = await service.parts.service_tokens.add("shop")
+    secret = await service.container.service_tokens.add("shop")
     options = {"clock": clock, "service_token": secret, "poll": 0.05}
     async with listening(service) as url, AsyncVerifier(ISSUER, url=url, **options) as verifier:
         with Verifier(ISSUER, url=url, **options) as threaded:
@@ -190,8 +190,8 @@ async def test_with_a_service_token_ended_sessions_and_changed_keys_are_followed
             assert told.value.reason == "logout"
             with pytest.raises(SessionRevoked):
                 await asyncio.to_thread(threaded.verify, first["access_token"])
-            await service.parts.keys.drop(service.parts.ring.active.kid)
-            await service.parts.keys.load()
+            await service.container.keys.drop(service.container.ring.active.kid)
+            await service.container.keys.load()
             fresh = await service.log_in()
             kid = jwt.get_unverified_header(fresh["access_token"])["kid"]
             await until(lambda: verifier._core._keys_get(kid) and threaded._core._keys_get(kid))
@@ -203,7 +203,7 @@ async def test_with_a_service_token_ended_sessions_and_changed_keys_are_followed
 async def test_a_list_that_cannot_be_had_is_told_once_and_so_is_its_return(
     service: Running, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ):
-    good = await service.parts.service_tokens.add("shop")
+    good = await service.container.service_tokens.add("shop")
     options = {"clock": clock, "service_token": "st_wrong"}
     async with listening(service) as url, AsyncVerifier(ISSUER, url=url, **options) as verifier:
         for service_token in ("st_wrong", "st_wrong", good, "st_wrong", good):
@@ -266,7 +266,7 @@ async def test_whatever_the_list_is_the_verifier_goes_on(
 async def test_a_process_that_starts_after_a_revocation_knows_it_with_its_first_token(
     service: Running, clock: FakeClock
 ):
-    secret = await service.parts.service_tokens.add("shop")
+    secret = await service.container.service_tokens.add("shop")
     tokens = await service.sign_up()
     await service.client.post("/logout", headers=bearer(tokens))
     options = {"clock": clock, "service_token": secret}
@@ -278,7 +278,7 @@ async def test_a_process_that_starts_after_a_revocation_knows_it_with_its_first_
 async def test_a_remembered_token_dies_at_its_end(service: Running, clock: FakeClock):
     """Fails without refuse_expired in TokenCache.verify. The leeway of a verifier is 5 s."""
     tokens = await service.sign_up()
-    jwks = service.parts.ring.jwks()
+    jwks = service.container.ring.jwks()
     verifier = Verifier(ISSUER, jwks=jwks, clock=clock)
     verifier.verify(tokens["access_token"])
     clock.move(64.999)
@@ -300,10 +300,10 @@ async def test_a_token_of_one_algorithm_is_refused_under_a_key_of_another(make_s
     """Fails without `algorithms=[key.algorithm]` in access_token._decode."""
     async with running(make_settings(algorithm="RS256"), clock) as service:
         good = await service.sign_up()
-        verifier = Verifier(ISSUER, jwks=service.parts.ring.jwks(), clock=clock)
+        verifier = Verifier(ISSUER, jwks=service.container.ring.jwks(), clock=clock)
         assert verifier.verify(good["access_token"]).session_id == good["session_id"]
         claims = jwt.decode(good["access_token"], options={"verify_signature": False})
-        kid = service.parts.ring.active.kid
+        kid = service.container.ring.active.kid
         other = access_token.sign(
             claims, kid=kid, algorithm="ES256", private_key=ec.generate_private_key(ec.SECP256R1())
         )
@@ -400,7 +400,7 @@ async def test_an_issuer_that_answers_nonsense_is_told(status, content, said):
 
 async def test_the_middleware_protects_all_but_the_public_paths(service: Running, clock: FakeClock):
     tokens = await service.sign_up()
-    verifier = AsyncVerifier(ISSUER, jwks=service.parts.ring.jwks(), clock=clock)
+    verifier = AsyncVerifier(ISSUER, jwks=service.container.ring.jwks(), clock=clock)
     app = FastAPI()
 
     @app.get("/hello")
@@ -430,7 +430,7 @@ async def test_the_middleware_protects_all_but_the_public_paths(service: Running
 
 async def test_the_dependency_gives_a_route_its_claims(service: Running, clock: FakeClock):
     tokens = await service.sign_up()
-    verifier = AsyncVerifier(ISSUER, jwks=service.parts.ring.jwks(), clock=clock)
+    verifier = AsyncVerifier(ISSUER, jwks=service.container.ring.jwks(), clock=clock)
     away = AsyncVerifier(ISSUER, url="http://127.0.0.1:9", clock=clock)
     app = FastAPI()
 

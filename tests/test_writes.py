@@ -33,7 +33,7 @@ class Written:
     """Notice each commit that changes a row, from outside the app."""
 
     def __init__(self, service: Running) -> None:
-        self._url = service.parts.settings.effective_database_url
+        self._url = service.container.settings.effective_database_url
         self._file = None
         if self._url.startswith("sqlite:"):
             self._file = sqlite3.connect(database_url.sqlite_path(self._url))

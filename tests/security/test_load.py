@@ -37,8 +37,8 @@ async def change(service: Running, client: httpx.AsyncClient, tokens: dict[str, 
 
 
 async def reset(service: Running, client: httpx.AsyncClient, tokens: dict[str, Any]) -> httpx.Response:
-    user = await service.parts.accounts.find("ada")
-    token = await service.parts.accounts.make_reset_token(user.id)
+    user = await service.container.accounts.find("ada")
+    token = await service.container.accounts.make_reset_token(user.id)
     return await client.post("/password-reset", json={"token": token, "new_password": PASSWORD})
 
 
@@ -87,7 +87,7 @@ async def test_load_one_user_delays_no_other_users_login(
         ada = await service.sign_up()
         await service.sign_up("bob")
         flood = [asyncio.create_task(confirm(service, service.client, ada)) for _ in range(20)]
-        while service.parts.metrics.hash_queue._value.get() < 20:
+        while service.container.metrics.hash_queue._value.get() < 20:
             await asyncio.sleep(0)
         await service.log_in("bob")
         assert sum(not task.done() for task in flood) >= 10

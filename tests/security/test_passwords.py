@@ -24,7 +24,7 @@ NEW = "another horse battery"
 
 
 def hashes(service: Running) -> float:
-    return service.parts.metrics.hashes._value.get()
+    return service.container.metrics.hashes._value.get()
 
 
 def rules(answer: httpx.Response) -> set[str]:
@@ -109,7 +109,9 @@ async def test_asvs_6_2_5_nul_is_refused_or_kept_and_never_cuts(service: Running
 
 async def test_asvs_6_2_5_an_imported_bcrypt_hash_knows_80_letters_from_79(service: Running):
     """bcrypt cut passwords at 72 bytes, so the first login does the same, and hashes the whole password."""
-    await service.parts.accounts.add("old", None, password=None, hashed=bcrypt.using(rounds=4).hash("x" * 72))
+    await service.container.accounts.add(
+        "old", None, password=None, hashed=bcrypt.using(rounds=4).hash("x" * 72)
+    )
     assert (await guess(service.client, "x" * 80, "old")).status_code == 200
     assert (await guess(service.client, "x" * 79, "old")).status_code == 401
 
@@ -238,7 +240,7 @@ async def test_asvs_6_3_8_unknown_wrong_and_disabled_look_alike_and_cost_one_has
     await service.sign_up()
     disabled = await service.sign_up("bob")
     bob = ids.parse("user", disabled["user"]["id"])
-    await service.parts.accounts.disable(bob, OPERATOR)
+    await service.container.accounts.disable(bob, OPERATOR)
     told = []
     for name, password in (("nobody", WRONG), ("ada", WRONG), ("bob", PASSWORD)):
         before = hashes(service)
@@ -256,7 +258,7 @@ async def test_asvs_6_3_8_a_password_in_several_forms_costs_the_same_whoever_it_
     """Fails without the dummy hash for each form, or if the right password of a disabled user is verified."""
     for name in ("disabled", "other"):
         await service.sign_up(name, password if name == "disabled" else WRONG)
-    await service.parts.accounts.disable((await service.parts.accounts.find("disabled")).id, OPERATOR)
+    await service.container.accounts.disable((await service.container.accounts.find("disabled")).id, OPERATOR)
     costs = []
     for name in ("nobody", "other", "disabled"):
         before = hashes(service)
@@ -281,7 +283,7 @@ async def test_owasp_password_storage_argon2id_and_weaker_hashes_are_upgraded(
     defaults = Settings.model_fields
     strong = {name: defaults[name].default for name in ("hash_memory_kib", "hash_time")}
     async with running(make_settings(**strong), clock) as service:
-        await service.parts.accounts.add(
+        await service.container.accounts.add(
             "old", None, password=None, hashed=bcrypt.using(rounds=4).hash(PASSWORD)
         )
         await service.log_in("old")

@@ -89,11 +89,11 @@ async def test_asvs_7_4_5_an_administrator_ends_all_sessions_with_one_mark(make_
     """Fails without the mark in storage.sessions.active_at, or in Revocations.reason."""
     async with running(make_settings(), clock) as here, running(make_settings(), clock) as there:
         old = [await here.sign_up("ada"), await there.log_in("ada"), await there.sign_up("bob")]
-        assert await here.parts.all_sessions.revoke("revoked_by_admin") == 3
+        assert await here.container.all_sessions.revoke("revoked_by_admin") == 3
         for each in old:  # no refresh, at once and in every process; no access token after the next poll
             assert refusal(await there.refresh(each)) == (401, "session_revoked", "revoked_by_admin")
         new = await there.log_in("ada")
-        await there.parts.state_sync.sync()
+        await there.container.state_sync.sync()
         for service in (here, there):
             for each in old:
                 answer = await service.get("/protected", each)
@@ -142,8 +142,8 @@ async def test_admin_the_role_is_read_from_the_live_row(service: Running):
     assert (await service.get("/admin/users", root)).status_code == 200
     await set_roles(service, "root", [])
     assert refusal(await service.get("/admin/users", root))[:2] == (403, "forbidden")
-    user = await service.parts.accounts.find("root")
-    await service.parts.accounts.disable(user.id, OPERATOR)
+    user = await service.container.accounts.find("root")
+    await service.container.accounts.disable(user.id, OPERATOR)
     assert refusal(await service.get("/admin/users", root))[0] == 401
 
 

@@ -22,7 +22,7 @@ pytestmark = [
 
 
 def forger(service: Running, tokens: dict, another: dict) -> Forger:
-    key = service.parts.ring.active.private_key
+    key = service.container.ring.active.private_key
     now = int(service.clock().timestamp())
     return Forger(tokens["access_token"], another["access_token"], tokens["refresh_token"], now, key)
 
@@ -43,7 +43,7 @@ async def test_asvs_9_1_1_rfc_8725_forged_tokens_are_refused(service: Running, c
     """Fails, for one entry or another, without any single check of access_token.verify."""
     tokens = await service.sign_up()
     forging = forger(service, tokens, (await service.refresh(tokens)).json())
-    elsewhere = Verifier("http://localhost:8000", jwks=service.parts.ring.jwks(), leeway=0, clock=clock)
+    elsewhere = Verifier("http://localhost:8000", jwks=service.container.ring.jwks(), leeway=0, clock=clock)
     assert (await open_with(service, forging.good))[0] == 200
     assert (await open_with(service, forging.forge({})))[0] == 200, "an entry that changes nothing is good"
     wrong = []

@@ -168,7 +168,7 @@ async def test_asvs_7_4_2_of_16_writes_under_way_none_lands_after_the_ending(
         writes = [OWN[name] for name in OWN if name not in ("password", "wrong password", "reauthentication")]
         some = (writes * UNDER_WAY)[:UNDER_WAY]
         names = {"session": session, "current": tokens["session_id"]}
-        async with other.parts.store.begin() as tx:
+        async with other.container.store.begin() as tx:
             # The work of these operations, up to their commit.
             changes = {"disabling": {"disabled_at": now}, "deletion": {"deleted_at": now}}.get(ending, {})
             await tx.users.bump_credential_version(user_id, **changes)
@@ -190,7 +190,7 @@ async def checked_early(service: Running, number: int, start: Callable[[], list[
     def note(connection, cursor, statement, parameters, *rest):
         reads.append(statement)
 
-    engine = service.parts.store._reader.sync_engine
+    engine = service.container.store._reader.sync_engine
     sa.event.listen(engine, "after_cursor_execute", note)
     tasks = start()
     while len(reads) < number:
@@ -211,7 +211,7 @@ async def test_asvs_8_3_2_of_16_writes_of_an_administrator_none_lands_after_the_
         user_id, root_id, now = id_of("user", user["user"]["id"]), id_of("user", root["user"]["id"]), clock()
         names = {"user": user["user"]["id"], "session": user["session_id"], "admin": root["user"]["id"]}
         writes = (list(ADMIN.values()) * UNDER_WAY)[:UNDER_WAY]
-        async with other.parts.store.begin() as tx:
+        async with other.container.store.begin() as tx:
             await tx.users.lock({user_id, root_id})
             under_way = await checked_early(
                 service,
@@ -249,7 +249,7 @@ async def test_asvs_8_3_2_a_change_of_several_fields_is_whole_or_not_at_all(
         ]
         assert sorted(kinds[-2:]) == ["user.changed", "user.disabled"]
         assert (await service.get("/protected", user)).status_code == 200
-        await service.parts.accounts.enable(id_of("user", root["user"]["id"]), OPERATOR)
+        await service.container.accounts.enable(id_of("user", root["user"]["id"]), OPERATOR)
         await set_roles(service, "root", ["admin"])
         root = await service.log_in("root")
         before = state(service)

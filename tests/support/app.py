@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from sessionapi import container
+from sessionapi.container import Container, bootstrap, build
 from sessionapi.settings import Settings
 from sessionapi.storage import migrations
 from sessionapi.web import app as web
@@ -26,7 +26,7 @@ from tests.support.written import WRITTEN
 class Running:
     """An app in this process, with a client that talks to it over ASGI."""
 
-    parts: container.Container
+    container: Container
     client: httpx.AsyncClient
     clock: FakeClock
 
@@ -58,7 +58,7 @@ class Running:
 
     def rows(self, query: str) -> list[tuple]:
         """Return the rows of a query that the test runs itself, independently of the app."""
-        return rows(self.parts.settings.effective_database_url, query)
+        return rows(self.container.settings.effective_database_url, query)
 
 
 @asynccontextmanager
@@ -67,9 +67,9 @@ async def running(settings: Settings, clock: FakeClock) -> AsyncIterator[Running
     if settings.embedded and not settings.data_dir.exists():
         settings.data_dir.mkdir(parents=True)
         (settings.data_dir / "sessionapi.db").write_bytes(migrated_file())
-    await container.bootstrap(settings, clock)
-    parts = container.build(settings, clock)
-    app = web.create(parts)
+    await bootstrap(settings, clock)
+    container = build(settings, clock)
+    app = web.create(container)
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
@@ -79,8 +79,8 @@ async def running(settings: Settings, clock: FakeClock) -> AsyncIterator[Running
             event_hooks={"response": [WRITTEN.saw]},
         ) as client,
     ):
-        yield Running(parts, client, clock)
-        WRITTEN.add("the metrics", parts.metrics.render().decode())
+        yield Running(container, client, clock)
+        WRITTEN.add("the metrics", container.metrics.render().decode())
     WRITTEN.add("the audit table", str(rows(settings.effective_database_url, "select * from events")))
 
 
