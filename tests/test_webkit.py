@@ -1,11 +1,13 @@
 """The pages in WebKitGTK, whose cookie rules are those of Safari. `make run` has to work there."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.support.api_client import PASSWORD
 from tests.support.pages import ends_of
 from tests.support.server import serving
-from tests.support.webkit import NEEDS_WEBKIT, WebKit, webkit
+from tests.support.webkit import NEEDS_WEBKIT, WebKitProfile, WebKitTab, webkit
 
 pytestmark = [*NEEDS_WEBKIT, pytest.mark.engines("sqlite")]
 GREETED = "document.querySelector('h1')?.textContent === 'Hello, ada'"
@@ -13,7 +15,13 @@ READY = "document.querySelector('[type=submit]')?.disabled === false"
 SAID = "document.querySelector('.alert')?.textContent"
 
 
-def fill(page: WebKit, form: str) -> None:
+@pytest.fixture
+def profile(tmp_path) -> Iterator[WebKitProfile]:
+    with webkit(tmp_path) as browser, browser.profile() as it:
+        yield it
+
+
+def fill(page: WebKitTab, form: str) -> None:
     page.open(form)
     page.until(READY)
     page.type("[name=username]", "ada")
@@ -22,10 +30,11 @@ def fill(page: WebKit, form: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_a_user_who_signs_up_on_plain_http_stays_signed_in(tmp_path, host):
+def test_a_user_who_signs_up_on_plain_http_stays_signed_in(tmp_path, profile, host):
     """`make run` in Safari. Fails with Secure cookies, which WebKit drops on http://localhost."""
-    with serving(tmp_path / "var", cookie_secure="auto") as server, webkit(tmp_path / "home") as page:
+    with serving(tmp_path / "var", cookie_secure="auto") as server:
         home = server.url.replace("127.0.0.1", host)
+        page = profile.tab(home)
         fill(page, f"{home}/sign-up")
         page.until(GREETED)
         assert set(page.cookies()) == {"sessionapi-session", "sessionapi-device"}
@@ -41,10 +50,10 @@ def test_a_user_who_signs_up_on_plain_http_stays_signed_in(tmp_path, host):
 
 
 @pytest.mark.parametrize("form", ["sign-in", "sign-up"])
-def test_a_page_that_cannot_keep_a_secure_cookie_says_so_before_a_password_is_sent(tmp_path, form):
+def test_a_page_that_cannot_keep_a_secure_cookie_says_so_before_a_password_is_sent(tmp_path, profile, form):
     """WebKit with COOKIE_SECURE=on. Fails without `usable` in the form's script."""
-    with serving(tmp_path / "var", cookie_secure="on") as server, webkit(tmp_path / "home") as page:
-        page.open(f"{server.url}/{form}")
+    with serving(tmp_path / "var", cookie_secure="on") as server:
+        page = profile.tab(f"{server.url}/{form}")
         page.until(f"{SAID}.includes('only over https')")
-        assert page.evaluate("return document.querySelector('[type=submit]').disabled")
+        assert page.evaluate("document.querySelector('[type=submit]').disabled")
         assert page.cookies() == {}

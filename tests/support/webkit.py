@@ -34,15 +34,56 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
 @dataclass
 class WebKit:
-    """A browser window."""
+    """A running WebKitWebDriver, which starts a browser for each session."""
 
-    session: httpx.Client
+    driver: httpx.Client
+
+    @contextmanager
+    def profile(self) -> Iterator["WebKitProfile"]:
+        """Yield a profile without cookies and storage; its tabs are closed at the end."""
+        session = WebKitProfile(self.driver)
+        session.path = f"/session/{session.send('POST', '/session', capabilities={})['sessionId']}"
+        yield session
+        session.send("DELETE", "")
+
+
+@dataclass
+class WebKitProfile:
+    """A WebDriver session. Its commands go to one tab at a time."""
+
+    driver: httpx.Client
+    path: str = ""
+    is_used: bool = False
+
+    def tab(self, url: str) -> "WebKitTab":
+        """Open a tab with a page. The first one is there from the beginning."""
+        handle = self.send("POST", "/window/new", type="tab")["handle"] if self.is_used else None
+        self.is_used = True
+        tab = WebKitTab(self, handle or self.send("GET", "/window"))
+        tab.open(url)
+        return tab
+
+    def request(self, method: str, path: str, body: dict[str, Any]) -> httpx.Response:
+        return self.driver.request(method, self.path + path, json=body if method == "POST" else None)
 
     def send(self, method: str, path: str, **body: Any) -> Any:
         """Send a command, and return its value."""
-        answer = self.session.request(method, path, json=body if method == "POST" else None)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["value"]
+        response = self.request(method, path, body)
+        assert response.status_code == 200, response.text
+        return response.json()["value"]
+
+
+@dataclass
+class WebKitTab:
+    """A tab."""
+
+    profile: WebKitProfile
+    handle: str
+
+    def send(self, method: str, path: str, **body: Any) -> Any:
+        """Send a command to this tab, and return its value."""
+        self.profile.send("POST", "/window", handle=self.handle)
+        return self.profile.send(method, path, **body)
 
     def open(self, url: str) -> None:
         self.send("POST", "/url", url=url)
@@ -50,34 +91,30 @@ class WebKit:
     def reload(self) -> None:
         self.send("POST", "/refresh")
 
-    @property
-    def url(self) -> str:
-        return str(self.send("GET", "/url"))
-
-    def evaluate(self, script: str) -> Any:
-        """Return the result of a function with this body."""
-        return self.send("POST", "/execute/sync", script=script, args=[])
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of an expression, after waiting for its promise."""
+        return self.send("POST", "/execute/sync", script=f"return {expression}", args=[])
 
     def until(self, condition: str) -> None:
         """Wait for a condition of the page, even across a navigation."""
+        script = {"script": f"return Boolean({condition})", "args": []}
 
         def holds() -> bool:
-            answer = self.session.post(
-                "/execute/sync", json={"script": f"return Boolean({condition})", "args": []}
-            )
-            return answer.status_code == 200 and answer.json()["value"]
+            self.profile.send("POST", "/window", handle=self.handle)
+            response = self.profile.request("POST", "/execute/sync", script)
+            return response.status_code == 200 and response.json()["value"]
 
         try:
             eventually(holds)
         except AssertionError:
-            text = self.evaluate("return `${location.href}\n${document.body.innerText}`")
+            text = self.evaluate("`${location.href}\n${document.body.innerText}`")
             raise AssertionError(f"waited for {condition} at {text}") from None
-
-    def type(self, selector: str, text: str) -> None:
-        self.send("POST", f"/element/{self._element(selector)}/value", text=text)
 
     def click(self, selector: str) -> None:
         self.send("POST", f"/element/{self._element(selector)}/click")
+
+    def type(self, selector: str, text: str) -> None:
+        self.send("POST", f"/element/{self._element(selector)}/value", text=text)
 
     def cookies(self) -> dict[str, dict[str, Any]]:
         return {cookie["name"]: cookie for cookie in self.send("GET", "/cookie")}
@@ -87,11 +124,11 @@ class WebKit:
 
 
 @contextmanager
-def webkit(home: Path, **capabilities: Any) -> Iterator[WebKit]:
-    """Start WebKitGTK on a separate display and profile; everything ends with the block."""
+def webkit(folder: Path) -> Iterator[WebKit]:
+    """Start WebKitGTK on a separate display and home; everything ends with the block."""
     assert DRIVER
-    assert DISPLAY
-    home.mkdir(parents=True, exist_ok=True)
+    home = folder / "webkit"
+    home.mkdir(parents=True)
     with _display() as display, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -99,14 +136,10 @@ def webkit(home: Path, **capabilities: Any) -> Iterator[WebKit]:
         own = {"DISPLAY": display, "HOME": str(home), "XDG_RUNTIME_DIR": str(home), "NO_AT_BRIDGE": "1"}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
         command = [DRIVER, f"--port={port}", "--host=127.0.0.1"]
-        with _started(command, env={**kept, **own}), httpx.Client(timeout=60) as client:
-            address = f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{port}"
+        with _started(command, env={**kept, **own}), httpx.Client(base_url=url, timeout=60) as driver:
             eventually(lambda: _accepts(port))
-            answer = client.post(f"{address}/session", json={"capabilities": {"alwaysMatch": capabilities}})
-            assert answer.status_code == 200, answer.text
-            client.base_url = f"{address}/session/{answer.json()['value']['sessionId']}"
-            yield WebKit(client)
-            client.delete("")
+            yield WebKit(driver)
 
 
 @contextmanager
