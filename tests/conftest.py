@@ -28,7 +28,7 @@ from tests.support.waiting import PATIENCE
 from tests.support.written import WRITTEN
 
 ENGINES = ("sqlite", "postgresql")
-pytest_plugins = ["tests.support.tabs"]
+pytest_plugins = ["tests.support.deadlines", "tests.support.tabs"]
 MEASURES_PROCESSES = "COVERAGE_PROCESS_CONFIG"
 """The variable that makes coverage measure the Python processes that a test starts."""
 
