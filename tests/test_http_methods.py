@@ -1,6 +1,10 @@
 """HEAD on every GET route, OPTIONS and 405 with the allowed methods, and the code of a refusal in the log."""
 
 import json
+import os
+import shutil
+import signal
+from pathlib import Path
 
 import httpx
 import pytest
@@ -149,3 +153,34 @@ def test_successful_probes_are_logged_at_debug(tmp_path):
         server.stop()
     lines = [(line["path"], line["level"]) for line in requests_logged(server)]
     assert lines == [("/healthz", "debug"), ("/metrics", "info")]
+
+
+@pytest.mark.server
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace isn't installed")
+def test_the_head_and_the_body_of_a_response_are_one_write(tmp_path: Path):
+    """Two writes would be two system calls and two packets. `100 Continue` must not wait for the response."""
+    trace = tmp_path / "trace"
+    strace = (
+        "strace",
+        "-f",
+        "-qq",
+        "-s",
+        "4096",
+        "-e",
+        "trace=write,sendto,sendmsg,writev",
+        "-o",
+        str(trace),
+    )
+    with serving(tmp_path / "var", prefix=strace) as server:
+        body = {"refresh_token": server.sign_up()["refresh_token"]}
+        for headers in ({}, {"Expect": "100-continue"}):
+            assert httpx.post(f"{server.url}/refresh", json=body, headers=headers).status_code == 200
+        assert httpx.head(f"{server.url}/healthz").status_code == 200
+        os.killpg(server.process.pid, signal.SIGTERM)  # strace ignores the signal, and ends with the server
+        server.process.wait(60)
+    writes = [
+        line for line in trace.read_text().splitlines() if "HTTP/1.1 " in line or "access_token" in line
+    ]
+    written = [("HTTP/1.1 " in line, "100 Continue" in line, "access_token" in line) for line in writes]
+    whole, head, body_alone = (True, False, True), (True, False, False), (False, False, True)
+    assert written == [whole, whole, (True, True, False), head, body_alone, head]

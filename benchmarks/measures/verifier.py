@@ -78,7 +78,7 @@ def _token(private_key: Any) -> str:
         "amr": ["pwd"],
         "roles": [],
     }
-    return access_token.sign(claims, kid=KID, algorithm="ES256", private_key=private_key)
+    return jwt.encode(claims, private_key, "ES256", {"kid": KID, "typ": access_token.TYPE})
 
 
 def _each(check: Callable[[str], Any], given: Sequence[str]) -> float:

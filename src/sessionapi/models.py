@@ -1,8 +1,7 @@
 """The records of the product's domain. Secret fields are left out of the repr.
 
-Records are never modified. `dataclasses.replace` creates a changed copy. `User` and `Session` are not
-declared frozen, because each refresh creates one of each, and creating a frozen one takes four times as long
-(measured).
+Records are never modified. `dataclasses.replace` creates a changed copy. Those that each refresh creates are
+not declared frozen, because creating a frozen one takes four times as long (measured).
 """
 
 from collections.abc import Callable, Mapping
@@ -114,7 +113,7 @@ The first ones are kept, so that a later client cannot displace the key of the c
 Outcome = Literal["renewal", "rotation", "repeat", "reuse"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """The input of a refresh. `retry_digest` is the digest of its `Idempotency-Key`, if it has one."""
 
@@ -123,7 +122,7 @@ class Attempt:
     active: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
     """The result of a refresh. `generation` is that of the refresh token that is returned.
 

@@ -27,7 +27,7 @@ MAX_ATTEMPTS = 3
 """Number of attempts when the row changes between the decision and the write (design 4.3, step 4)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RefreshRequest:
     """A refresh as received: the opaque token, its transport and what is known about the client."""
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import structlog
+from pydantic_core import to_json
 
 from sessionapi import ids
 from sessionapi.errors import FieldError, ValidationFailed
@@ -22,7 +22,7 @@ LAST_SECOND = 9_999_999_999
 """Seconds since 1970, with as many digits as any time until the year 2286."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tokens:
     """Tokens of a session, as returned to a client. All `*_in` are seconds from now.
 
@@ -139,12 +139,12 @@ class Issuer:
         issued_at: int,
         expires_at: int,
         auth_time: int,
-    ) -> dict[str, Any]:
-        """Return the claims of an access token. Our own claims take precedence over the user's `claims`."""
-        return {
-            **{
-                name: value for name, value in user.claims.items() if name not in access_token.RESERVED_CLAIMS
-            },
+    ) -> bytes:
+        """Return the claims of an access token as JSON. Ours take precedence over the user's `claims`."""
+        claims = {
+            name: value for name, value in user.claims.items() if name not in access_token.RESERVED_CLAIMS
+        }
+        claims |= {
             "iss": self._rules.issuer,
             "aud": self._rules.audience,
             "sub": ids.public("user", user.id),
@@ -156,6 +156,7 @@ class Issuer:
             "amr": list(amr),
             "roles": list(user.roles),
         }
+        return to_json(claims)
 
 
 def access_token_expiry(end: datetime, now: datetime, ttl: timedelta) -> datetime:

@@ -18,7 +18,7 @@ from sessionapi.tokens.signed_tokens import TokenFormat
 _FORMAT = TokenFormat("sr_", 1, "16s16s6s16s")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RefreshToken:
     """Contents of a refresh token. `generation` is the number of rotations of its session, from 0."""
 

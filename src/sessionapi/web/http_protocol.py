@@ -176,17 +176,19 @@ class HttpProtocol(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = url.path
         scope["query_string"] = url.query or b""
+        expects_continue = self.expect_100_continue and version == "1.1"
+        separate = method == b"HEAD" or expects_continue  # there is no body, or a write before the head
         before = self.cycle
         self.cycle = cycle = RequestResponseCycle(
             scope=scope,
-            transport=self.transport,
+            transport=self.transport if separate else _OneWrite(self.transport),  # type: ignore[arg-type]
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue and version == "1.1",
+            expect_100_continue=expects_continue,
             keep_alive=version == "1.1" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
@@ -347,6 +349,37 @@ class HttpProtocol(HttpToolsProtocol):
         head = b"".join(b"%s: %s\r\n" % header for header in headers)
         has_body = self.parser.get_method() != b"HEAD"
         self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[status], head, body if has_body else b""))
+
+
+class _OneWrite:
+    """The transport of one response. It writes the head together with the first bytes of the body.
+
+    uvicorn writes them separately, which takes two system calls and two packets for each response.
+    """
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        """Keep the head, which is the first call, and write everything else at once."""
+        if self._head is None:
+            self._head = data
+            return
+        head, self._head = self._head, b""
+        self._transport.write(head + data)
+
+    def close(self) -> None:
+        """Close the connection after a head whose body failed."""
+        if self._head:
+            self._transport.write(self._head)
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Return whether the connection is closing."""
+        return self._transport.is_closing()
 
 
 def _reason(problem: httptools.HttpParserError) -> SessionApiError:
