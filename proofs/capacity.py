@@ -20,7 +20,7 @@ from sessionapi.models import Client
 from sessionapi.sessions.sync import LEAST_INTERVAL
 from sessionapi.settings import Settings
 from sessionapi.storage import Store, migrations
-from sessionapi.storage.database_copy import DatabaseCopy
+from sessionapi.storage.database_copy import copy
 from sessionapi.storage.database_url import Options
 from sessionapi.storage.tables import events, sessions, users
 from tests.support.postgres import fetch, postgresql
@@ -114,7 +114,7 @@ def main() -> None:
 
 async def _copy(path: Path, url: str) -> None:
     source, target = Store(f"sqlite:///{path}"), Store(url, Options(timeout=60))
-    await DatabaseCopy(source, target, lambda *_: None).run()
+    await copy(source, target, lambda *_: None)
     await source.close()
     await target.close()
 

@@ -28,7 +28,7 @@ from sessionapi.sessions.refresh import Refreshes
 from sessionapi.sessions.revocations import Revocations
 from sessionapi.sessions.sync import StateSync
 from sessionapi.settings import Settings
-from sessionapi.storage import Store, database_copy, database_url, migrations
+from sessionapi.storage import Store, database_url, migrations
 from sessionapi.storage.database_url import Options
 from sessionapi.throttling.device_token import DeviceTokens
 from sessionapi.throttling.limits import FailureCounterKeys, RateLimits
@@ -162,7 +162,6 @@ async def bootstrap(settings: Settings, clock: Clock = system_clock, *, abandon_
                 await migrations.migrate(settings.effective_database_url)
             else:
                 await migrations.check(settings.effective_database_url)
-            await database_copy.refuse_unfinished(app.store)
             if abandon_keys:
                 await app.keys.abandon()
             await app.keys.ensure_active()

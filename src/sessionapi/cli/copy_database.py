@@ -1,6 +1,7 @@
 """`sessionapi copy-database`: move from SQLite to PostgreSQL, or from any database to any other."""
 
 import asyncio
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from sessionapi.cli.prompts import err, say
 from sessionapi.errors import NotFound, StartupError
 from sessionapi.settings import Settings
 from sessionapi.storage import database_url, migrations
-from sessionapi.storage.database_copy import DatabaseCopy, Sum
+from sessionapi.storage.database_copy import TableDigest, copy
 
 COLUMNS = ("table", "rows", "sha256")
 
@@ -24,21 +25,20 @@ def copy_database(
 ) -> None:
     """Copy all data into another database and compare both. All users stay logged in.
 
-    If it is interrupted, run it again to continue. Stop the service before the last run.
+    Stop the service first. After an error or an interruption the new database is still empty; run it again.
     """
     patient = {"database_timeout": PATIENCE}
     source, target = settings.load(patient), settings.load({**patient, "database_url": to})
     logging.configure(log_format=source.log_format, level="warning", cached=False)
-    sums = asyncio.run(_copy(source, target))
-    rows = [{"table": each.table, "rows": each.rows, "sha256": each.digest} for each in sums]
-    output.show(rows, COLUMNS, as_json=as_json)
+    digests = asyncio.run(_copy(source, target))
+    output.show([asdict(digest) for digest in digests], COLUMNS, as_json=as_json)
     say("Both databases have the same content. From now on, serve only the new database, with")
     say("  SESSIONAPI_DATABASE_URL=<the URL given as --to>")
     say(f"  SESSIONAPI_SECRET={_secret(source)}")
     say("and all other settings unchanged.")
 
 
-async def _copy(source: Settings, target: Settings) -> list[Sum]:
+async def _copy(source: Settings, target: Settings) -> list[TableDigest]:
     _require_file(source)
     await container.bootstrap(source)  # it refuses a server secret that doesn't decrypt the key ring
     database_url.make_folder(target.effective_database_url)
@@ -49,11 +49,12 @@ async def _copy(source: Settings, target: Settings) -> list[Sum]:
     try:
         with _progress() as progress:
             task = progress.add_task("")
-            copy = DatabaseCopy(
-                *stores, lambda table, rows: progress.update(task, description=table, advance=rows)
+            return await copy(
+                *stores,
+                lambda table, rows, total: progress.update(
+                    task, description=table, advance=rows, total=total
+                ),
             )
-            progress.update(task, total=2 * await copy.total())  # each row is copied, then compared
-            return await copy.run()
     finally:
         for store in stores:
             await store.close()

@@ -30,7 +30,6 @@ from sessionapi.storage.service_tokens import ServiceTokenQueries
 from sessionapi.storage.session_batches import BatchQueries
 from sessionapi.storage.sessions import SessionQueries
 from sessionapi.storage.signing_keys import SigningKeyQueries
-from sessionapi.storage.table_copy import RowQueries
 from sessionapi.storage.users import UserQueries
 
 ATTEMPTS = 4
@@ -53,7 +52,6 @@ class Transaction:
         self.service_tokens = ServiceTokenQueries(connection)
         self.events = EventQueries(connection)
         self.login_attempts = LoginAttemptQueries(connection)
-        self.rows = RowQueries(connection)
         self._on_commit: list[Callable[[], None]] = []
 
     def on_commit(self, hook: Callable[[], None]) -> None:
@@ -78,14 +76,9 @@ class Transaction:
         if self.connection.dialect.name == "postgresql":
             await self.connection.execute(_COMMIT_ASYNCHRONOUSLY)
 
-    async def take_snapshot(self) -> None:
-        """Read everything in this transaction from one snapshot. Call this before any other statement."""
-        if self.connection.dialect.name == "postgresql":
-            await self.connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-            await self.connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-
 
 _COMMIT_ASYNCHRONOUSLY = sa.text("SET LOCAL synchronous_commit = off")
+_SNAPSHOT = sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
 
 class Store:
@@ -116,13 +109,15 @@ class Store:
             return await work(tx)
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Transaction]:
+    async def begin(self, *, deadline: bool = True) -> AsyncIterator[Transaction]:
         """Open a transaction that writes. It commits durably at the end, and rolls back on an error.
 
-        It is not retried, so operations use `run`.
+        It is not retried, so operations use `run`. Without the deadline, the server still limits each
+        statement and the time between two.
         """
+        connecting = self._connected(self._writer) if deadline else self._writer.connect()
         with self._outage.watched() as watch:
-            async with self._connected(self._writer) as connection, connection.begin():
+            async with connecting as connection, connection.begin():
                 tx = Transaction(connection)
                 yield tx
                 watch.commits = True
@@ -141,9 +136,9 @@ class Store:
         engine = self._reader if self._seconds is None else self._writer
         with self._outage.watched():
             async with engine.connect() as connection, connection.begin():
-                tx = Transaction(connection)
-                await tx.take_snapshot()
-                yield tx
+                if self._seconds is not None:
+                    await connection.execute(_SNAPSHOT)
+                yield Transaction(connection)
 
     def ensure_closed(self) -> None:
         """Fail fast while the circuit is open, so that a caller does not join a batch first."""
