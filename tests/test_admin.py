@@ -12,17 +12,6 @@ FORBIDDEN = (403, "forbidden", None)
 NOT_FOUND = (404, "not_found", None)
 
 
-async def administrator(service: Running) -> dict:
-    await service.sign_up("root")
-    await set_roles(service, "root", ["admin"])
-    return await service.log_in("root")
-
-
-async def set_roles(service: Running, name: str, roles: list[str]) -> None:
-    user = await service.container.accounts.find(name)
-    await service.container.accounts.change(user.id, OPERATOR, {"roles": roles})
-
-
 def routes(user: str, session: str) -> list[tuple[str, str]]:
     return [
         ("GET", "/admin/users"),
@@ -52,15 +41,15 @@ async def test_without_the_role_every_route_is_forbidden(service: Running):
 async def test_a_demoted_administrator_is_refused_at_once_though_the_token_names_the_role(service: Running):
     """Fails if the role is read from the token."""
     await service.sign_up()
-    admin = await administrator(service)
+    admin = await service.administrator()
     assert jwt.decode(admin["access_token"], options={"verify_signature": False})["roles"] == ["admin"]
-    await set_roles(service, "root", [])
+    await service.set_roles("root", [])
     await refused_everywhere(service, admin, FORBIDDEN)
 
 
 async def test_a_disabled_administrator_is_refused_at_once(service: Running):
     await service.sign_up()
-    admin = await administrator(service)
+    admin = await service.administrator()
     user = await service.container.accounts.find("root")
     await service.container.accounts.disable(user.id, OPERATOR)
     await refused_everywhere(service, admin, (401, "session_revoked", "user_disabled"))
@@ -69,7 +58,7 @@ async def test_a_disabled_administrator_is_refused_at_once(service: Running):
 async def test_an_old_login_has_to_be_confirmed(service: Running):
     """Fails without the check of a recent login."""
     await service.sign_up()
-    admin = await administrator(service)
+    admin = await service.administrator()
     service.clock.move(301)
     admin = (await service.refresh(admin)).json()
     await refused_everywhere(service, admin, (403, "reauthentication_required", None))
@@ -79,7 +68,7 @@ async def test_an_old_login_has_to_be_confirmed(service: Running):
 
 
 async def test_users_are_paged_the_oldest_first(service: Running):
-    admin = await administrator(service)
+    admin = await service.administrator()
     for name in ("ada", "bob", "eve"):
         await service.sign_up(name)
     first = (await service.get("/admin/users?limit=3", admin)).json()
@@ -91,7 +80,7 @@ async def test_users_are_paged_the_oldest_first(service: Running):
 
 
 async def test_disabling_ends_the_sessions_and_enabling_lets_the_user_in_again(service: Running):
-    admin, tokens = await administrator(service), await service.sign_up()
+    admin, tokens = await service.administrator(), await service.sign_up()
     path = f"/admin/users/{tokens['user']['id']}"
     answer = await service.send("PATCH", path, admin, {"disabled": True})
     assert answer.json()["disabled_at"] == "2026-11-24T09:00:00Z"
@@ -105,7 +94,7 @@ async def test_disabling_ends_the_sessions_and_enabling_lets_the_user_in_again(s
 
 
 async def test_roles_and_claims_are_in_the_next_access_token(service: Running):
-    admin, tokens = await administrator(service), await service.sign_up()
+    admin, tokens = await service.administrator(), await service.sign_up()
     body = {"roles": ["editor"], "claims": {"tenant": "acme"}}
     answer = await service.send("PATCH", f"/admin/users/{tokens['user']['id']}", admin, body)
     assert (answer.json()["roles"], answer.json()["claims"]) == (["editor"], {"tenant": "acme"})
@@ -118,7 +107,7 @@ async def test_roles_and_claims_are_in_the_next_access_token(service: Running):
     "body", [{"roles": "admin"}, {"roles": ["two words"]}, {"claims": []}, {"disabled": 1}, {"password": "x"}]
 )
 async def test_a_wrong_change_is_told_and_changes_nothing(service: Running, body):
-    admin, tokens = await administrator(service), await service.sign_up()
+    admin, tokens = await service.administrator(), await service.sign_up()
     path = f"/admin/users/{tokens['user']['id']}"
     before = (await service.get(path, admin)).json()
     assert refusal(await service.send("PATCH", path, admin, body)) == (422, "validation_failed", None)
@@ -126,7 +115,7 @@ async def test_a_wrong_change_is_told_and_changes_nothing(service: Running, body
 
 
 async def test_an_administrator_sees_and_ends_a_users_sessions(service: Running):
-    admin, first, second = await administrator(service), await service.sign_up(), await service.log_in()
+    admin, first, second = await service.administrator(), await service.sign_up(), await service.log_in()
     third = await service.log_in()
     path = f"/admin/users/{first['user']['id']}/sessions"
     page = (await service.get(f"{path}?limit=2", admin)).json()
@@ -142,7 +131,7 @@ async def test_an_administrator_sees_and_ends_a_users_sessions(service: Running)
 
 
 async def test_a_deleted_user_is_gone(service: Running):
-    admin, tokens = await administrator(service), await service.sign_up()
+    admin, tokens = await service.administrator(), await service.sign_up()
     path = f"/admin/users/{tokens['user']['id']}"
     assert (await service.send("DELETE", path, admin)).status_code == 204
     for method, each in routes(tokens["user"]["id"], tokens["session_id"])[1:-1]:
@@ -154,7 +143,7 @@ async def test_a_deleted_user_is_gone(service: Running):
 
 
 async def test_the_audit_log_has_every_start_and_end_and_no_secret(service: Running):
-    admin, tokens = await administrator(service), await service.sign_up(email="ada@example.com")
+    admin, tokens = await service.administrator(), await service.sign_up(email="ada@example.com")
     await service.client.post("/logout", json={"refresh_token": tokens["refresh_token"]})
     user = tokens["user"]["id"]
     everything = (await service.get("/admin/events?limit=100", admin)).json()["items"]

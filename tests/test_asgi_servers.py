@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import httpx
 import pytest
 
 from tests.support.api_client import PASSWORD, bearer
+from tests.support.ports import free_port
 from tests.support.raw import Connection, chunked, request
 from tests.support.server import Server, serving
 from tests.support.settings import environment
@@ -48,8 +48,7 @@ def started(name: str, data: Path, command: list[str] | None = None, **settings:
         with serving(data, **settings) as server:
             yield server
         return
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     log = data.parent / f"{data.name}.log"
     arguments = command or COMMANDS[name](port)
     with log.open("w") as output:

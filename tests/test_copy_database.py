@@ -25,12 +25,11 @@ from sessionapi.storage.database_copy import TableDigest, copy
 from sessionapi.storage.database_url import Options
 from sessionapi.storage.tables import metadata, service_tokens, session_data, sessions, users
 from tests.support.api_client import bearer, refusal
-from tests.support.commands import Commands
+from tests.support.commands import Commands, talk
 from tests.support.postgres import Cluster, execute
 from tests.support.server import serving
 from tests.support.settings import SERVER_SECRET, environment
 from tests.support.waiting import PATIENCE
-from tests.test_cli_processes import talk
 
 PROVE = "SESSIONAPI_PROVE" in os.environ
 USERS = 100_000 if PROVE else 500

@@ -7,21 +7,13 @@ import signal
 import sqlite3
 from pathlib import Path
 
-import httpx
 import pytest
 
 from sessionapi import ids
-from tests.support.api_client import PASSWORD
-from tests.support.server import Server, serving
+from tests.support.server import serving
 
 NO_STRACE = shutil.which("strace") is None
 TRACED = "read,recvfrom,recvmsg,write,writev,sendto,sendmsg,pwrite64,fdatasync,fsync"
-
-
-def post(server: Server, path: str, username: str) -> dict:
-    answer = httpx.post(f"{server.url}{path}", json={"username": username, "password": PASSWORD})
-    assert answer.status_code == {"/signup": 201, "/login": 200}[path], answer.text
-    return answer.json()
 
 
 def session_is_stored(data: Path, session_id: str) -> bool:
@@ -38,13 +30,13 @@ def kill_right_after_answers(data: Path, rounds: int) -> int:
     for number in range(rounds + 1):
         with serving(data) as server:
             for username, session_id in acknowledged[-1:]:
-                post(server, "/login", username)
+                server.log_in(username)
                 kept += session_is_stored(data, session_id)
             if number < rounds:
-                path, username = ("/login", acknowledged[-1][0]) if number % 2 else ("/signup", f"u{number}")
-                answer = post(server, path, username)
+                username = acknowledged[-1][0] if number % 2 else f"u{number}"
+                tokens = server.log_in(username) if number % 2 else server.sign_up(username)
                 server.kill()
-                acknowledged.append((username, answer["session_id"]))
+                acknowledged.append((username, tokens["session_id"]))
     assert all(session_is_stored(data, session_id) for _, session_id in acknowledged)
     return kept
 
@@ -74,8 +66,8 @@ def test_the_log_is_on_the_disk_before_a_sign_up_or_a_login_is_answered(tmp_path
     trace = tmp_path / "trace"
     strace = ("strace", "-f", "-y", "-s", "64", "-e", f"trace={TRACED}", "-o", str(trace))
     with serving(tmp_path / "var", prefix=strace) as server:
-        post(server, "/signup", "ada")
-        post(server, "/login", "ada")
+        server.sign_up()
+        server.log_in()
         os.killpg(server.process.pid, signal.SIGTERM)  # strace ignores signals, and ends with the server
         server.process.wait(20)
     steps = storage_steps(trace.read_text())

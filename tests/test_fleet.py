@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-import socket
+import re
 import statistics
 import subprocess
 import sys
@@ -16,7 +16,8 @@ import httpx
 import jwt
 import pytest
 
-from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.api_client import AsyncApiClient, bearer, refusal
+from tests.support.ports import free_port
 from tests.support.server import serving
 from tests.support.settings import environment
 from tests.support.waiting import eventually
@@ -50,17 +51,10 @@ class Fleet:
         return printed.decode().strip()
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
 @contextmanager
 def resource_server(issuer: str, service_token: str, log: Path) -> Iterator[str]:
     """Run the example as its first lines describe."""
-    port = free_port()
-    command = ["uvicorn", "--app-dir", str(ROOT / "examples/resource_server"), "app:app", "--port", str(port)]
+    command = ["uvicorn", "--app-dir", str(ROOT / "examples/resource_server"), "app:app", "--port", "0"]
     with log.open("w") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
@@ -69,16 +63,14 @@ def resource_server(issuer: str, service_token: str, log: Path) -> Iterator[str]
             stderr=stderr,
         )
 
-    def answers() -> bool:
+    def address() -> str:
         assert process.poll() is None, log.read_text()
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/orders").status_code == 401
-        except httpx.TransportError:
-            return False
+        return "".join(re.findall(r"running on (http://127.0.0.1:\d+) ", log.read_text()))
 
     try:
-        eventually(answers)
-        yield f"http://127.0.0.1:{port}"
+        url = eventually(address)
+        assert httpx.get(f"{url}/orders").status_code == 401
+        yield url
     finally:
         process.terminate()
         process.wait(20)
@@ -100,17 +92,10 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             text=True,
             check=True,
         )
+        for username in ("ada", "eve", "joe"):
+            a.sign_up(username)
         with resource_server(issuer, made.stdout.strip(), folder / "orders.log") as orders:
             yield Fleet(a.url, b.url, orders, own)
-
-
-async def log_in(client: httpx.AsyncClient, server: str, username: str) -> dict:
-    body = {"username": username, "password": PASSWORD}
-    answer = await client.post(f"{server}/login", json=body)
-    if answer.status_code == 401:
-        answer = await client.post(f"{server}/signup", json=body)
-    assert answer.is_success, answer.text
-    return answer.json()
 
 
 @asynccontextmanager
@@ -122,11 +107,9 @@ async def traffic(client: httpx.AsyncClient, fleet: Fleet) -> AsyncIterator[list
 
     async def user(name: str, here: str, there: str) -> None:
         while not stop.is_set():
-            tokens = await log_in(client, here, name)
+            tokens = await AsyncApiClient(client.request, here).log_in(name)
             for _ in range(5):
-                answer = await client.post(
-                    f"{there}/refresh", json={"refresh_token": tokens["refresh_token"]}
-                )
+                answer = await AsyncApiClient(client.request, there).refresh(tokens)
                 if not answer.is_success:
                     failed.append(answer.text)
                     break
@@ -168,7 +151,7 @@ async def test_a_revocation_reaches_the_other_server_and_the_resource_server(fle
     waited: list[float] = []
     async with httpx.AsyncClient(timeout=30) as client, traffic(client, fleet) as failed:
         for _ in range(ROUNDS):
-            tokens = await log_in(client, fleet.a, "ada")
+            tokens = await AsyncApiClient(client.request, fleet.a).log_in()
             for door in fleet.doors:
                 assert (await client.get(door, headers=bearer(tokens))).status_code == 200
             path = f"{fleet.a}/sessions/{tokens['session_id']}"
@@ -195,13 +178,14 @@ async def test_keys_rotate_under_load_and_nothing_fails(fleet: Fleet):
                 await fleet.command("keys", "rotate")
         assert failed == []
         active = await fleet.command("keys", "rotate", "--now")
-        tokens = [await log_in(client, server, "ada") for server in (fleet.a, fleet.b)]
+        at_a, at_b = (AsyncApiClient(client.request, url) for url in (fleet.a, fleet.b))
+        tokens = [await server.log_in() for server in (at_a, at_b)]
         for each in tokens:
             for door in fleet.doors[:2]:
                 assert (await client.get(door, headers=bearer(each))).status_code == 200
 
         async def signed_with_it() -> dict:  # the JWKS shows it before it signs
-            while _kid(tokens := await log_in(client, fleet.a, "ada")) != active:
+            while _kid(tokens := await at_a.log_in()) != active:
                 await asyncio.sleep(0.05)
             return tokens
 
@@ -211,7 +195,7 @@ async def test_keys_rotate_under_load_and_nothing_fails(fleet: Fleet):
         since = time.monotonic()
         waited = await asyncio.gather(*(until_refused(client, door, leaked, since) for door in fleet.doors))
         told("a dropped key's token is refused everywhere after", list(waited))
-        renewed = await client.post(f"{fleet.b}/refresh", json={"refresh_token": leaked["refresh_token"]})
+        renewed = await at_b.refresh(leaked)
         await asyncio.gather(*(opens(client, door, renewed.json()) for door in fleet.doors))
 
 

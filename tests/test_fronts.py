@@ -9,7 +9,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import sqlite3
 import subprocess
 import threading
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.api_client import PASSWORD, bearer
+from tests.support.ports import free_port
 from tests.support.raw import Closed, Connection, chunked, request
 from tests.support.server import Server, serving
 from tests.support.waiting import eventually
@@ -91,9 +91,7 @@ def proxied(name: str, server: Server, folder: Path) -> Iterator[str]:
     if program is None:
         pytest.skip(f"{name} is not installed: tests/system-packages installs it")
     folder.mkdir()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     text, arguments = PROXIES[name]
     user = "user root;" if os.geteuid() == 0 else ""
     values = {"folder": folder, "file": folder / "config", "port": port, "user": user}

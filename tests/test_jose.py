@@ -7,10 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.support.api_client import PASSWORD
 from tests.support.server import serving
 
 VERSION = "6.2.3"
@@ -54,7 +52,7 @@ def verified(jose: Path, *arguments: str) -> dict:
 
 def test_jose_takes_our_token_and_refuses_what_is_not_ours(jose: Path, tmp_path):
     with serving(tmp_path / "var") as server:
-        tokens = httpx.post(f"{server.url}/signup", json={"username": "ada", "password": PASSWORD}).json()
+        tokens = server.sign_up()
         token = tokens["access_token"]
         assert verified(jose, server.url, token, "sessionapi")["sid"] == tokens["session_id"]
         assert "refused" in verified(jose, server.url, token, "another")

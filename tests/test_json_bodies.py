@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.api_client import PASSWORD, bearer, refusal
 from tests.support.app import Running
-from tests.test_admin import set_roles
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
 
@@ -140,7 +139,7 @@ async def test_the_name_of_a_field_is_cut_in_an_error(service: Running):
 async def test_a_list_of_wrong_items_makes_few_errors(signed_up: Running):
     """The list of roles is the only list that a body may have."""
     tokens = await signed_up.log_in()
-    await set_roles(signed_up, "ada", ["admin"])
+    await signed_up.set_roles("ada", ["admin"])
     path = "/admin/users/user_01h455vb4pex5vsknk084sn02q"
     for count, listed in ((32, 10), (20_000, 1)):
         answer = await signed_up.send("PATCH", path, tokens, {"roles": [""] * count})

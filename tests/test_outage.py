@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sessionapi.settings import Settings
 from sessionapi.storage.tables import users
 from tests.support import postgres
-from tests.support.api_client import PASSWORD, bearer, crowded, refusal, sign_up_at
+from tests.support.api_client import PASSWORD, AsyncApiClient, bearer, crowded, refusal
 from tests.support.app import running
 from tests.support.clock import FakeClock
 from tests.support.postgres import Cluster
@@ -93,7 +93,8 @@ async def test_while_postgresql_is_frozen_what_needs_it_is_refused_and_the_rest_
 ):
     """Fails without the deadline of transactions (it hangs), or without CircuitBreaker."""
     async with served(tmp_path, database_url) as client:
-        held = await asyncio.gather(*(sign_up_at(client, f"user{number}") for number in range(CLIENTS)))
+        sign_up = AsyncApiClient(client.request).sign_up
+        held = await asyncio.gather(*(sign_up(f"user{number}") for number in range(CLIENTS)))
         before, during, refused = Answers(), Answers(), Answers()
 
         async def protected(answers: Answers) -> None:
@@ -145,7 +146,7 @@ async def test_a_postgresql_that_crashes_and_comes_back_is_found_again(
 ):
     """Fails without the handler of closed connections, with one error for each that the pool still holds."""
     async with served(tmp_path, database_url) as client:
-        tokens = await sign_up_at(client, "ada")
+        tokens = await AsyncApiClient(client.request).sign_up()
         await asyncio.gather(*(client.get("/me", headers=bearer(tokens)) for _ in range(20)))
         cluster.stop(signal.SIGQUIT)
         try:

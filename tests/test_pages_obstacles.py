@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from playwright.sync_api import Browser, Page, Request, expect
 from tests.support.api_client import PASSWORD
 from tests.support.browser import ARGUMENTS, CHROMIUM, NEEDS_CHROMIUM, chromium_started
 from tests.support.pages import ends_of, fill, signed_in
+from tests.support.ports import free_port
 from tests.support.server import serving
 
 pytestmark = [*NEEDS_CHROMIUM, pytest.mark.engines("sqlite")]
@@ -166,10 +166,3 @@ def thief(upstream: str) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -15,6 +15,7 @@ from tests.support import postgres
 from tests.support.api_client import bearer, refusal
 from tests.support.app import running
 from tests.support.clock import FakeClock
+from tests.support.ports import free_port
 from tests.support.postgres import Cluster
 
 PGBOUNCER = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
@@ -33,7 +34,7 @@ pytestmark = [
 def pgbouncer(cluster: Cluster) -> Iterator[str]:
     """Run PgBouncer in front of a server until the block ends; yields the URL of the database there."""
     assert PGBOUNCER is not None
-    port = postgres.free_port()
+    port = free_port()
     folder = cluster.folder / f"pgbouncer-{port}"
     folder.mkdir(mode=0o755)
     (folder / "pgbouncer.ini").write_text(

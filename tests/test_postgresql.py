@@ -1,6 +1,7 @@
 """Behaviour that only PostgreSQL can show: a second clock, and transactions that commit in another order."""
 
 import os
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -180,8 +181,9 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_found(
 
     Fails without a share of the time for each host, or without target_session_attrs.
     """
-    nobody = postgres.free_port()
-    with postgres.postgresql(**postgres.UNSAFE) as other:
+    with socket.socket() as unused, postgres.postgresql(**postgres.UNSAFE) as other:
+        unused.bind(("127.0.0.1", 0))  # and doesn't listen
+        nobody = unused.getsockname()[1]
         other.create("app")
         postgres.execute(other.url(), "alter system set default_transaction_read_only = on")
         postgres.execute(other.url(), "select pg_reload_conf()")

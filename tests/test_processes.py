@@ -7,17 +7,17 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 
 from tests.support import postgres
-from tests.support.api_client import PASSWORD, crowded, refusal, sign_up_at
+from tests.support.api_client import PASSWORD, AsyncApiClient, crowded, refusal
 from tests.support.server import serving
 from tests.support.settings import SERVER_SECRET
 
@@ -66,38 +66,35 @@ def processes(tmp_path: Path, database_url: str) -> Iterator[Processes]:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
+async def clients(processes: Processes) -> AsyncIterator[list[AsyncApiClient]]:
+    """A client of each process."""
     async with crowded(100, kept=0) as it:  # the server closes idle ones
-        yield it
+        yield [AsyncApiClient(it.request, url) for url in processes.urls]
 
 
-async def post(client: httpx.AsyncClient, url: str, **body: object) -> httpx.Response:
-    return await client.post(url, json=body)
-
-
-async def everywhere(processes: Processes, act: Callable[[str], object], times: int = 2) -> list:
+async def everywhere(
+    clients: list[AsyncApiClient], act: Callable[[AsyncApiClient], Awaitable[Any]], times: int = 2
+) -> list:
     """Call a function for every process at once."""
-    return await asyncio.gather(*(act(url) for url in processes.urls * times))
+    return await asyncio.gather(*(act(client) for client in clients * times))
 
 
 async def test_a_token_has_one_successor_and_an_ending_wins_wherever_they_meet(
-    processes: Processes, client: httpx.AsyncClient
+    processes: Processes, clients: list[AsyncApiClient]
 ):
     """Fails without the generation, or the condition on active sessions, in the statements of a refresh."""
     dice, rotations, endings = random.Random(7), 0, 0
     held = {}
     for number in range(USERS):
-        url = processes.urls[number % PROCESSES]
-        held[f"user{number}"] = ((await sign_up_at(client, f"user{number}", url))["refresh_token"], 0)
+        signed_up = await clients[number % PROCESSES].sign_up(f"user{number}")
+        held[f"user{number}"] = (signed_up["refresh_token"], 0)
     due = time.monotonic() + DUE
     a_few = asyncio.Semaphore(3)
 
     async def rotate(user: str) -> None:
         token, generation = held[user]
         async with a_few:
-            answers = await everywhere(
-                processes, lambda url: post(client, f"{url}/refresh", refresh_token=token)
-            )
+            answers = await everywhere(clients, lambda client: client.refresh(token))
         assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
         assert {answer.json()["generation"] for answer in answers} == {generation + 1}
         assert len({answer.json()["refresh_token"] for answer in answers}) == 1
@@ -106,19 +103,15 @@ async def test_a_token_has_one_successor_and_an_ending_wins_wherever_they_meet(
     async def end(user: str) -> None:
         token, _ = held[user]
 
-        async def one(url: str) -> None:
+        async def one(client: AsyncApiClient) -> None:
             await asyncio.sleep(dice.random() / 100)
-            await post(client, f"{url}/{dice.choice(['refresh', 'refresh', 'logout'])}", refresh_token=token)
+            await client.post(dice.choice(["/refresh", "/refresh", "/logout"]), refresh_token=token)
 
-        await asyncio.gather(
-            post(client, f"{processes.urls[0]}/logout", refresh_token=token), everywhere(processes, one)
-        )
-        answers = await everywhere(
-            processes, lambda url: post(client, f"{url}/refresh", refresh_token=token), times=1
-        )
+        await asyncio.gather(clients[0].post("/logout", refresh_token=token), everywhere(clients, one))
+        answers = await everywhere(clients, lambda client: client.refresh(token), times=1)
         assert {refusal(answer)[1:] for answer in answers} == {("session_revoked", "logout")}
         logins = await everywhere(
-            processes, lambda url: post(client, f"{url}/login", username=user, password=PASSWORD)
+            clients, lambda client: client.post("/login", username=user, password=PASSWORD)
         )
         assert {answer.status_code for answer in logins} == {200}
         living = f"""
@@ -126,10 +119,7 @@ async def test_a_token_has_one_successor_and_an_ending_wins_wherever_they_meet(
             where username = '{user}' and revoked_at is null
         """
         assert postgres.fetch(processes.database, living) == [(LIMIT,)]
-        seen = [
-            (await post(client, f"{processes.urls[0]}/refresh", refresh_token=each))
-            for each in tokens(logins)
-        ]
+        seen = [await clients[0].refresh(each.json()) for each in logins]
         held[user] = next((each.json()["refresh_token"], 0) for each in seen if each.status_code == 200)
 
     for _ in range(ROUNDS):
@@ -144,7 +134,3 @@ async def test_a_token_has_one_successor_and_an_ending_wins_wherever_they_meet(
         f"{endings} endings among refreshes, {processes.deadlocks()} deadlocks"
     )
     assert processes.deadlocks() == 0
-
-
-def tokens(answers: list[httpx.Response]) -> list[str]:
-    return [answer.json()["refresh_token"] for answer in answers]

@@ -416,7 +416,7 @@ def test_a_million_addresses_leave_no_more_than_the_bound(clock: FakeClock):
 def test_without_throttling_nothing_is_refused_and_the_log_says_so(tmp_path: Path):
     """Fails without the warning in web.app._lifespan."""
     with serving(tmp_path / "var") as server:
-        answers = [httpx.post(f"{server.url}/login", json=GUESS).status_code for _ in range(40)]
+        answers = [server.post("/login", **GUESS).status_code for _ in range(40)]
     assert answers == [401] * 40
     assert server.log.read_text().count("THROTTLE=off") == 1
 
@@ -481,8 +481,7 @@ def assert_the_owner_alone_gets_in(data: Path, device_token: str) -> None:
 
 def sign_up_there(data: Path) -> str:
     with proxied(data) as server:
-        answer = httpx.post(f"{server.url}/signup", json={"username": "ada", "password": PASSWORD})
-        return answer.json()["device_token"]
+        return server.sign_up()["device_token"]
 
 
 @pytest.mark.server
@@ -553,7 +552,7 @@ async def post(server: Server, address: str, body: dict[str, Any]) -> tuple[int,
 
 async def flood(server: Server, logins: int) -> tuple[Counter[int], list[float]]:
     """Log in many times at once, from as many IP addresses; return the statuses and the /protected times."""
-    tokens = httpx.post(f"{server.url}/signup", json={"username": "ada", "password": PASSWORD}).json()
+    tokens = server.sign_up()
     seconds: list[float] = []
 
     async def log_in(number: int) -> int:

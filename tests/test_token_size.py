@@ -19,7 +19,6 @@ from tests.support.app import Running
 from tests.support.commands import Commands
 from tests.support.server import Server, serving
 from tests.support.settings import environment
-from tests.test_admin import administrator
 
 ROLES = [f"{number:02}{'r' * 62}" for number in range(32)]
 CLAIMS = {"of": "c" * 4085}
@@ -47,7 +46,7 @@ async def test_roles_and_claims_that_are_too_large_together_are_refused_over_htt
     service: Running, last: str
 ):
     """Fails without `refuse_oversized`: all responses were 200, and each of the user's requests a 401."""
-    user, admin = await service.sign_up(), await administrator(service)
+    user, admin = await service.sign_up(), await service.administrator()
     first = {"roles": {"claims": CLAIMS}, "claims": {"roles": ROLES}, "both": {}}[last]
     second = {
         "roles": {"roles": ROLES},

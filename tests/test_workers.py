@@ -74,12 +74,9 @@ def test_workers_start_on_an_empty_database_all_answer_and_all_stop(tmp_path: Pa
         tokens = []
         for number, worker in enumerate(workers):
             with only(worker, workers):
-                body = {"username": f"user{number}", "password": PASSWORD}
-                answer = httpx.post(f"{server.url}/signup", json=body, timeout=30)
-                assert answer.status_code == 201, answer.text
-                tokens.append(answer.json())
+                tokens.append(server.sign_up(f"user{number}"))
                 for made in tokens:
-                    assert httpx.get(f"{server.url}/protected", headers=bearer(made)).status_code == 200
+                    assert server.get("/protected", made).status_code == 200
         assert_made_once(tmp_path / "var", database_url)
         assert workers_of(server.process.pid) == workers
         assert server.stop() == 0

@@ -16,7 +16,6 @@ from tests.support import postgres
 from tests.support.api_client import PASSWORD, bearer
 from tests.support.app import Running, running
 from tests.support.clock import FakeClock
-from tests.test_admin import administrator
 from tests.test_throttle import at, kinds, refused
 
 NAMES = {"username", "email", "preferences"}
@@ -110,7 +109,7 @@ async def test_a_change_of_the_session_to_what_it_is_writes_nothing(service: Run
 
 async def test_an_administrators_change_to_what_it_is_writes_nothing(service: Running):
     """Fails if Accounts.disable, enable, unlock or change writes or records values that don't change."""
-    admin, user = await administrator(service), await service.sign_up()
+    admin, user = await service.administrator(), await service.sign_up()
     path = f"/admin/users/{user['user']['id']}"
     changed = {"roles": ["editor"], "claims": {"tenant": "acme"}}
     await service.send("PATCH", path, admin, changed)

@@ -24,7 +24,7 @@ from sessionapi.throttling import device_token
 from sessionapi.tokens import bearer as bearer_header
 from sessionapi.tokens import refresh_token
 from sessionapi.verifier import Verifier
-from tests.support.api_client import PASSWORD, bearer, refusal
+from tests.support.api_client import bearer, refusal
 from tests.support.app import Running
 from tests.support.server import Server, serving
 from tests.support.settings import environment
@@ -228,15 +228,14 @@ def schemathesis(server: Server, *arguments: str) -> None:
 
 
 def administrator(server: Server, data: Path) -> str:
-    body = {"username": "root", "password": PASSWORD}
-    assert httpx.post(f"{server.url}/signup", json=body).status_code == 201
+    server.sign_up("root")
     subprocess.run(
         [sys.executable, "-m", "sessionapi", "users", "set-roles", "root", "admin"],
         env=environment(data),
         cwd=data.parent,
         check=True,
     )
-    return httpx.post(f"{server.url}/login", json=body).json()["access_token"]
+    return server.log_in("root")["access_token"]
 
 
 @pytest.mark.server

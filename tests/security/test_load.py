@@ -11,7 +11,6 @@ from sessionapi.settings import Settings
 from tests.support.api_client import PASSWORD
 from tests.support.app import Running, running
 from tests.support.clock import FakeClock
-from tests.test_admin import administrator
 from tests.test_throttle import at, hashes, kinds, refused
 
 FEW = {"login_per_address": 5, "signup_per_address": 5, "password_checks_per_user": 5}
@@ -103,7 +102,7 @@ async def test_load_each_route_that_changes_something_under_an_access_token_is_l
 ):
     """Fails if a route takes an access token through another dependency than `Bearer` or `Admin`."""
     async with running(make_settings(throttle=True, writes_per_session=1), clock) as service:
-        admin = await administrator(service)
+        admin = await service.administrator()
         document = (await service.client.get("/openapi.json")).json()
         found = [
             (method, path)

@@ -8,7 +8,6 @@ import pytest
 from sessionapi.sessions.actors import OPERATOR
 from tests.support.api_client import PASSWORD, refusal
 from tests.support.app import Running, running
-from tests.test_admin import administrator, set_roles
 
 ORIGIN = {"Origin": "http://localhost:8000"}
 BY_COOKIE = {"username": "ada", "password": PASSWORD, "transport": "cookie"}
@@ -69,7 +68,7 @@ async def test_asvs_7_4_1_logout_disabling_deletion_and_the_administrator_end_se
     service: Running,
 ):
     """Fails without Revocations.add in any of the four operations."""
-    root = await administrator(service)
+    root = await service.administrator()
     path = f"/admin/users/{(await service.sign_up())['user']['id']}"
     calls = {
         "logout": lambda it: service.send("POST", "/logout", it),
@@ -138,9 +137,9 @@ async def test_rfc_9700_refresh_tokens_rotate_and_reuse_ends_the_session(service
 
 async def test_admin_the_role_is_read_from_the_live_row(service: Running):
     """Fails if the role is read from the token, which names it for another minute."""
-    root = await administrator(service)
+    root = await service.administrator()
     assert (await service.get("/admin/users", root)).status_code == 200
-    await set_roles(service, "root", [])
+    await service.set_roles("root", [])
     assert refusal(await service.get("/admin/users", root))[:2] == (403, "forbidden")
     user = await service.container.accounts.find("root")
     await service.container.accounts.disable(user.id, OPERATOR)

@@ -16,7 +16,6 @@ from sessionapi.settings import Settings
 from tests.support.api_client import PASSWORD, refusal
 from tests.support.app import Running, running
 from tests.support.clock import FakeClock
-from tests.test_admin import administrator, set_roles
 
 NEW = "another good password"
 REAUTHENTICATE = "/sessions/current/reauthenticate"
@@ -131,7 +130,7 @@ async def test_asvs_7_4_1_no_write_of_an_ended_session_lands(
     """Fails without the check of the session in Actors, because this process hasn't learned of the ending."""
     end, reason = ENDINGS[ending]
     async with two_processes(make_settings, clock) as (service, other):
-        await administrator(service)
+        await service.administrator()
         session = (await service.sign_up())["session_id"]
         tokens = await service.log_in()
         await end(other, tokens)
@@ -207,7 +206,7 @@ async def test_asvs_8_3_2_of_16_writes_of_an_administrator_none_lands_after_the_
     async with two_processes(make_settings, clock) as (service, other):
         # The user signs up before the administrator, because rows are locked in the order of their ids.
         user = await service.sign_up()
-        root = await administrator(service)
+        root = await service.administrator()
         user_id, root_id, now = id_of("user", user["user"]["id"]), id_of("user", root["user"]["id"]), clock()
         names = {"user": user["user"]["id"], "session": user["session_id"], "admin": root["user"]["id"]}
         writes = (list(ADMIN.values()) * UNDER_WAY)[:UNDER_WAY]
@@ -240,7 +239,7 @@ async def test_asvs_8_3_2_a_change_of_several_fields_is_whole_or_not_at_all(
 ):
     """Fails if each field of PATCH /admin/users/{id} is changed in a separate transaction."""
     async with running(make_settings(), clock) as service:
-        user, root = await service.sign_up(), await administrator(service)
+        user, root = await service.sign_up(), await service.administrator()
         path = f"/admin/users/{root['user']['id']}"
         body = {"roles": [], "disabled": True, "locked": False}
         assert (await service.send("PATCH", path, root, body)).status_code == 200
@@ -250,7 +249,7 @@ async def test_asvs_8_3_2_a_change_of_several_fields_is_whole_or_not_at_all(
         assert sorted(kinds[-2:]) == ["user.changed", "user.disabled"]
         assert (await service.get("/protected", user)).status_code == 200
         await service.container.accounts.enable(id_of("user", root["user"]["id"]), OPERATOR)
-        await set_roles(service, "root", ["admin"])
+        await service.set_roles("root", ["admin"])
         root = await service.log_in("root")
         before = state(service)
         body = {"claims": {"x": "y" * 5000}, "disabled": True}

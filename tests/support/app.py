@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,48 +12,33 @@ from typing import Any
 import httpx
 
 from sessionapi.container import Container, bootstrap, build
+from sessionapi.sessions.actors import OPERATOR
 from sessionapi.settings import Settings
 from sessionapi.storage import migrations
 from sessionapi.web import app as web
-from tests.support.api_client import PASSWORD, bearer
+from tests.support.api_client import AsyncApiClient
 from tests.support.clock import FakeClock
 from tests.support.database import rows
 from tests.support.written import WRITTEN
 
 
-@dataclass
-class Running:
+class Running(AsyncApiClient):
     """An app in this process, with a client that talks to it over ASGI."""
 
-    container: Container
-    client: httpx.AsyncClient
-    clock: FakeClock
+    def __init__(self, container: Container, client: httpx.AsyncClient, clock: FakeClock) -> None:
+        super().__init__(client.request)
+        self.container, self.client, self.clock = container, client, clock
 
-    async def sign_up(self, username: str = "ada", password: str = PASSWORD, **more: Any) -> dict[str, Any]:
-        answer = await self.client.post("/signup", json={"username": username, "password": password, **more})
-        assert answer.status_code == 201, answer.text
-        return answer.json()
+    async def administrator(self) -> dict[str, Any]:
+        """Create the administrator root and return its tokens."""
+        await self.sign_up("root")
+        await self.set_roles("root", ["admin"])
+        return await self.log_in("root")
 
-    async def log_in(self, username: str = "ada", password: str = PASSWORD, **more: Any) -> dict[str, Any]:
-        answer = await self.client.post("/login", json={"username": username, "password": password, **more})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    async def get(self, path: str, tokens: dict[str, Any]) -> httpx.Response:
-        return await self.client.get(path, headers=bearer(tokens))
-
-    async def send(
-        self, method: str, path: str, tokens: dict[str, Any], body: Any = None, **headers: str
-    ) -> httpx.Response:
-        return await self.client.request(method, path, headers={**bearer(tokens), **headers}, json=body)
-
-    async def refresh(
-        self, tokens: dict[str, Any] | str, key: str | None = None, **body: Any
-    ) -> httpx.Response:
-        """Refresh with a token in the body; `key` is the Idempotency-Key."""
-        text = tokens if isinstance(tokens, str) else tokens["refresh_token"]
-        headers = {"Idempotency-Key": key} if key else {}
-        return await self.client.post("/refresh", json={"refresh_token": text, **body}, headers=headers)
+    async def set_roles(self, username: str, roles: list[str]) -> None:
+        """Change a user's roles as an operator does."""
+        user = await self.container.accounts.find(username)
+        await self.container.accounts.change(user.id, OPERATOR, {"roles": roles})
 
     def rows(self, query: str) -> list[tuple]:
         """Return the rows of a query that the test runs itself, independently of the app."""

@@ -1,6 +1,9 @@
-"""The command line in the process of the test."""
+"""The command line, in the process of the test and on a terminal."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from sessionapi import cli
+from tests.support.settings import environment
 
 
 @dataclass
@@ -31,3 +35,40 @@ class Commands:
         assert said.startswith("sessionapi: "), done.stderr
         assert all(line.startswith("Created a new database at ") for line in before), done.stderr
         return said.removeprefix("sessionapi: ").strip()
+
+
+def talk(data: Path, *arguments: str, answers: tuple[tuple[str, str], ...] = ()) -> tuple[int, str]:
+    """Run a command on a terminal and type a line after each prompt; return its status and its output.
+
+    The space after a prompt is written once the terminal no longer discards typed input.
+    """
+    ours, its = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sessionapi", *arguments],
+        env=environment(data),
+        cwd=data.parent,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+    )
+    os.close(its)
+    said, seen = "", 0
+    try:
+        for prompt, answer in answers:
+            while prompt not in said[seen:]:
+                said += os.read(ours, 4096).decode()
+            seen = len(said)
+            os.write(ours, answer.encode() + b"\n")
+        while more := _read(ours):
+            said += more
+    finally:
+        os.close(ours)
+    return process.wait(30), said
+
+
+def _read(terminal: int) -> str:
+    try:
+        return os.read(terminal, 4096).decode()
+    except OSError:  # the other end is closed, so the process has ended
+        return ""

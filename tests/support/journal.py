@@ -8,17 +8,19 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
 
-from tests.support.api_client import PASSWORD, bearer
+from tests.support.api_client import PASSWORD, ApiClient
 
 PATIENCE = 60
 """Seconds within which a service that was killed must respond again."""
+Call = Callable[[ApiClient], httpx.Response]
 
 
 @dataclass
@@ -69,7 +71,7 @@ class Person:
                 elif device.end_answered:
                     self._expect_end(wire, device)
             if self.signed_up:
-                answer = self._until_answered(wire, "/login", {"username": self.name, "password": PASSWORD})
+                answer = self._until_answered(wire, partial(self._with_password, "/login"))
                 self._expect(answer, 200, "the account is lost")
 
     def _act(self, wire: httpx.Client) -> None:
@@ -93,18 +95,19 @@ class Person:
             self.signed_up = True
 
     def _start(self, wire: httpx.Client, path: str) -> httpx.Response | None:
-        answer = self._send(wire, path, {"username": self.name, "password": PASSWORD})
+        answer = self._send(wire, partial(self._with_password, path))
         if answer is not None and answer.is_success:
             self.signed_up = True
             self.answered[path] += 1
             self.devices.append(Device(answer.json(), self._new_key()))
         return answer
 
+    def _with_password(self, path: str, api: ApiClient) -> httpx.Response:
+        return api.post(path, username=self.name, password=PASSWORD)
+
     def _refresh(self, wire: httpx.Client, device: Device) -> httpx.Response | None:
         """Make one attempt. A response with another generation brings a new key; a 401 is a lost session."""
-        answer = self._send(
-            wire, "/refresh", {"refresh_token": device.tokens["refresh_token"]}, key=device.key
-        )
+        answer = self._send(wire, lambda api: api.refresh(device.tokens, device.key))
         if answer is None:
             return None
         if self._expect(answer, 200, f"the session {device.tokens['session_id']} is lost"):
@@ -117,7 +120,9 @@ class Person:
 
     def _log_out(self, wire: httpx.Client, device: Device) -> None:
         device.end_sent = True
-        answer = self._send(wire, "/logout", {"refresh_token": device.tokens["refresh_token"]})
+        answer = self._send(
+            wire, lambda api: api.post("/logout", refresh_token=device.tokens["refresh_token"])
+        )
         if answer is not None and self._expect(answer, 204, "a logout is refused"):
             device.end_answered = True
             self.answered["/logout"] += 1
@@ -127,7 +132,8 @@ class Person:
         if self._refresh(wire, device) is None:
             return
         other.end_sent = True
-        answer = self._send(wire, f"/sessions/{other.tokens['session_id']}", None, device.tokens)
+        path = f"/sessions/{other.tokens['session_id']}"
+        answer = self._send(wire, lambda api: api.send("DELETE", path, device.tokens))
         if answer is not None and self._expect(answer, 204, "a revocation is refused"):
             other.end_answered = True
             self.answered["revocation"] += 1
@@ -140,29 +146,20 @@ class Person:
                 return
 
     def _expect_end(self, wire: httpx.Client, device: Device) -> None:
-        answer = self._until_answered(wire, "/refresh", {"refresh_token": device.tokens["refresh_token"]})
+        answer = self._until_answered(wire, lambda api: api.refresh(device.tokens))
         if self._expect(answer, 401, "a session that was ended is alive"):
             self._expect_code(answer, "session_revoked")
 
-    def _until_answered(self, wire: httpx.Client, path: str, body: dict[str, Any]) -> httpx.Response | None:
+    def _until_answered(self, wire: httpx.Client, call: Call) -> httpx.Response | None:
         deadline = time.monotonic() + PATIENCE
-        while (answer := self._send(wire, path, body)) is None and time.monotonic() < deadline:
+        while (answer := self._send(wire, call)) is None and time.monotonic() < deadline:
             pass
         return answer
 
-    def _send(
-        self,
-        wire: httpx.Client,
-        path: str,
-        body: dict[str, Any] | None,
-        tokens: dict[str, Any] | None = None,
-        key: str | None = None,
-    ) -> httpx.Response | None:
+    def _send(self, wire: httpx.Client, call: Call) -> httpx.Response | None:
         """Send one request. Return None without a response, or for a 5xx, which proves nothing."""
-        headers = {**({"Idempotency-Key": key} if key else {}), **(bearer(tokens) if tokens else {})}
-        method = "POST" if body is not None else "DELETE"
         try:
-            answer = wire.request(method, f"{self.place.url}{path}", json=body, headers=headers)
+            answer = call(ApiClient(wire.request, self.place.url))
         except httpx.TransportError:
             time.sleep(0.02)  # as a client does before it retries
             return None

