@@ -10,10 +10,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.security.test_browser import FRAME, elsewhere
 from tests.support import pages
 from tests.support.api_client import PASSWORD, bearer
-from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.browser import FRAME, NEEDS_CHROMIUM, elsewhere
 from tests.support.pages import says_why, sign_in, signed_in, visitor
 from tests.support.server import Server, serving
 from tests.support.waiting import eventually

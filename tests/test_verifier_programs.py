@@ -561,3 +561,21 @@ def test_a_server_that_can_not_deny_a_websocket_closes_it(path: str, protected: 
     }
     asyncio.run(websocket_app(verifier, protected=protected)(scope, receive, send))
     assert sent == [{"type": "websocket.close", "code": 1008, "reason": "missing_token"}]
+
+
+@pytest.mark.parametrize("name", ["head in drops", "body without end", "bomb", "more behind gzip"])
+@pytest.mark.requirement("CWE-400, CWE-409")
+def test_an_issuer_can_not_hold_a_verifier_up_nor_fill_its_memory(name: str):
+    """Fails without Bounds in bounded_http: the bomb has 200 MB, and the slow response never ends."""
+    with hostile(name) as url:
+        tracemalloc.start()
+        began = time.monotonic()
+        options = {"url": url, "limits": Limits(fetch=0.5)}
+        with pytest.raises(Unavailable), Verifier("http://localhost:8000", **options) as verifier:
+            verifier.verify("a.b.c")
+        with pytest.raises(Unavailable):
+            asyncio.run(AsyncVerifier("http://localhost:8000", **options).verify("a.b.c"))
+        assert time.monotonic() - began < SOON
+        _, largest = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert largest < 32 * 2**20

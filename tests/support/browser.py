@@ -1,8 +1,10 @@
 """Debian's Chromium with the options that the tests need."""
 
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -28,3 +30,31 @@ def chromium_started(*arguments: str) -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *arguments])
         yield started
         started.close()
+
+
+FRAME = """url => {
+  const frame = document.createElement("iframe");
+  frame.src = url;
+  document.body.append(frame);
+}"""
+
+
+class Empty(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>elsewhere</title>")
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@contextmanager
+def elsewhere() -> Iterator[int]:
+    """A page of another origin, and of another site under the other name of this host; yields its port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Empty)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()

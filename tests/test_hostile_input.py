@@ -56,7 +56,8 @@ HOSTILE = {
 POSTS = ["/signup", "/login", "/refresh", "/password-reset", "/logout", "/introspect", "/me/password"]
 
 
-async def test_input_hostile_bodies_are_a_4xx_problem(service: Running):
+@pytest.mark.requirement("input")
+async def test_hostile_bodies_are_a_4xx_problem(service: Running):
     """Fails without the depth bound of the parser, MAX_BODY, or with a text that the database can't store."""
     for path in POSTS:
         for name, content in HOSTILE.items():
@@ -67,7 +68,8 @@ async def test_input_hostile_bodies_are_a_4xx_problem(service: Running):
     assert service.rows("select count(*) from users") == [(0,)]
 
 
-async def test_input_a_signed_in_users_hostile_bodies_are_too(service: Running):
+@pytest.mark.requirement("input")
+async def test_a_signed_in_users_hostile_bodies_are_too(service: Running):
     tokens = await service.sign_up()
     for method, path in (("PATCH", "/me"), ("PATCH", "/sessions/current"), ("POST", "/me/password")):
         for name, content in HOSTILE.items():
@@ -78,7 +80,8 @@ async def test_input_a_signed_in_users_hostile_bodies_are_too(service: Running):
 
 
 @pytest.mark.parametrize("value", [b"[" * 201 + b"]" * 201, b"[" * 900 + b"]" * 900, b"9" * 4200])
-async def test_input_what_is_kept_can_be_read_again(service: Running, value: bytes):
+@pytest.mark.requirement("input")
+async def test_what_is_kept_can_be_read_again(service: Running, value: bytes):
     """Fails without `from_json` in json_data.bounded: reads of such a row failed, and other refreshes too."""
     tokens = await service.sign_up()
     headers = {**bearer(tokens), "Content-Type": "application/json"}
@@ -99,7 +102,8 @@ async def test_input_what_is_kept_can_be_read_again(service: Running, value: byt
         b"POST /refresh HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Long: ",
     ],
 )
-def test_input_a_head_and_trailers_are_bounded(listening: Server, begin: bytes, part: bytes):
+@pytest.mark.requirement("input")
+def test_a_head_and_trailers_are_bounded(listening: Server, begin: bytes, part: bytes):
     """Fails without `_overhead` in HttpProtocol: it kept everything, and one client could fill the memory."""
     host, port = listening.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 30) as client:
@@ -111,7 +115,8 @@ def test_input_a_head_and_trailers_are_bounded(listening: Server, begin: bytes, 
     assert httpx.get(f"{listening.url}/healthz").status_code == 200
 
 
-def test_input_a_long_head_that_is_no_attack_is_read(listening: Server):
+@pytest.mark.requirement("input")
+def test_a_long_head_that_is_no_attack_is_read(listening: Server):
     with httpx.Client(base_url=listening.url) as client:
         for _ in range(40):
             long = {f"X-Header-{number}": "x" * 500 for number in range(100)}
@@ -134,7 +139,8 @@ FILLINGS = ["\\", ";", "; ", " ", '\\"', "\\101", "__Host-session ", "=", "\t;"]
 
 @pytest.mark.engines("sqlite")
 @pytest.mark.parametrize("path", ["/healthz", "/me", "/sign-in", "/refresh"])
-async def test_cwe_407_no_cookie_takes_quadratic_time(service: Running, path: str):
+@pytest.mark.requirement("CWE-407")
+async def test_no_cookie_takes_quadratic_time(service: Running, path: str):
     """Fails without RequestHeaders: `a="\\\\..."` of 60 KB took 10 s of Python 3.11.7 on every route.
 
     A cookie that is four times as long may take at most eight times as long, above a floor of 20 ms.
@@ -158,7 +164,8 @@ async def test_cwe_407_no_cookie_takes_quadratic_time(service: Running, path: st
 
 @pytest.mark.engines("sqlite")
 @pytest.mark.parametrize("path", POSTS[:5])
-async def test_cwe_405_unknown_fields_make_few_errors_and_little_work(service: Running, path: str):
+@pytest.mark.requirement("CWE-405")
+async def test_unknown_fields_make_few_errors_and_little_work(service: Running, path: str):
     """Fails without MAX_ERRORS and without_surplus: 64 KB made 682 KB of errors and 65 ms of work.
 
     The work is compared with that of a body of the same length that is one text.
@@ -181,7 +188,8 @@ async def test_cwe_405_unknown_fields_make_few_errors_and_little_work(service: R
 
 
 @given(text=st.text(max_size=400))
-def test_input_no_text_breaks_a_parser(text: str):
+@pytest.mark.requirement("input")
+def test_no_text_breaks_a_parser(text: str):
     """Each reader rejects the input in its documented way: None, or an error of the tree."""
     assert refresh_token.match(text, [b"k" * 32]) is None
     assert device_token.DeviceTokens([b"k" * 32]).read(text, ids.new_id()) is None
@@ -197,7 +205,8 @@ VERIFIER = Verifier("http://localhost:8000", jwks={"keys": [{**KEY, "kid": "a", 
 
 
 @given(header=st.binary(max_size=200), payload=st.binary(max_size=200), signature=st.binary(max_size=80))
-def test_input_no_bytes_break_the_verifier(header: bytes, payload: bytes, signature: bytes):
+@pytest.mark.requirement("input")
+def test_no_bytes_break_the_verifier(header: bytes, payload: bytes, signature: bytes):
     token = ".".join(urlsafe_b64encode(part).rstrip(b"=").decode() for part in (header, payload, signature))
     with pytest.raises(AuthenticationError):
         VERIFIER.verify(token)
@@ -242,7 +251,8 @@ def administrator(server: Server, data: Path) -> str:
 @pytest.mark.prove
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("who", ["stranger", "administrator"])
-def test_input_nothing_that_the_document_allows_or_forbids_is_answered_wrongly(tmp_path: Path, who: str):
+@pytest.mark.requirement("input")
+def test_nothing_that_the_document_allows_or_forbids_is_answered_wrongly(tmp_path: Path, who: str):
     """Fails with any 5xx, with a status or body that the document doesn't have, and with a missing header."""
     data = tmp_path / "var"
     with serving(data, access_token_ttl=300, log_level="error", metrics="on") as server:

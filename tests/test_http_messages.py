@@ -48,7 +48,8 @@ def statuses(responses: list[Response]) -> list[int]:
 
 
 @pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
-def test_asvs_4_2_1_an_upgrade_that_is_not_taken_leaves_the_body_a_body(server: Server, upgrade: tuple):
+@pytest.mark.requirement("ASVS 4.2.1, RFC 9112")
+def test_an_upgrade_that_is_not_taken_leaves_the_body_a_body(server: Server, upgrade: tuple):
     """Fails without `_ignore_upgrade`: the body was read as a request, and the login had no body."""
     for login in (request("POST", "/login", LOGIN, *upgrade), chunked("POST", "/login", LOGIN, *upgrade)):
         head, end, body = login.partition(b"\r\n\r\n")
@@ -61,7 +62,8 @@ def test_asvs_4_2_1_an_upgrade_that_is_not_taken_leaves_the_body_a_body(server: 
 
 
 @pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
-def test_asvs_4_2_1_a_request_in_a_body_is_never_answered(server: Server, upgrade: tuple):
+@pytest.mark.requirement("ASVS 4.2.1, RFC 9112")
+def test_a_request_in_a_body_is_never_answered(server: Server, upgrade: tuple):
     """Fails without `_ignore_upgrade`: behind a proxy, that response went to the next user."""
     for hidden in (HIDDEN, HIDDEN * 3, b"0\r\n\r\n" + HIDDEN):
         for attack in (request, chunked):
@@ -72,7 +74,8 @@ def test_asvs_4_2_1_a_request_in_a_body_is_never_answered(server: Server, upgrad
                 assert statuses(found) == [400, 401, 200]
 
 
-def test_asvs_4_2_1_an_upgrade_does_not_outlive_the_end_of_a_connection(server: Server):
+@pytest.mark.requirement("ASVS 4.2.1, RFC 9112")
+def test_an_upgrade_does_not_outlive_the_end_of_a_connection(server: Server):
     """Fails without the Connection field in `_ignore_upgrade`, or without the check of `_ended`."""
     close = ("Connection: upgrade, close", "Upgrade: h2c")
     for first in (request("POST", "/login", LOGIN, *close), chunked("POST", "/login", LOGIN, *close)):
@@ -81,7 +84,8 @@ def test_asvs_4_2_1_an_upgrade_does_not_outlive_the_end_of_a_connection(server: 
 
 
 @pytest.mark.parametrize("path", ["/login", "/signup"])
-def test_asvs_4_2_1_curl_with_http2_keeps_its_body(server: Server, path: str):
+@pytest.mark.requirement("ASVS 4.2.1, RFC 9112")
+def test_curl_with_http2_keeps_its_body(server: Server, path: str):
     """Fails without `_ignore_upgrade`: curl offers h2c with the first request, and sends the body at once."""
     body = {"username": "ada" if path == "/login" else "eve", "password": PASSWORD}
     command = [
@@ -176,7 +180,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED)
-def test_asvs_4_2_1_what_can_be_read_in_two_ways_is_refused(server: Server, sent: bytes):
+@pytest.mark.requirement("ASVS 4.2.1, RFC 9112")
+def test_what_can_be_read_in_two_ways_is_refused(server: Server, sent: bytes):
     """Fails without the rules of `_check_head`. Some cases show the rules that the parser itself enforces."""
     for upgrade in (b"", b"\r\nConnection: upgrade\r\nUpgrade: h2c"):
         message = sent.replace(b"\r\nHost: localhost", b"\r\nHost: localhost" + upgrade, 1)
@@ -194,7 +199,8 @@ def test_asvs_4_2_1_what_can_be_read_in_two_ways_is_refused(server: Server, sent
         assert problem["type"].endswith("/errors/malformed_request")
 
 
-def test_asvs_4_2_1_no_bytes_of_a_client_are_logged_as_an_error_of_the_service(tmp_path: Path):
+@pytest.mark.requirement("ASVS 4.2.1, RFC 9112")
+def test_no_bytes_of_a_client_are_logged_as_an_error_of_the_service(tmp_path: Path):
     """An error after an ignored upgrade, and a length with many zeros, are not defects of the service."""
     head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
     bad_chunks = (
@@ -223,12 +229,14 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("sent", TAKEN.values(), ids=TAKEN)
-def test_asvs_4_2_1_unusual_requests_are_read_all_the_same(server: Server, sent: bytes):
+@pytest.mark.requirement("ASVS 4.2.1, RFC 9112")
+def test_unusual_requests_are_read_all_the_same(server: Server, sent: bytes):
     with Connection(server.url) as connection:
         assert connection.send(sent).read().status == 401
 
 
-def test_asvs_4_2_1_chunks_of_every_shape_are_one_body(server: Server):
+@pytest.mark.requirement("ASVS 4.2.1, RFC 9112")
+def test_chunks_of_every_shape_are_one_body(server: Server):
     for size in (1, 2, 15, 1000):
         found = exchange(server.url, chunked("POST", "/login", LOGIN, size=size), OK, LAST)
         assert statuses(found) == [200, 401, 200]
@@ -236,7 +244,8 @@ def test_asvs_4_2_1_chunks_of_every_shape_are_one_body(server: Server):
     assert statuses(exchange(server.url, extended, OK, LAST)) == [200, 401, 200]
 
 
-def test_asvs_4_2_1_a_handful_of_requests_may_wait_on_a_connection(server: Server):
+@pytest.mark.requirement("ASVS 4.2.1, RFC 9112")
+def test_a_handful_of_requests_may_wait_on_a_connection(server: Server):
     """Fails without MAX_QUEUED. The refusal comes after the responses to the requests before it."""
     assert statuses(exchange(server.url, OK * 8 + LAST)) == [401] * 8 + [200]
     *answered, refused = exchange(server.url, OK * 1000)
@@ -244,7 +253,8 @@ def test_asvs_4_2_1_a_handful_of_requests_may_wait_on_a_connection(server: Serve
     assert (refused.status, refused.json()["code"]) == (400, "malformed_request")
 
 
-def test_asvs_4_2_1_a_refused_body_is_answered_once(server: Server):
+@pytest.mark.requirement("ASVS 4.2.1, RFC 9112")
+def test_a_refused_body_is_answered_once(server: Server):
     """Fails without `_abandon`: the app would respond to the same request too."""
     bad = chunked("POST", "/login", LOGIN)[:-7] + b"z\r\n\r\n"
     assert statuses(exchange(server.url, bad)) == [400]
@@ -257,14 +267,16 @@ def test_asvs_4_2_1_a_refused_body_is_answered_once(server: Server):
         assert connection.is_closed()
 
 
-def test_asvs_4_2_1_a_head_that_is_refused_has_no_body(server: Server):
+@pytest.mark.requirement("ASVS 4.2.1, RFC 9112")
+def test_a_head_that_is_refused_has_no_body(server: Server):
     with Connection(server.url) as connection:
         connection.send(b"HEAD /healthz HTTP/1.1\r\n\r\n")
         assert connection.read(method="HEAD").status == 400
         assert connection.is_closed()
 
 
-def test_asvs_4_2_1_a_continue_is_sent_when_the_body_is_wanted(server: Server):
+@pytest.mark.requirement("ASVS 4.2.1, RFC 9112")
+def test_a_continue_is_sent_when_the_body_is_wanted(server: Server):
     with Connection(server.url) as connection:
         head, end, body = request("POST", "/login", LOGIN, "Expect: 100-continue").partition(b"\r\n\r\n")
         assert connection.send(head + end).read().status == 100
@@ -288,7 +300,8 @@ FORGED = (
 )
 
 
-def test_asvs_4_1_3_rfc_9110_6_5_1_fields_after_the_body_change_nothing(server: Server):
+@pytest.mark.requirement("ASVS 4.1.3, RFC 9110 6.5.1")
+def test_fields_after_the_body_change_nothing(server: Server):
     """Fails without the new list in `on_headers_complete`: each was a header, and named the client."""
     for upgrade in ((), UPGRADES["h2c"]):
         message = chunked("POST", "/login", LOGIN, *upgrade, trailers=FORGED)
@@ -302,7 +315,8 @@ def test_asvs_4_1_3_rfc_9110_6_5_1_fields_after_the_body_change_nothing(server: 
             assert "forged" not in str(listed)
 
 
-def test_asvs_4_1_3_rfc_9110_6_5_1_a_token_after_the_body_opens_nothing(server: Server):
+@pytest.mark.requirement("ASVS 4.1.3, RFC 9110 6.5.1")
+def test_a_token_after_the_body_opens_nothing(server: Server):
     tokens = server.log_in()
     for name, value in bearer(tokens).items():
         message = chunked("GET", "/protected", b"{}", trailers=(f"{name}: {value}",))
@@ -310,9 +324,8 @@ def test_asvs_4_1_3_rfc_9110_6_5_1_a_token_after_the_body_opens_nothing(server: 
 
 
 @pytest.mark.parametrize("field", ["Connection: close", "Proxy-Connection: close", "Connection: upgrade"])
-def test_asvs_4_1_3_rfc_9110_6_5_1_the_next_request_is_answered_or_the_connection_closed(
-    server: Server, field: str
-):
+@pytest.mark.requirement("ASVS 4.1.3, RFC 9110 6.5.1")
+def test_the_next_request_is_answered_or_the_connection_closed(server: Server, field: str):
     """Fails without `should_keep_alive` in `on_message_complete`: the parser dropped the bytes that followed.
 
     A proxy that used the connection for the next user would have waited without end.

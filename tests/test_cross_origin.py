@@ -1,16 +1,11 @@
 """RFC 6265bis, CSRF, CORS and the headers: what a browser may send, read, keep and run."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.support.api_client import PASSWORD, refusal
 from tests.support.app import Running, running
-from tests.support.browser import NEEDS_CHROMIUM
+from tests.support.browser import FRAME, NEEDS_CHROMIUM, elsewhere
 from tests.support.server import Server, serving
 
 pytestmark = pytest.mark.engines("sqlite")  # nothing here depends on the database
@@ -37,32 +32,6 @@ POST_A_FORM = """url => {
   document.body.append(form);
   form.submit();
 }"""
-FRAME = """url => {
-  const frame = document.createElement("iframe");
-  frame.src = url;
-  document.body.append(frame);
-}"""
-
-
-class Empty(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<!doctype html><title>elsewhere</title>")
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
-
-
-@contextmanager
-def elsewhere() -> Iterator[int]:
-    """A page of another origin, and of another site under the other name of this host; yields its port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Empty)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
 
 
 def logged_in(browser: Browser, server: Server, **more: object) -> Page:
@@ -79,7 +48,8 @@ class TestInChromium:
     pytestmark = NEEDS_CHROMIUM
 
     @pytest.mark.parametrize("remember", [True, False])
-    def test_rfc_6265bis_the_cookies_are_host_secure_httponly_lax(self, browser: Browser, tmp_path, remember):
+    @pytest.mark.requirement("RFC 6265bis, ASVS 3.3")
+    def test_the_cookies_are_host_secure_httponly_lax(self, browser: Browser, tmp_path, remember):
         """Fails without an attribute in cookies._set. A `__Host-` cookie with a Domain is rejected."""
         with serving(tmp_path / "var") as server:
             page = logged_in(browser, server, remember=remember)
@@ -92,7 +62,8 @@ class TestInChromium:
             assert page.evaluate("document.cookie") == ""
 
     @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
-    def test_owasp_csrf_no_other_origin_or_site_posts_with_the_cookie(self, browser: Browser, tmp_path, name):
+    @pytest.mark.requirement("OWASP CSRF")
+    def test_no_other_origin_or_site_posts_with_the_cookie(self, browser: Browser, tmp_path, name):
         """Fails without middleware.is_cross_origin. 127.0.0.1 against localhost."""
         with serving(tmp_path / "var") as server, elsewhere() as port:
             page = logged_in(browser, server)
@@ -109,7 +80,8 @@ class TestInChromium:
             page.goto(f"{server.url}/docs")
             assert page.evaluate(CALL, [f"{server.url}/refresh", "application/json"]).startswith("200 ")
 
-    def test_headers_no_page_is_framed(self, browser: Browser, tmp_path):
+    @pytest.mark.requirement("headers")
+    def test_no_page_is_framed(self, browser: Browser, tmp_path):
         """Fails without frame-ancestors in the policy."""
         with serving(tmp_path / "var") as server, elsewhere() as port:
             page = browser.new_page()
@@ -135,7 +107,8 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("origin", ELSEWHERE)
-async def test_owasp_csrf_no_cookie_is_set_or_read_for_another_origin(service: Running, origin: str):
+@pytest.mark.requirement("OWASP CSRF")
+async def test_no_cookie_is_set_or_read_for_another_origin(service: Running, origin: str):
     """Login CSRF. Fails without middleware.is_cross_origin."""
     await service.sign_up()
     for path in ("/login", "/signup"):
@@ -158,7 +131,8 @@ LIES = [
 
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("public_url", ["http://localhost:8000", "https://login.example.com"])
-async def test_owasp_csrf_no_header_makes_another_origin_ours(make_settings, clock, public_url, lie):
+@pytest.mark.requirement("OWASP CSRF")
+async def test_no_header_makes_another_origin_ours(make_settings, clock, public_url, lie):
     """DNS rebinding, and headers that proxies pass on. Fails if is_cross_origin trusts any of them."""
     async with running(make_settings(public_url=public_url), clock) as service:
         await service.sign_up()
@@ -169,7 +143,8 @@ async def test_owasp_csrf_no_header_makes_another_origin_ours(make_settings, clo
             assert "set-cookie" not in answer.headers
 
 
-async def test_cors_public_keys_are_read_by_all_without_credentials(make_settings, clock):
+@pytest.mark.requirement("CORS")
+async def test_public_keys_are_read_by_all_without_credentials(make_settings, clock):
     """Fails if the rule for the listed origins is also used for `verification.PATHS`."""
     async with running(make_settings(allowed_origins=(APP,)), clock) as service:
         for origin in (APP, EVIL, "null"):
@@ -180,12 +155,14 @@ async def test_cors_public_keys_are_read_by_all_without_credentials(make_setting
 
 
 @pytest.mark.parametrize("origin", ["null", "*", "https://*.example.com", "file://", "javascript://x"])
-def test_cors_null_and_wildcards_cannot_be_listed(make_settings, origin):
+@pytest.mark.requirement("CORS")
+def test_null_and_wildcards_cannot_be_listed(make_settings, origin):
     """Fails without any line of `origins.origin`. Every sandboxed page sends `null`."""
     with pytest.raises(ValueError, match="must list origins"):
         make_settings(allowed_origins=origin)
 
 
+@pytest.mark.requirement("CORS")
 async def test_cors_is_off_and_else_for_listed_origins_alone(make_settings, clock):
     """Fails with allow_origins of `*`, or a reflected origin. Errors carry the headers too."""
     async with running(make_settings(), clock) as service:
@@ -203,7 +180,8 @@ async def test_cors_is_off_and_else_for_listed_origins_alone(make_settings, cloc
         assert {"Retry-After", "X-Request-ID", "WWW-Authenticate"} <= set(exposed.split(", "))
 
 
-async def test_headers_every_answer_has_them_and_tokens_are_never_stored(make_settings, clock):
+@pytest.mark.requirement("headers")
+async def test_every_answer_has_the_security_headers_and_tokens_are_never_stored(make_settings, clock):
     """Fails without RequestContext, or with a policy that allows inline code."""
     async with running(make_settings(public_url="https://login.example.com"), clock) as service:
         tokens = await service.client.post("/signup", json={**BY_COOKIE, "transport": "body"})

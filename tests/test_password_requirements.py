@@ -66,7 +66,8 @@ async def under_attack(
         yield service, strangers
 
 
-async def test_asvs_6_2_1_passwords_have_8_to_256_characters(service: Running):
+@pytest.mark.requirement("ASVS 6.2.1, .9")
+async def test_passwords_have_8_to_256_characters(service: Running):
     """Fails without the minimum in password_policy, max_length in schemas or MAX_BODY in web/json_io."""
     before = hashes(service)
     assert rules(await sign_up(service, "7 signs")) == {"too_short"}
@@ -85,7 +86,8 @@ async def test_asvs_6_2_1_passwords_have_8_to_256_characters(service: Running):
         ("Sessionapi-2026", "contains_product"),
     ],
 )
-async def test_asvs_6_2_4_common_passwords_and_names_are_refused(service: Running, password: str, rule: str):
+@pytest.mark.requirement("ASVS 6.2.4, .11")
+async def test_common_passwords_and_names_are_refused(service: Running, password: str, rule: str):
     """Fails without the line of its rule in PasswordRules._broken."""
     answer = await sign_up(service, password)
     assert rule in rules(answer)
@@ -93,7 +95,8 @@ async def test_asvs_6_2_4_common_passwords_and_names_are_refused(service: Runnin
 
 
 @pytest.mark.parametrize("password", ["🐎🔋📎✨🐎🔋📎✨", "  spaces around  ", "пароль от всего", "x" * 80])
-async def test_asvs_6_2_5_any_characters_are_verified_exactly_as_received(service: Running, password: str):
+@pytest.mark.requirement("ASVS 6.2.5, .8")
+async def test_any_characters_are_verified_exactly_as_received(service: Running, password: str):
     """Fails if a password is folded, trimmed or cut before its hash."""
     assert (await sign_up(service, password)).status_code == 201
     assert (await guess(service.client, password, "countess")).status_code == 200
@@ -101,13 +104,15 @@ async def test_asvs_6_2_5_any_characters_are_verified_exactly_as_received(servic
         assert refusal(await guess(service.client, other, "countess"))[1] == "invalid_credentials"
 
 
-async def test_asvs_6_2_5_nul_is_refused_or_kept_and_never_cuts(service: Running):
+@pytest.mark.requirement("ASVS 6.2.5, .8")
+async def test_nul_is_refused_or_kept_and_never_cuts(service: Running):
     answer = await sign_up(service, "nothing\0after this")
     assert answer.status_code in (201, 422)
     assert (await guess(service.client, "nothing", "countess")).status_code == 401
 
 
-async def test_asvs_6_2_5_an_imported_bcrypt_hash_knows_80_letters_from_79(service: Running):
+@pytest.mark.requirement("ASVS 6.2.5, .8")
+async def test_an_imported_bcrypt_hash_knows_80_letters_from_79(service: Running):
     """bcrypt cut passwords at 72 bytes, so the first login does the same, and hashes the whole password."""
     await service.container.accounts.add(
         "old", None, password=None, hashed=bcrypt.using(rounds=4).hash("x" * 72)
@@ -121,9 +126,8 @@ MIXED = NFC[:8] + unicodedata.normalize("NFD", NFC[8:])
 
 
 @pytest.mark.parametrize("received", [NFC, NFD, MIXED], ids=["NFC", "NFD", "mixed"])
-async def test_asvs_6_2_5_a_password_is_verified_as_received_then_in_nfc_then_in_nfd(
-    service: Running, received: str
-):
+@pytest.mark.requirement("ASVS 6.2.5, .8")
+async def test_a_password_is_verified_as_received_then_in_nfc_then_in_nfd(service: Running, received: str):
     """Fails without `spellings` in Passwords.verify: macOS and Linux encode one accent in two ways."""
     tokens = (await sign_up(service, received)).json()
     also = [] if received == MIXED else [NFC, NFD, MIXED]
@@ -139,7 +143,8 @@ async def test_asvs_6_2_5_a_password_is_verified_as_received_then_in_nfc_then_in
         assert refusal(await guess(service.client, other, "countess"))[1] == "invalid_credentials"
 
 
-async def test_asvs_6_2_1_a_letter_with_a_mark_counts_once(service: Running):
+@pytest.mark.requirement("ASVS 6.2.1, .9")
+async def test_a_letter_with_a_mark_counts_once(service: Running):
     """Fails without `identifiers.length`: four characters in NFD passed, and 256 in NFD were refused."""
     four, long = unicodedata.normalize("NFD", "żóćę"), "ż" * 256
     assert rules(await sign_up(service, four)) == {"too_short"}
@@ -150,7 +155,8 @@ async def test_asvs_6_2_1_a_letter_with_a_mark_counts_once(service: Running):
     assert refusal(await guess(service.client, "\u0301" * 30_000, "countess"))[0] == 422
 
 
-async def test_asvs_6_2_4_a_name_is_found_in_any_composition(service: Running):
+@pytest.mark.requirement("ASVS 6.2.4, .11")
+async def test_a_name_is_found_in_any_composition(service: Running):
     """Fails without NFKC in password_policy._fold."""
     for name, password in (("błędów", "no błędów here"), ("żółćże", "my ŻÓŁĆŻE horse")):
         for form in ("NFC", "NFD", "NFKD"):
@@ -158,7 +164,8 @@ async def test_asvs_6_2_4_a_name_is_found_in_any_composition(service: Running):
             assert rules(answer) == {"contains_username"}
 
 
-async def test_asvs_6_2_2_a_change_needs_the_password_and_ends_the_others(service: Running):
+@pytest.mark.requirement("ASVS 6.2.2, .3, 7.4.3")
+async def test_a_change_needs_the_password_and_ends_the_others(service: Running):
     """Fails without `verify` or `revoke_all` in Users.change_password."""
     tokens, other = await service.sign_up(), await service.log_in()
     wrong = {"current_password": WRONG, "new_password": NEW}
@@ -171,7 +178,8 @@ async def test_asvs_6_2_2_a_change_needs_the_password_and_ends_the_others(servic
     assert refusal(await service.refresh(tokens))[1] == "invalid_refresh_token", "the session's secret is new"
 
 
-async def test_asvs_6_2_2_no_session_is_born_of_a_password_that_has_just_been_changed(service: Running):
+@pytest.mark.requirement("ASVS 6.2.2, .3, 7.4.3")
+async def test_no_session_is_born_of_a_password_that_has_just_been_changed(service: Running):
     """Fails without `credential_version` in the condition with which a login locks its user."""
     tokens, old = await service.sign_up(), PASSWORD
     for round_ in range(30):
@@ -191,7 +199,8 @@ EACH = 20 if "SESSIONAPI_PROVE" in os.environ else 5
 
 
 @pytest.mark.prove
-async def test_asvs_6_3_1_of_2000_parallel_guesses_none_is_one_too_many(make_settings, clock):
+@pytest.mark.requirement("ASVS 6.3.1, NIST SP 800-63B-4")
+async def test_of_2000_parallel_guesses_none_is_one_too_many(make_settings, clock):
     """Fails if an attempt is counted after its hash, or read and then written, for any name."""
     async with under_attack(make_settings, clock) as (service, strangers):
         await service.sign_up()
@@ -204,7 +213,8 @@ async def test_asvs_6_3_1_of_2000_parallel_guesses_none_is_one_too_many(make_set
 
 
 @pytest.mark.parametrize("path", ["/me/password", "/sessions/current/reauthenticate"])
-async def test_asvs_6_3_1_every_route_that_takes_a_password_is_throttled(make_settings, clock, path: str):
+@pytest.mark.requirement("ASVS 6.3.1, NIST SP 800-63B-4")
+async def test_every_route_that_takes_a_password_is_throttled(make_settings, clock, path: str):
     """Fails without `reserve_in_session` on that route."""
     async with under_attack(make_settings, clock) as (service, _):
         tokens = await service.sign_up()
@@ -215,7 +225,8 @@ async def test_asvs_6_3_1_every_route_that_takes_a_password_is_throttled(make_se
         assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 429)
 
 
-async def test_owasp_device_cookies_a_stranger_locks_nobody_out_of_a_known_device(make_settings, clock):
+@pytest.mark.requirement("OWASP, device cookies")
+async def test_a_stranger_locks_nobody_out_of_a_known_device(make_settings, clock):
     """Fails without the device's counter in Throttle.reserve_login. The cookie alone opens nothing."""
     async with under_attack(make_settings, clock) as (service, strangers):
         device = {"device_token": (await service.sign_up())["device_token"]}
@@ -235,7 +246,8 @@ async def test_owasp_device_cookies_a_stranger_locks_nobody_out_of_a_known_devic
         assert refusal(await service.refresh(device["device_token"]))[0] == 401
 
 
-async def test_asvs_6_3_8_unknown_wrong_and_disabled_look_alike_and_cost_one_hash(service: Running):
+@pytest.mark.requirement("ASVS 6.3.8")
+async def test_unknown_wrong_and_disabled_look_alike_and_cost_one_hash(service: Running):
     """Fails without the dummy hash in Passwords, or an early refusal in Users.log_in."""
     await service.sign_up()
     disabled = await service.sign_up("bob")
@@ -252,7 +264,8 @@ async def test_asvs_6_3_8_unknown_wrong_and_disabled_look_alike_and_cost_one_has
 
 
 @pytest.mark.parametrize("password", [NFC, NFD, MIXED, PASSWORD], ids=["NFC", "NFD", "mixed", "ASCII"])
-async def test_asvs_6_3_8_a_password_in_several_forms_costs_the_same_whoever_it_is_tried_for(
+@pytest.mark.requirement("ASVS 6.3.8")
+async def test_a_password_in_several_forms_costs_the_same_whoever_it_is_tried_for(
     service: Running, password: str
 ):
     """Fails without the dummy hash for each form, or if the right password of a disabled user is verified."""
@@ -268,7 +281,8 @@ async def test_asvs_6_3_8_a_password_in_several_forms_costs_the_same_whoever_it_
     assert costs == [len(forms)] * 3
 
 
-async def test_asvs_6_3_1_a_password_in_several_forms_is_one_attempt(make_settings, clock):
+@pytest.mark.requirement("ASVS 6.3.1, NIST SP 800-63B-4")
+async def test_a_password_in_several_forms_is_one_attempt(make_settings, clock):
     """Fails if each form of the password is counted as a separate attempt."""
     async with under_attack(make_settings, clock) as (service, strangers):
         await service.sign_up("ada", NFC)
@@ -276,7 +290,8 @@ async def test_asvs_6_3_1_a_password_in_several_forms_is_one_attempt(make_settin
         assert Counter(answer.status_code for answer in answers) == {401: 10, 429: 1}
 
 
-async def test_owasp_password_storage_argon2id_and_weaker_hashes_are_upgraded(
+@pytest.mark.requirement("OWASP Password Storage")
+async def test_hashes_are_argon2id_and_weaker_ones_are_upgraded(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
     """Fails with weaker defaults in settings.py, or without the upgrade in Users.log_in."""

@@ -22,7 +22,8 @@ LOGIN = json.dumps({"username": "ada", "password": PASSWORD}).encode()
 OK = request("GET", "/protected")
 
 
-def test_cwe_400_a_slow_request_is_refused_and_a_silent_connection_closed(tmp_path: Path):
+@pytest.mark.requirement("CWE-400")
+def test_a_slow_request_is_refused_and_a_silent_connection_closed(tmp_path: Path):
     """Fails without `time_out`: the server waited for each of them without end."""
     head, end, body = request("POST", "/login", LOGIN).partition(b"\r\n\r\n")
     late = {
@@ -54,7 +55,8 @@ def test_cwe_400_a_slow_request_is_refused_and_a_silent_connection_closed(tmp_pa
             assert connection.is_closed()
 
 
-def test_cwe_400_a_body_that_drips_is_refused(tmp_path: Path):
+@pytest.mark.requirement("CWE-400")
+def test_a_body_that_drips_is_refused(tmp_path: Path):
     """Fails if each byte restarts the deadline."""
     with serving(tmp_path / "var", **QUICK) as server, Connection(server.url) as connection:
         connection.send(request("POST", "/login", b" " * 1000)[:-1000])
@@ -68,7 +70,8 @@ def test_cwe_400_a_body_that_drips_is_refused(tmp_path: Path):
         pytest.fail("a body dripped for a minute")
 
 
-def test_cwe_400_a_client_that_works_is_never_timed_out(tmp_path: Path):
+@pytest.mark.requirement("CWE-400")
+def test_a_client_that_works_is_never_timed_out(tmp_path: Path):
     """Fails if a deadline belongs to the connection and not to the request: this takes three of them."""
     with serving(tmp_path / "var", **QUICK) as server, Connection(server.url) as connection:
         began = time.monotonic()
@@ -76,7 +79,8 @@ def test_cwe_400_a_client_that_works_is_never_timed_out(tmp_path: Path):
             assert connection.send(OK[:9], OK[9:]).read().status == 401
 
 
-def test_cwe_400_balancers_keep_their_connections_for_a_minute(tmp_path: Path):
+@pytest.mark.requirement("CWE-400")
+def test_balancers_keep_their_connections_for_a_minute(tmp_path: Path):
     """Fails with uvicorn's 5 seconds: a balancer would send a request into a connection that closes."""
     with serving(tmp_path / "var") as server, Connection(server.url) as connection:
         assert connection.send(OK).read().status == 401
@@ -86,7 +90,8 @@ def test_cwe_400_balancers_keep_their_connections_for_a_minute(tmp_path: Path):
         assert connection.send(OK).read().status == 401
 
 
-def test_cwe_400_a_trusted_proxy_may_open_a_connection_before_it_needs_it(tmp_path: Path):
+@pytest.mark.requirement("CWE-400")
+def test_a_trusted_proxy_may_open_a_connection_before_it_needs_it(tmp_path: Path):
     """Fails if the first head has a deadline from the start, or if the address of a proxy is limited."""
     own = {"head_timeout": 1, "trusted_proxies": "127.0.0.1", "connections_per_address": 1}
     with serving(tmp_path / "var", **own) as server, contextlib.ExitStack() as open_ones:
@@ -98,7 +103,8 @@ def test_cwe_400_a_trusted_proxy_may_open_a_connection_before_it_needs_it(tmp_pa
 
 
 @pytest.mark.parametrize("limit", ["connections", "connections_per_address"])
-def test_cwe_400_slow_connections_give_way_to_new_ones(tmp_path: Path, limit: str):
+@pytest.mark.requirement("CWE-400")
+def test_slow_connections_give_way_to_new_ones(tmp_path: Path, limit: str):
     """Fails without `_has_room`: a client that takes every connection shuts the others out."""
     head = request("POST", "/login", LOGIN)[:-5]
     with serving(tmp_path / "var", **{limit: 20}) as server, contextlib.ExitStack() as open_ones:
@@ -123,7 +129,8 @@ def is_read(server: Server, connections: list[Connection]) -> bool:
     return len(theirs) == len(ports) and all(queues.endswith(":00000000") for queues in theirs)
 
 
-def test_cwe_400_requests_that_are_being_answered_keep_their_places(tmp_path: Path):
+@pytest.mark.requirement("CWE-400")
+def test_requests_that_are_being_answered_keep_their_places(tmp_path: Path):
     """Fails if a request gives way: the new connection is refused instead, with a Retry-After."""
     with serving(tmp_path / "var", connections_per_address=3) as server, contextlib.ExitStack() as open_ones:
         database = sqlite3.connect(server.data / "sessionapi.db", isolation_level=None)
@@ -144,7 +151,8 @@ def test_cwe_400_requests_that_are_being_answered_keep_their_places(tmp_path: Pa
     assert "SESSIONAPI_CONNECTIONS_PER_ADDRESS" in server.log.read_text()
 
 
-def test_cwe_400_as_many_files_may_be_open_as_the_system_allows(tmp_path: Path):
+@pytest.mark.requirement("CWE-400")
+def test_as_many_files_may_be_open_as_the_system_allows(tmp_path: Path):
     """Fails without `_raise_open_files_limit`: most systems start a process with 1,024."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     start = "import os, resource as r, sys; r.setrlimit(r.RLIMIT_NOFILE, (256, int(sys.argv[1])))"
@@ -157,7 +165,8 @@ def test_cwe_400_as_many_files_may_be_open_as_the_system_allows(tmp_path: Path):
         assert httpx.get(f"{server.url}/healthz").status_code == 200
 
 
-def test_cwe_400_connections_never_need_more_files_than_there_are(tmp_path: Path):
+@pytest.mark.requirement("CWE-400")
+def test_connections_never_need_more_files_than_there_are(tmp_path: Path):
     """Fails without the open files in `Connections`: accepting would fail, and so would the database."""
     start = "import os, resource as r, sys; r.setrlimit(r.RLIMIT_NOFILE, (256, 256))"
     prefix = (sys.executable, "-c", f"{start}; os.execv(sys.argv[1], sys.argv[1:])")

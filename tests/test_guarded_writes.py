@@ -124,7 +124,8 @@ ENDINGS: dict[str, tuple[Callable[..., Awaitable[object]], str]] = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-async def test_asvs_7_4_1_no_write_of_an_ended_session_lands(
+@pytest.mark.requirement("ASVS 7.4.1, .2, .5")
+async def test_no_write_of_an_ended_session_lands(
     make_settings: Callable[..., Settings], clock: FakeClock, ending: str
 ):
     """Fails without the check of the session in Actors, because this process hasn't learned of the ending."""
@@ -156,7 +157,8 @@ async def lined_up(service: Running, tasks: list[asyncio.Task]) -> None:
 
 @pytest.mark.engines("postgresql")
 @pytest.mark.parametrize("ending", ["end all", "disabling", "deletion"])
-async def test_asvs_7_4_2_of_16_writes_under_way_none_lands_after_the_ending(
+@pytest.mark.requirement("ASVS 7.4.2")
+async def test_of_16_writes_under_way_none_lands_after_the_ending(
     make_settings: Callable[..., Settings], clock: FakeClock, ending: str
 ):
     """Fails without the lock of the caller's row in Actors, or if the session is read before the lock."""
@@ -199,7 +201,8 @@ async def checked_early(service: Running, number: int, start: Callable[[], list[
 
 
 @pytest.mark.parametrize("how", ["demotion", "disabling"])
-async def test_asvs_8_3_2_of_16_writes_of_an_administrator_none_lands_after_the_role_is_gone(
+@pytest.mark.requirement("ASVS 8.3.2")
+async def test_of_16_writes_of_an_administrator_none_lands_after_the_role_is_gone(
     make_settings: Callable[..., Settings], clock: FakeClock, how: str
 ):
     """Fails without the check of the role in Actors: the early check has let all of them in."""
@@ -234,7 +237,8 @@ async def test_asvs_8_3_2_of_16_writes_of_an_administrator_none_lands_after_the_
         assert state(service) == before
 
 
-async def test_asvs_8_3_2_a_change_of_several_fields_is_whole_or_not_at_all(
+@pytest.mark.requirement("ASVS 8.3.2")
+async def test_a_change_of_several_fields_is_whole_or_not_at_all(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
     """Fails if each field of PATCH /admin/users/{id} is changed in a separate transaction."""
@@ -259,9 +263,8 @@ async def test_asvs_8_3_2_a_change_of_several_fields_is_whole_or_not_at_all(
 
 
 @pytest.mark.parametrize("transport", ["body", "cookie"])
-async def test_asvs_7_2_4_a_confirmed_password_gives_the_session_a_new_secret(
-    service: Running, transport: str
-):
+@pytest.mark.requirement("ASVS 7.2.4")
+async def test_a_confirmed_password_gives_the_session_a_new_secret(service: Running, transport: str):
     """Fails without renew_secret in Users.reauthenticate: a copied token would get the recent login too."""
     body = {"username": "ada", "password": PASSWORD, "transport": transport}
     answer = await service.client.post("/signup", json=body)

@@ -98,6 +98,7 @@ NOT_A_NAME = [
 
 
 @pytest.mark.parametrize("language", ACCEPTED)
+@pytest.mark.requirement("names")
 async def test_names_of_every_script_are_accepted_as_their_writers_spell_them(
     service: Running, language: str
 ):
@@ -110,6 +111,7 @@ async def test_names_of_every_script_are_accepted_as_their_writers_spell_them(
 
 
 @pytest.mark.parametrize("sign", INVISIBLE, ids=ascii)
+@pytest.mark.requirement("names")
 async def test_names_with_an_invisible_character_are_refused(service: Running, sign: str):
     """Fails without `invisible` in `identifiers.parse_name`, both at sign-up and by PATCH /me."""
     tokens = await service.sign_up()
@@ -123,6 +125,7 @@ async def test_names_with_an_invisible_character_are_refused(service: Running, s
 
 
 @pytest.mark.parametrize("sign", INVISIBLE, ids=ascii)
+@pytest.mark.requirement("names")
 async def test_names_of_devices_and_e_mail_addresses_with_an_invisible_character_are_refused(
     service: Running, sign: str
 ):
@@ -145,6 +148,7 @@ async def test_names_of_devices_and_e_mail_addresses_with_an_invisible_character
 
 
 @pytest.mark.parametrize("name", NOT_A_NAME, ids=ascii)
+@pytest.mark.requirement("names")
 async def test_names_that_are_not_identifiers_are_refused(service: Running, name: str):
     answer = await service.client.post("/signup", json={"username": name, "password": PASSWORD})
     assert refusal(answer)[:2] == (422, "validation_failed")
@@ -153,6 +157,7 @@ async def test_names_that_are_not_identifiers_are_refused(service: Running, name
     assert refusal(login)[:2] == (401, "invalid_credentials")
 
 
+@pytest.mark.requirement("names")
 async def test_names_of_devices_taken_from_a_user_agent_hold_no_invisible_character(service: Running):
     """Fails without the filter in `user_agents.name`: a client sends any text as the family of an app."""
     await service.sign_up()
@@ -166,6 +171,7 @@ async def test_names_of_devices_taken_from_a_user_agent_hold_no_invisible_charac
     assert shown == "MyApp on iOS"
 
 
+@pytest.mark.requirement("names")
 def test_names_for_service_tokens_and_brands_follow_the_rule_too(commands: Commands, monkeypatch):
     """Fails without `invisible` in ServiceTokens.add and in Settings.brand_name."""
     for sign in ("\u3164", "\u115f", "\ufe0f", "\u202e", "\u2028"):

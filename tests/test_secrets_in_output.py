@@ -8,7 +8,8 @@ from tests.support.app import Running
 from tests.support.written import WRITTEN, Written
 
 
-async def test_logs_errors_nothing_that_is_written_holds_a_secret(service: Running):
+@pytest.mark.requirement("logs, errors")
+async def test_nothing_that_is_written_holds_a_secret(service: Running):
     """Fails with a token, a password or a hash in a log call, a metric, an audit row or a problem."""
     tokens = await service.sign_up()
     for body in (
@@ -26,7 +27,8 @@ async def test_logs_errors_nothing_that_is_written_holds_a_secret(service: Runni
 
 
 @pytest.mark.writes_secrets
-async def test_logs_errors_a_secret_that_is_written_is_found(service: Running, capsys: pytest.CaptureFixture):
+@pytest.mark.requirement("logs, errors")
+async def test_a_secret_that_is_written_is_found(service: Running, capsys: pytest.CaptureFixture):
     """The search at the end of every test finds each kind of secret."""
     tokens = await service.sign_up(password="a password of its own")
     ((hashed,),) = service.rows("select password_hash from users")

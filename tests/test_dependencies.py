@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PINNED = re.compile(r"^[a-z0-9._-]+(\[[a-z0-9,-]+\])?==\S+ \\$")
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
-def test_supply_every_dependency_is_pinned_with_hashes(lock: str):
+@pytest.mark.requirement("supply")
+def test_every_dependency_is_pinned_with_hashes(lock: str):
     """Fails with an unpinned line, one without a hash, or a URL."""
     lines = [line for line in (ROOT / lock).read_text().splitlines() if line and not line.startswith("#")]
     assert "://" not in "".join(lines)
@@ -22,7 +23,8 @@ def test_supply_every_dependency_is_pinned_with_hashes(lock: str):
     assert all(lines[lines.index(name) + 1].startswith("    --hash=") for name in names)
 
 
-def test_supply_both_locks_pin_the_same_versions():
+@pytest.mark.requirement("supply")
+def test_both_locks_pin_the_same_versions():
     """Fails if the tests run with other versions than the service."""
 
     def pins(lock: str) -> dict[str, str]:
@@ -34,7 +36,8 @@ def test_supply_both_locks_pin_the_same_versions():
     assert {name: tested.get(name) for name in shipped} == shipped
 
 
-def test_supply_the_service_is_installed_only_by_hash():
+@pytest.mark.requirement("supply")
+def test_the_service_is_installed_only_by_hash():
     """Fails without --require-hashes in the Makefile or the Dockerfile."""
     for name in ("Makefile", "Dockerfile"):
         installs = [line for line in (ROOT / name).read_text().splitlines() if " -r requirements" in line]

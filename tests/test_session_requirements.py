@@ -14,7 +14,8 @@ BY_COOKIE = {"username": "ada", "password": PASSWORD, "transport": "cookie"}
 DAY = 86_400
 
 
-async def test_asvs_7_2_3_refresh_tokens_hold_128_unguessable_bits(service: Running):
+@pytest.mark.requirement("ASVS 7.2.3")
+async def test_refresh_tokens_hold_128_unguessable_bits(service: Running):
     """Fails with a session secret of fewer bytes, or with one that is derived from known values."""
     await service.sign_up()
     tokens = [(await service.log_in())["refresh_token"].removeprefix("sr_") for _ in range(90)]
@@ -25,7 +26,8 @@ async def test_asvs_7_2_3_refresh_tokens_hold_128_unguessable_bits(service: Runn
     assert all(10 < ones < 80 for ones in bits), "each of the 128 bits is now 0, now 1"
 
 
-async def test_asvs_7_2_4_a_login_adopts_nothing_and_ends_what_it_replaces(service: Running):
+@pytest.mark.requirement("ASVS 7.2.4")
+async def test_a_login_adopts_nothing_and_ends_what_it_replaces(service: Running):
     """Fails without `replaces` in the login, or if any session is taken over from the request."""
     first = await service.client.post("/signup", json=BY_COOKIE, headers=ORIGIN)
     mine = {**ORIGIN, "Cookie": f"__Host-session={first.cookies['__Host-session']}"}
@@ -41,7 +43,8 @@ async def test_asvs_7_2_4_a_login_adopts_nothing_and_ends_what_it_replaces(servi
 @pytest.mark.parametrize(
     ("remember", "idle", "absolute"), [(True, 7 * DAY, 30 * DAY), (False, DAY // 2, DAY)]
 )
-async def test_asvs_7_3_1_idle_and_absolute_ends_are_exact_to_the_second(
+@pytest.mark.requirement("ASVS 7.3.1, .2")
+async def test_idle_and_absolute_ends_are_exact_to_the_second(
     service: Running, remember: bool, idle: int, absolute: int
 ):
     """Fails with `<` instead of `<=` in policy.ended."""
@@ -64,7 +67,8 @@ async def test_asvs_7_3_1_idle_and_absolute_ends_are_exact_to_the_second(
     assert refusal(await service.get("/protected", alive))[1] in ("expired_token", "session_expired")
 
 
-async def test_asvs_7_4_1_logout_disabling_deletion_and_the_administrator_end_sessions_at_once(
+@pytest.mark.requirement("ASVS 7.4.1, .2, .5")
+async def test_logout_disabling_deletion_and_the_administrator_end_sessions_at_once(
     service: Running,
 ):
     """Fails without Revocations.add in any of the four operations."""
@@ -84,7 +88,8 @@ async def test_asvs_7_4_1_logout_disabling_deletion_and_the_administrator_end_se
         assert refusal(await service.refresh(tokens))[:2] == (401, "session_revoked")
 
 
-async def test_asvs_7_4_5_an_administrator_ends_all_sessions_with_one_mark(make_settings, clock):
+@pytest.mark.requirement("ASVS 7.4.5")
+async def test_an_administrator_ends_all_sessions_with_one_mark(make_settings, clock):
     """Fails without the mark in storage.sessions.active_at, or in Revocations.reason."""
     async with running(make_settings(), clock) as here, running(make_settings(), clock) as there:
         old = [await here.sign_up("ada"), await there.log_in("ada"), await there.sign_up("bob")]
@@ -100,7 +105,8 @@ async def test_asvs_7_4_5_an_administrator_ends_all_sessions_with_one_mark(make_
             assert (await service.get("/protected", new)).status_code == 200
 
 
-async def test_asvs_7_5_1_sensitive_changes_need_a_recent_login_or_the_password(service: Running):
+@pytest.mark.requirement("ASVS 7.5.1, .2")
+async def test_1_sensitive_changes_need_a_recent_login_or_the_password(service: Running):
     """Fails without the check of a recent login. A password change requires the password itself."""
     tokens = await service.sign_up()
     service.clock.move(301)
@@ -114,7 +120,8 @@ async def test_asvs_7_5_1_sensitive_changes_need_a_recent_login_or_the_password(
         assert (await service.send(method, "/me", answer.json(), body)).status_code in (200, 204)
 
 
-async def test_asvs_7_5_2_a_user_sees_and_ends_sessions(service: Running):
+@pytest.mark.requirement("ASVS 7.5.1, .2")
+async def test_2_a_user_sees_and_ends_sessions(service: Running):
     tokens, other = await service.sign_up(), await service.log_in(device_name="a phone")
     listed = (await service.get("/sessions", tokens)).json()["items"]
     assert [each["device_name"] for each in listed] == ["a phone", "Python HTTPX"]
@@ -123,7 +130,8 @@ async def test_asvs_7_5_2_a_user_sees_and_ends_sessions(service: Running):
     assert refusal(await service.get("/protected", other))[1:] == ("session_revoked", "revoked_by_user")
 
 
-async def test_rfc_9700_refresh_tokens_rotate_and_reuse_ends_the_session(service: Running):
+@pytest.mark.requirement("RFC 9700")
+async def test_refresh_tokens_rotate_and_reuse_ends_the_session(service: Running):
     """Fails without the last line of policy.decide."""
     stolen = await service.sign_up()
     service.clock.move(600)
@@ -135,7 +143,8 @@ async def test_rfc_9700_refresh_tokens_rotate_and_reuse_ends_the_session(service
     assert refusal(await service.get("/protected", mine)) == (401, "session_revoked", "refresh_reuse")
 
 
-async def test_admin_the_role_is_read_from_the_live_row(service: Running):
+@pytest.mark.requirement("admin")
+async def test_the_role_is_read_from_the_live_row(service: Running):
     """Fails if the role is read from the token, which names it for another minute."""
     root = await service.administrator()
     assert (await service.get("/admin/users", root)).status_code == 200
@@ -146,7 +155,8 @@ async def test_admin_the_role_is_read_from_the_live_row(service: Running):
     assert refusal(await service.get("/admin/users", root))[0] == 401
 
 
-async def test_identity_one_name_in_any_case_and_width_and_composition(service: Running):
+@pytest.mark.requirement("identity")
+async def test_one_name_in_any_case_and_width_and_composition(service: Running):
     """Fails without NFKC or casefold in identifiers.parse_name, or without the unique index."""
     names = ["Alice", "alice", "ALICE", "Ａlice", "ａｌｉｃｅ"]
     answers = await asyncio.gather(

@@ -8,10 +8,10 @@ import pytest
 
 from sessionapi.errors import AuthenticationError
 from sessionapi.verifier import Verifier
-from tests.security import forge
-from tests.security.forge import Forger
+from tests.support import forge
 from tests.support.api_client import refusal
 from tests.support.app import Running
+from tests.support.forge import Forger
 
 MUTATIONS = 100_000 if "SESSIONAPI_PROVE" in os.environ else 2_000
 ENTRIES = forge.entries()
@@ -39,7 +39,8 @@ def test_the_corpus_has_two_hundred_tokens_and_more():
     assert len(ENTRIES) >= 200
 
 
-async def test_asvs_9_1_1_rfc_8725_forged_tokens_are_refused(service: Running, clock):
+@pytest.mark.requirement("ASVS 9.1.1-.3, RFC 8725")
+async def test_forged_tokens_are_refused(service: Running, clock):
     """Fails, for one entry or another, without any single check of access_token.verify."""
     tokens = await service.sign_up()
     forging = forger(service, tokens, (await service.refresh(tokens)).json())
@@ -88,7 +89,8 @@ BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" +
 
 
 @pytest.mark.prove
-async def test_asvs_9_1_1_no_mutation_of_an_access_token_is_taken(service: Running):
+@pytest.mark.requirement("ASVS 9.1.1-.3, RFC 8725")
+async def test_no_mutation_of_an_access_token_is_taken(service: Running):
     """Fails without the check of the signature, or if access_token.key_id accepts base64 padding."""
     tokens = await service.sign_up()
     good, other = tokens["access_token"], (await service.refresh(tokens)).json()["access_token"]
@@ -101,7 +103,8 @@ async def test_asvs_9_1_1_no_mutation_of_an_access_token_is_taken(service: Runni
 
 
 @pytest.mark.prove
-async def test_asvs_7_2_3_no_mutation_of_a_refresh_token_is_taken(service: Running):
+@pytest.mark.requirement("ASVS 7.2.3")
+async def test_no_mutation_of_a_refresh_token_is_taken(service: Running):
     """Fails without the HMAC in TokenFormat.read, or without its refusal of a second spelling."""
     good, other = (await service.sign_up())["refresh_token"], (await service.log_in())["refresh_token"]
     dice, seen = random.Random(7), Counter()
@@ -119,7 +122,8 @@ async def test_asvs_7_2_3_no_mutation_of_a_refresh_token_is_taken(service: Runni
     assert service.rows("select count(*) from sessions where revoked_at is not null") == [(0,)]
 
 
-async def test_asvs_9_2_1_rfc_9068_a_token_dies_at_exp_and_is_of_one_kind(service: Running):
+@pytest.mark.requirement("ASVS 9.2.1-.4, RFC 9068")
+async def test_a_token_dies_at_exp_and_is_of_one_kind(service: Running):
     """Fails without the checks of exp, iat, typ, aud or iss in access_token.verify. exp has no leeway."""
     tokens = await service.sign_up()
     forging = forger(service, tokens, (await service.refresh(tokens)).json())
@@ -141,7 +145,8 @@ async def test_asvs_9_2_1_rfc_9068_a_token_dies_at_exp_and_is_of_one_kind(servic
     assert (await open_with(service, tokens["access_token"])) == (401, "expired_token")
 
 
-async def test_rfc_6750_the_challenge_says_what_was_wrong_and_only_the_header_is_read(service: Running):
+@pytest.mark.requirement("RFC 6750")
+async def test_the_challenge_says_what_was_wrong_and_only_the_header_is_read(service: Running):
     """Fails without bearer.challenge, or with a token taken from the query or a form."""
     tokens = await service.sign_up()
     token = tokens["access_token"]

@@ -46,7 +46,8 @@ Send = Callable[[Running, httpx.AsyncClient, dict[str, Any]], Any]
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("send", [log_in, confirm, change, reset])
-async def test_load_each_route_that_hashes_is_limited_with_the_right_password(
+@pytest.mark.requirement("load")
+async def test_each_route_that_hashes_is_limited_with_the_right_password(
     make_settings: Callable[..., Settings], clock: FakeClock, send: Send, elsewhere: bool
 ):
     """Fails without the limit of the user: the right password would be hashed without limit, anywhere."""
@@ -66,7 +67,8 @@ async def test_load_each_route_that_hashes_is_limited_with_the_right_password(
         assert hashes(service) - before == 5 * cost
 
 
-async def test_load_sign_ups_are_limited_also_when_they_fail(
+@pytest.mark.requirement("load")
+async def test_sign_ups_are_limited_also_when_they_fail(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
     """Fails without `count_signup`: each request would cost a hash and reveal whether a name is taken."""
@@ -77,9 +79,8 @@ async def test_load_sign_ups_are_limited_also_when_they_fail(
         assert hashes(service) == 5
 
 
-async def test_load_one_user_delays_no_other_users_login(
-    make_settings: Callable[..., Settings], clock: FakeClock
-):
+@pytest.mark.requirement("load")
+async def test_one_user_delays_no_other_users_login(make_settings: Callable[..., Settings], clock: FakeClock):
     """Fails if hashes are computed in the order of arrival. There is one thread, and no other limit is on."""
     slow = {"hash_memory_kib": 8192, "hash_time": 8, "hash_threads": 1}
     async with running(make_settings(**slow), clock) as service:
@@ -97,7 +98,8 @@ LOGOUT = ("post", "/logout")
 """Not limited, because a session can always be ended and a second logout of it writes nothing."""
 
 
-async def test_load_each_route_that_changes_something_under_an_access_token_is_limited(
+@pytest.mark.requirement("load")
+async def test_each_route_that_changes_something_under_an_access_token_is_limited(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
     """Fails if a route takes an access token through another dependency than `Bearer` or `Admin`."""
@@ -122,7 +124,8 @@ async def test_load_each_route_that_changes_something_under_an_access_token_is_l
         assert (await service.send("POST", "/logout", admin)).status_code == 204
 
 
-async def test_load_what_changes_nothing_leaves_no_row(service: Running):
+@pytest.mark.requirement("load")
+async def test_what_changes_nothing_leaves_no_row(service: Running):
     """Fails if Accounts.change records values that don't change."""
     tokens = await service.sign_up()
     for _ in range(20):
