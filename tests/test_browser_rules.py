@@ -53,6 +53,7 @@ async def cookie_of(service: Running) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", ["/refresh", "/logout", "/login"])
 @pytest.mark.parametrize("headers", REFUSED)
+@pytest.mark.requirement("OWASP CSRF")
 async def test_a_post_that_carries_the_cookie_from_elsewhere_is_rejected(listed: Running, path, headers):
     """Fails without middleware.is_cross_origin."""
     cookie = await cookie_of(listed)
@@ -165,11 +166,13 @@ async def test_a_form_post_is_refused_before_its_content_matters(service: Runnin
 
 
 @pytest.mark.parametrize("origin", [APP, EVIL, "null"])
+@pytest.mark.requirement("CORS")
 async def test_cors_is_off_by_default(service: Running, origin):
     answer = await service.client.get("/protected", headers={"Origin": origin})
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
+@pytest.mark.requirement("CORS")
 async def test_a_listed_origin_reads_every_answer_also_errors(listed: Running):
     tokens = await listed.sign_up()
     asked = [
@@ -193,6 +196,7 @@ async def test_a_listed_origin_reads_every_answer_also_errors(listed: Running):
 
 
 @pytest.mark.parametrize("origin", [EVIL, "null"])
+@pytest.mark.requirement("CORS")
 async def test_an_origin_that_is_not_listed_reads_nothing(listed: Running, origin):
     answer = await listed.client.get("/protected", headers={"Origin": origin})
     assert "access-control-allow-origin" not in answer.headers

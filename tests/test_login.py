@@ -9,6 +9,7 @@ import bcrypt
 import pytest
 import sqlalchemy as sa
 
+from sessionapi.sessions.actors import OPERATOR
 from sessionapi.storage.tables import sessions, users
 from tests.support.api_client import PASSWORD
 from tests.support.app import Running, running
@@ -70,19 +71,25 @@ async def test_fifty_sign_ups_of_one_name_at_once_make_one_user(service: Running
     assert service.rows("select count(*) from sessions") == [(1,)]
 
 
-async def test_a_wrong_password_and_an_unknown_user_look_alike_and_cost_one_hash_each(service: Running):
-    """Fails without the dummy hash in Passwords.verify."""
+@pytest.mark.requirement("ASVS 6.3.8")
+async def test_an_unknown_user_a_wrong_password_and_a_disabled_user_look_alike_and_cost_one_hash_each(
+    service: Running,
+):
+    """Fails without the dummy hash in Passwords.verify, or with an early refusal in Users.log_in."""
     await service.sign_up()
+    await service.sign_up("bob")
+    await service.container.accounts.disable((await service.container.accounts.find("bob")).id, OPERATOR)
     told = []
-    for name in ("ada", "nobody", "not a name\x00"):
+    attempts = [(name, "wrong horse") for name in ("ada", "nobody", "not a name\x00")]
+    for name, password in (*attempts, ("bob", PASSWORD)):
         before = hashes(service)
-        answer = await service.client.post("/login", json={"username": name, "password": "wrong horse"})
+        answer = await service.client.post("/login", json={"username": name, "password": password})
         assert hashes(service) - before == 1
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
         same = {key: value for key, value in answer.json().items() if key != "request_id"}
         told.append((same, sorted(set(answer.headers) - {"x-request-id"}), answer.headers["content-length"]))
-    assert told[0] == told[1] == told[2]
+    assert told[0] == told[1] == told[2] == told[3]
     assert told[0][0]["code"] == "invalid_credentials"
 
 

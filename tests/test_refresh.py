@@ -109,10 +109,12 @@ async def test_after_a_late_repeat_the_next_rotation_waits_three_graces(service:
     assert (await service.refresh(following)).json()["generation"] == 2
 
 
+@pytest.mark.requirement("RFC 9700")
 async def test_a_replayed_old_token_ends_the_session_for_both(service: Running):
     """Fails without `return Decision("reuse", stored)` or without ending the session for it."""
     victim = thief = await service.sign_up()
     victim = await rotated(service, victim)
+    assert victim["refresh_token"] != thief["refresh_token"]
     service.clock.move(11)
     assert refusal(await service.refresh(thief)) == REUSED
     ended = (401, "session_revoked", "refresh_reuse")

@@ -152,14 +152,16 @@ async def test_one_login_over_the_limit_ends_the_least_recently_seen_session(mak
         )
 
 
+@pytest.mark.requirement("ASVS 7.2.4")
 async def test_a_login_over_a_cookie_starts_a_new_session_and_ends_the_old(service: Running):
-    """Fails without Sessions._replaced (ASVS 7.2.4)."""
+    """Fails without Sessions._replaced."""
     body = {"username": "ada", "password": "correct horse battery", "transport": "cookie"}
     first = await service.client.post("/signup", json=body)
     old = first.cookies["__Host-session"]
     second = await service.client.post("/login", json=body, headers={"Cookie": f"__Host-session={old}"})
     assert second.json()["session_id"] != first.json()["session_id"]
     assert reasons(service) == ["replaced", None]
+    assert refusal(await service.get("/protected", first.json())) == (401, "session_revoked", "replaced")
     refused = await service.client.post("/refresh", headers={"Cookie": f"__Host-session={old}"})
     assert refusal(refused) == (401, "session_revoked", "replaced")
     assert "set-cookie" not in refused.headers
@@ -177,16 +179,19 @@ async def test_a_sign_up_over_a_cookie_ends_the_session_whose_cookie_it_overwrit
     assert reasons(service) == ["replaced", None]
 
 
+@pytest.mark.requirement("ASVS 7.2.4")
 async def test_a_planted_or_foreign_cookie_is_never_adopted(service: Running):
     body = {"username": "ada", "password": "correct horse battery", "transport": "cookie"}
-    await service.client.post("/signup", json=body)
+    ada = await service.client.post("/signup", json=body)
     mallory = await service.client.post("/signup", json={**body, "username": "mallory"})
     planted = mallory.cookies["__Host-session"]
-    for text in (planted, "sr_garbage"):
+    for text in (planted, "sr_garbage", f"{ada.cookies['__Host-session'][:-4]}AAAA"):
         answer = await service.client.post("/login", json=body, headers={"Cookie": f"__Host-session={text}"})
         assert answer.json()["user"]["username"] == "ada"
         assert answer.cookies["__Host-session"] != text
-    assert reasons(service)[1] == "replaced"
+        assert answer.json()["session_id"] not in (ada.json()["session_id"], mallory.json()["session_id"])
+    assert reasons(service)[:2] == [None, "replaced"]
+    assert (await service.get("/protected", ada.json())).status_code == 200
 
 
 async def test_a_failed_login_over_a_cookie_ends_nothing(service: Running):

@@ -254,6 +254,7 @@ async def test_an_unknown_and_a_disabled_name_are_throttled_as_a_known_one(
     assert Counter(status for status, _, _ in stories[0]) == {401: 10, 429: 10}
 
 
+@pytest.mark.requirement("ASVS 6.3.1, NIST SP 800-63B-4")
 async def test_of_parallel_guesses_none_is_one_too_many(patient: Running):
     """Fails if the attempt is counted after its hash, or read and then written."""
     await patient.sign_up()
