@@ -8,7 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
+from sessionapi.web.app import create
 from tests.support.api_client import bearer, refusal
 from tests.support.app import Running, running
 from tests.support.server import Server, serving
@@ -96,6 +99,31 @@ async def test_options_and_405_name_the_methods_that_an_address_takes(service_wi
             if answer.status_code == 405:
                 assert set(answer.headers["allow"].split(", ")) == allowed
                 assert method == "HEAD" or refusal(answer)[1] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("path", ["/login", "/protected", "/static/pages/session.js", "/sessions/current"])
+async def test_a_mounted_app_names_the_same_methods(service: Running, path: str):
+    """Fails if `_routed` compares the path with the mount point in front."""
+    parent = Starlette(routes=[Mount("/auth", create(service.container))])
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(parent), base_url="http://localhost:8000"
+    ) as client:
+        for method in ("OPTIONS", "PUT"):
+            alone = await service.client.request(method, path)
+            mounted = await client.request(method, f"/auth{path}")
+            assert (mounted.status_code, mounted.headers["allow"]) == (
+                alone.status_code,
+                alone.headers["allow"],
+            )
+            assert len(alone.headers["allow"].split(", ")) > 1
+
+
+@pytest.mark.parametrize("given", ["bytes=0-5", "bytes=9999999-", "bytes=x", "lines=1", "bytes=5-2,1-9"])
+async def test_a_request_for_a_part_of_a_file_receives_the_whole_file(service: Running, given: str):
+    whole = await service.client.get("/static/pages/session.js")
+    answer = await service.client.get("/static/pages/session.js", headers={"Range": given})
+    assert (answer.status_code, answer.content) == (200, whole.content)
+    assert answer.headers["accept-ranges"] == "none"
 
 
 async def test_unknown_methods_are_405(service: Running):

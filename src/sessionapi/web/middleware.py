@@ -182,9 +182,11 @@ class ErrorBoundary:
         if refusal is not None:
             await problems.response(refusal, Request(scope))(scope, receive, send)
             return
+        root_path = scope.get("root_path", "")
         try:
             await self._app(scope, receive, send)
         except Exception as error:
+            scope["root_path"] = root_path  # a folder of static files has changed it
             response = await problems.of(error, Request(scope))
             if not scope["state"]["response_started"]:
                 await response(scope, receive, send)

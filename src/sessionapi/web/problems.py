@@ -182,14 +182,12 @@ def _routed(request: Request) -> set[str]:
     A route with an id in its path does not count for a fixed path that it also matches (/sessions/current).
     A folder of static files matches every method, but accepts only GET.
     """
-    documented = request.app.openapi()["paths"].get(request.scope["path"])
+    scope = request.scope
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    documented = request.app.openapi()["paths"].get(path)
     if documented:
         return {method.upper() for method in documented}
-    whole = {
-        **request.scope,
-        "root_path": request.scope.get("app_root_path", ""),
-    }  # a mounted folder has changed it
-    scopes = ({**whole, "method": method} for method in ("GET", "POST", "PUT", "PATCH", "DELETE"))
+    scopes = ({**scope, "method": method} for method in ("GET", "POST", "PUT", "PATCH", "DELETE"))
     return {
         scope["method"]
         for scope in scopes
