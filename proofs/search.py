@@ -144,21 +144,21 @@ def steps(world: World, state: State) -> Iterator[tuple[str, State]]:
         name = "AB"[tab]
         if one.stage == "request":
             yield arrived(world, state, tab)
-        elif one.stage == "answer":
+        elif one.stage == "response":
             yield told(world, state, tab, script=True)
             if may_fail and one.sets_cookie:
                 yield (
-                    f"{name} is reloaded: the cookie is set, the script saw no answer",
+                    f"{name} is reloaded: the cookie is set, the script saw no response",
                     fault(told(world, state, tab, script=False)[1], world),
                 )
         if may_fail and one.stage != "lost":
             lost = with_try(state, tab, one._replace(stage="lost"))
             yield f"{name}'s {one.stage} is lost", fault(lost, world)
         if one.waited and one.stage == "lost":
-            yield f"{name} gives its try up", with_try(state, tab, None)
+            yield f"{name} abandons its attempt", with_try(state, tab, None)
     fresh = state.jar == 0 and state.rotated < APART
     if world.crashes and fresh and (world.faults is None or state.faults < world.faults):
-        yield "the browser crashes: it has the cookie of before", fault(crashed(state), world)
+        yield "the browser crashes and restores the previous cookie", fault(crashed(state), world)
     if not any(one and one.waited for one in state.tries):
         yield later(state, 1)
         if state.tries == (None, None):
@@ -195,11 +195,12 @@ def arrived(world: World, state: State, tab: int) -> tuple[str, State]:
     if not world.wait_after_a_late_repeat:
         repeated = None
     decision = asked(rotated, repeated, state.kept_keys, request.generation, request.key)
-    name = f"the server meets {'AB'[tab]}'s token {{{request.generation}}}"
+    name = f"the server receives {'AB'[tab]}'s token {{{request.generation}}}"
     if decision.outcome == "reuse":
-        known = ", knows no such key" if request.generation == -1 else ""
-        raise LoggedOut(f"{name}, holds {{0}}{known}: reuse, the user is logged out")
-    answer = LoginAttempt("answer", 0, request.key, request.waited, sets_cookie=decision.outcome != "renewal")
+        unknown = ", with an unknown key" if request.generation == -1 else ""
+        raise LoggedOut(f"{name} instead of {{0}}{unknown}: reuse, the user is logged out")
+    sets_cookie = decision.outcome != "renewal"
+    answer = LoginAttempt("response", 0, request.key, request.waited, sets_cookie=sets_cookie)
     following = with_try(state, tab, answer)
     if decision.outcome == "rotation":
         following = one_older(following)._replace(rotated=0, repeated=None, kept_keys=(request.key,))
@@ -258,7 +259,7 @@ def told(world: World, state: State, tab: int, *, script: bool) -> tuple[str, St
         answer.generation > kept or (answer.generation < kept and not world.new_key_only_for_newer)
     ):
         following = with_kept(following, at, Kept(answer.generation, state.stores[at].key, spent=True))
-    return f"{'AB'[tab]} is answered token {{{answer.generation}}}", renamed(following)
+    return f"{'AB'[tab]} receives token {{{answer.generation}}}", renamed(following)
 
 
 def later(state: State, steps_on: int) -> tuple[str, State]:
@@ -319,7 +320,7 @@ def renamed(state: State) -> State:
 
 
 CLAIMS = {
-    "One try at a time, any number of faults": World(one_try_at_a_time=True, faults=None),
+    "One attempt at a time, any number of faults": World(one_try_at_a_time=True, faults=None),
     "Tabs that don't wait for each other, one fault": World(one_try_at_a_time=False, faults=1),
 }
 TAKEN_AWAY = {
