@@ -148,7 +148,7 @@ async def test_all_goes_on_behind_a_batch(beside: Running, older_than):
 )
 def test_exactly_one_choice_is_taken(commands: Commands, arguments):
     said = commands.refused("sessions", "revoke", *arguments)
-    assert said == "Give exactly one of ID with --user, --user, --all and --older-than."
+    assert said == "Give exactly one: ID with --user, --user alone, --all or --older-than."
 
 
 def test_an_id_alone_is_asked_for_its_user(commands: Commands):

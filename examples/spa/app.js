@@ -12,7 +12,7 @@ const WORDS = {
   password_reset: "Your password was reset. Sign in with the new one.",
   user_disabled: "Your account is disabled. Ask an administrator.",
   user_deleted: "The account was deleted.",
-  session_limit: "You signed in on too many devices, and this was the one used least.",
+  session_limit: "You signed in on too many devices, and this one was unused for longest.",
   replaced: "Another sign-in in this browser ended this session.",
   refresh_reuse: "Your session was ended for your safety: a copy of it was in use elsewhere. Sign in again.",
   idle: "You were signed out because this device was not used for a while.",

@@ -2,12 +2,12 @@
 
 SessionApiError
 ├── AuthenticationError
-│   ├── MissingToken              the request lacks the kind of credential that the operation requires
-│   ├── MalformedAuthorization    an Authorization header that does not hold exactly one Bearer token
+│   ├── MissingToken              the request lacks the credential that the operation requires
+│   ├── MalformedAuthorization    an Authorization header without exactly one Bearer token
 │   ├── InvalidToken              an access token that we did not issue, or not for this service
 │   │   └── UnknownKey            its key is not in the key ring; reloading the ring may help
 │   ├── ExpiredToken              an access token of ours, past its `exp`
-│   ├── SessionRevoked            the session was revoked; `reason` is why
+│   ├── SessionRevoked            the session was revoked; `reason` explains why
 │   ├── SessionExpired            the session has expired; `reason` is idle or absolute
 │   ├── InvalidRefreshToken       not the refresh token of any session
 │   ├── RefreshTokenReused        a refresh token that was replaced long ago; its session has been ended
@@ -49,7 +49,9 @@ class SessionApiError(Exception):
     """Base class. `code` is part of the API; `detail` explains to people what is wrong and what to do."""
 
     code: ClassVar[str] = "internal_error"
-    default_detail: ClassVar[str] = "Something went wrong on our side."
+    default_detail: ClassVar[str] = (
+        "Something went wrong on our side. If it happens again, report the request_id."
+    )
     reason: str | None = None
     retry_after: int | None = None
     field_errors: Sequence[FieldError] = ()

@@ -42,8 +42,8 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 class Settings(BaseSettings):
     """The settings of one process.
 
-    All processes on one database must have the same settings, except for the last ones, which concern the
-    process itself (timeouts, connections, hashing and logging).
+    All processes on one database must have the same settings, except for those that concern the process
+    itself (timeouts, connections, hashing and logging).
     """
 
     model_config = SettingsConfigDict(
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     database_timeout: float = Field(
         1.5, ge=0.1, le=60, description="How long a request waits for PostgreSQL before it fails with 503."
     )
-    pgbouncer: bool = Field(False, description="Set to `on` behind a PgBouncer that pools transactions.")
+    pgbouncer: bool = Field(False, description="Set to `on` behind PgBouncer in transaction pooling mode.")
     secret: SecretStr | None = Field(
         None,
         description="Server secret, at least 32 bytes; created at the first start on the embedded database, "
@@ -97,10 +97,10 @@ class Settings(BaseSettings):
     )
     audience: str = Field("sessionapi", min_length=1, description="The `aud` of the tokens.")
     access_token_ttl: int = Field(
-        60, ge=10, le=300, description="Lifetime of an access token, and so of one that has leaked."
+        60, ge=10, le=300, description="Lifetime of an access token, even of one that has leaked."
     )
     algorithm: Literal["ES256", "RS256"] = Field(
-        "ES256", description="Signature algorithm of new keys; RS256 is for old verifiers."
+        "ES256", description="Signature algorithm of new keys; RS256 is for verifiers without ES256."
     )
     jwks_max_age: int = Field(300, ge=1, le=DAY, description="How long verifiers may cache the public keys.")
     key_max_age: int = Field(90 * DAY, ge=3600, description="Age at which a signing key is replaced.")
@@ -138,7 +138,7 @@ class Settings(BaseSettings):
         description="How long ended sessions stay in the database before they are purged.",
     )
     recent_login: int = Field(
-        300, ge=10, le=DAY, description="Maximum age of the login, in seconds, for sensitive changes."
+        300, ge=10, le=DAY, description="Maximum age of the login for sensitive changes."
     )
     signup: Literal["open", "closed"] = Field("open", description="Whether anyone may create an account.")
     throttle: bool = Field(
@@ -148,7 +148,7 @@ class Settings(BaseSettings):
         30, ge=1, le=100_000, description="Logins per minute from one IP address (IPv6: /64)."
     )
     signup_per_address: int = Field(
-        10, ge=1, le=100_000, description="Sign-ups and new usernames per hour from one IP address."
+        10, ge=1, le=100_000, description="Sign-ups and username changes per hour from one IP address."
     )
     refresh_per_session: int = Field(120, ge=5, le=100_000, description="Refreshes per minute and session.")
     password_checks_per_user: int = Field(
@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         10,
         ge=3,
         le=100,
-        description="Wrong passwords for an account from one IP address, or on a known device.",
+        description="Wrong passwords for one account before an IP address, or a known device, has to wait.",
     )
     login_failures_window: int = Field(
         600, ge=10, le=DAY, description="Seconds for which wrong passwords count towards LOGIN_FAILURES."
@@ -190,8 +190,8 @@ class Settings(BaseSettings):
     cookie_name: str = Field(
         "session",
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
-        description="Cookie name after its prefix; choose a different one for each environment on one domain "
-        "or on localhost.",
+        description="Cookie name without its prefix; choose a different one for each environment on the same "
+        "domain or on localhost.",
     )
     cookie_secure: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -199,7 +199,8 @@ class Settings(BaseSettings):
         "localhost, else `on`.",
     )
     allowed_origins: CommaList = Field(
-        (), description="Comma-separated other origins whose pages may send requests with credentials."
+        (),
+        description="Comma-separated list of other origins whose pages may send requests with credentials.",
     )
     pages: bool = Field(True, description="Serve the sign-in and account pages.")
     brand_name: str = Field("sessionapi", min_length=1, max_length=60, description="Name shown on the pages.")
@@ -223,8 +224,7 @@ class Settings(BaseSettings):
         75,
         ge=1,
         le=3600,
-        description="How long an idle connection stays open; must be longer than on the load balancer in "
-        "front.",
+        description="How long an idle connection stays open; must be longer than the load balancer keeps it.",
     )
     connections: int = Field(
         4000,

@@ -77,7 +77,7 @@ def migrate(
 
 @app.command()
 def purge() -> None:
-    """Delete data that is no longer needed, and print the counts. A running server does this by itself."""
+    """Delete data that is no longer needed, and print the counts. A running server does this too."""
     purged = context.run(_purge)
     typer.echo(f"sessions                {purged.sessions}")
     typer.echo(f"deleted accounts        {purged.users}")

@@ -25,7 +25,8 @@ def copy_database(
 ) -> None:
     """Copy all data into another database and compare both. All users stay logged in.
 
-    Stop the service first. After an error or an interruption the new database is still empty; run it again.
+    Stop the service first. After an error or an interruption the new database is still empty; run the command
+    again.
     """
     patient = {"database_timeout": PATIENCE}
     source, target = settings.load(patient), settings.load({**patient, "database_url": to})
@@ -68,7 +69,7 @@ def _progress() -> Progress:
 def _require_file(source: Settings) -> None:
     """Refuse a path without a database, because a mistyped path would create an empty one."""
     if path := missing_database(source):
-        raise NotFound(f"No database found at {path}. Set SESSIONAPI_DATA_DIR to that of the service.")
+        raise NotFound(f"No database found at {path}. Set SESSIONAPI_DATA_DIR as for the service.")
 
 
 def _require_own_schema(url: str, version: str) -> None:

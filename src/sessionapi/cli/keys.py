@@ -37,7 +37,7 @@ def rotate(
 
 @app.command()
 def drop(kid: Annotated[str, typer.Argument(metavar="KID", help="Key id, as printed by keys list.")]) -> None:
-    """Refuse all tokens of a leaked key. All servers do so within a second of their next poll."""
+    """Refuse all tokens of a leaked key. Every server does so at its next poll (REVOCATION_POLL)."""
     run(lambda it: it.keys.drop(kid))
     say(f"Dropped {kid}. Clients get new tokens at their next refresh.")
 
@@ -49,9 +49,9 @@ def reencrypt() -> None:
 
 
 @app.command()
-def abandon(yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
-    """Drop the keys that SECRET doesn't decrypt, after a lost or leaked secret, and list all keys."""
-    confirm("Drop all keys that SECRET doesn't decrypt? Their tokens will be refused.", yes=yes)
+def abandon(yes: Annotated[bool, typer.Option("--yes", help="Skip the prompt.")] = False) -> None:
+    """Drop the keys that SECRET cannot decrypt, after it was lost or leaked, and list all keys."""
+    confirm("Drop all keys that SECRET cannot decrypt? Their tokens will be refused.", yes=yes)
     _show(run(lambda it: it.keys.all(), abandon_keys=True), as_json=False)
 
 
@@ -69,7 +69,7 @@ async def _rotate(container: Container) -> str:
     wait = (container.keys.due_at(published) - container.clock()).total_seconds()
     say(
         f"Published {_kid(published)}. It starts signing in {max(0, math.ceil(wait))} s, "
-        "when all caches contain it."
+        "when every cached JWKS contains it."
     )
     while wait > 0:
         await asyncio.sleep(wait)

@@ -96,7 +96,9 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
     sys.stdout.flush()
     clients_use = urlsplit(settings.public_url)
     if clients_use.scheme == "http" and (clients_use.port or 80) != port:
-        log.info("PUBLIC_URL has another port; this is right behind a proxy", public_url=settings.public_url)
+        log.info(
+            "PUBLIC_URL has another port; this is correct only behind a proxy", public_url=settings.public_url
+        )
 
 
 def _raise_open_files_limit() -> None:

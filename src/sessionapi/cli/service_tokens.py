@@ -26,7 +26,7 @@ def add(name: Name) -> None:
 
 @app.command("list")
 def list_service_tokens(as_json: output.AsJson = False) -> None:
-    """List the service tokens by name, oldest first, including revoked ones."""
+    """List the service tokens, oldest first, including revoked ones."""
     found = run(lambda it: it.service_tokens.all())
     output.show([representations.service_token(token) for token in found], COLUMNS, as_json=as_json)
 

@@ -32,7 +32,7 @@ def list_sessions(
     limit: output.Limit = 100,
     as_json: output.AsJson = False,
 ) -> None:
-    """List active sessions, newest first for one user, or else user by user."""
+    """List active sessions, newest first with --user, else user by user."""
     found, more = run(lambda container: _list(container, user, limit))
     output.show([_represent(each) for each in found], COLUMNS, as_json=as_json, more=more)
 
@@ -49,13 +49,13 @@ def revoke(
     all_users: Annotated[bool, typer.Option("--all", help="All sessions of all users.")] = False,
     older_than: Annotated[
         str | None,
-        typer.Option(metavar="SPAN", help="Sessions that began longer ago than 30d, 12h, 90m or seconds."),
+        typer.Option(metavar="SPAN", help="Sessions older than this: 30d, 12h, 90m or seconds."),
     ] = None,
 ) -> None:
     """End sessions immediately, and print how many there were."""
     one_user = session is not None or user is not None
     if [one_user, all_users, older_than is not None].count(True) != 1:
-        raise ValidationFailed("Give exactly one of ID with --user, --user, --all and --older-than.")
+        raise ValidationFailed("Give exactly one: ID with --user, --user alone, --all or --older-than.")
     if session is not None and user is None:
         raise ValidationFailed(f"Give the user of session {session} with --user NAME.")
     span = None if older_than is None else _span(older_than)

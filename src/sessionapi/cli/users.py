@@ -30,7 +30,7 @@ def add(
     name: NewName,
     email: Annotated[str | None, typer.Option(help="Contact address; it can't be used to log in.")] = None,
     hashed: Annotated[
-        bool, typer.Option("--hash", help="The input is a password hash of another system, not a password.")
+        bool, typer.Option("--hash", help="The input is a password hash from another system, not a password.")
     ] = False,
 ) -> None:
     """Create an account and print its id. The password comes from a prompt or a line of standard input."""
@@ -80,7 +80,7 @@ def unlock(name: Name) -> None:
 
 
 @app.command()
-def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
+def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Skip the prompt.")] = False) -> None:
     """Erase an account and end its sessions. This can't be undone; the name can be taken again."""
     prompts.confirm(f"Delete {logging.escape_unprintable(name)} permanently?", yes=yes)
     user = run(lambda container: _do(container, name, Accounts.delete))
@@ -92,7 +92,7 @@ def set_roles(
     name: Name,
     roles: Annotated[list[str] | None, typer.Argument(help="All roles of the account from now on.")] = None,
 ) -> None:
-    """Replace the roles of an account, or remove all if none are given. The role admin opens /admin."""
+    """Replace the roles of an account, or remove all if none are given. The role admin can use /admin."""
     user = run(lambda container: _change(container, name, roles=roles or []))
     prompts.say(f"Roles of {user.username}: {', '.join(user.roles) or 'none'}")
 

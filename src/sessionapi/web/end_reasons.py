@@ -15,7 +15,7 @@ REASONS: Mapping[str, str] = {
     "password_reset": "Your password was reset. Sign in with the new one.",
     "user_disabled": "Your account is disabled. Ask an administrator.",
     "user_deleted": "The account was deleted.",
-    "session_limit": "You signed in on too many devices, and this was the one used least.",
+    "session_limit": "You signed in on too many devices, and this one was unused for longest.",
     "replaced": "Another sign-in in this browser ended this session.",
     "refresh_reuse": _COPIED,
     "unknown": _ENDED,
