@@ -114,7 +114,7 @@ THIRD_PERSON = re.compile(
     r"(Returns|Raises|Checks|Sets|Gets|Makes|Reads|Writes|Creates|Deletes|Ends|Adds|Removes|Tells|Says)\b"
 )
 ADVICE = re.compile(
-    r"\b(use|send|set|must|log in|sign in|wait|check|remove|choose|try|start|run|install|see|retry|"
+    r"\b(get|confirm|report|use|send|set|must|log in|sign in|wait|check|remove|choose|try|start|run|install|see|retry|"
     r"shorten|add|create|give|ask|close|open|stop|fix|change|pass|expected|requires?|required|allowed|"
     r"at most|at least|supported)\b",
     re.IGNORECASE,
@@ -168,11 +168,12 @@ def _docstrings(tree: ast.AST) -> Iterator[tuple[ast.Constant, str]]:
 
 
 def _details(tree: ast.AST) -> Iterator[Text]:
-    """Yield the texts of `detail = "..."`, which are the default messages of the error classes."""
+    """Yield the texts of `default_detail`, which are the default messages of the error classes."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            names = [getattr(target, "id", "") for target in node.targets]
-            if "detail" in names and isinstance(node.value.value, str):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+            names = [getattr(target, "id", "") for target in targets]
+            if "default_detail" in names and isinstance(node.value.value, str):
                 yield Text(node.lineno, "error", node.value.value)
 
 

@@ -59,7 +59,7 @@ def outside(page: Page) -> Iterator[str]:
     page.get_by_label("Username").fill("ada.lovelace")
     page.get_by_label("Password", exact=True).fill("not my password")
     page.get_by_role("button", name="Continue").click()
-    page.get_by_text("The username or the password is wrong.").wait_for()
+    page.get_by_text("The username or the password is wrong. Check both.").wait_for()
     yield "sign-in-refused"
     page.goto("/reset-password#token=pr_shown")
     yield "reset-password"

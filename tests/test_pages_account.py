@@ -161,7 +161,7 @@ def test_the_account_is_deleted_after_a_question_and_the_password(page: Page, se
     page.keyboard.press("Enter")
     says_why(page, "The account was deleted.")
     sign_in(page, username)
-    assert wrong(page, "Password") == "The username or the password is wrong."
+    assert wrong(page, "Password") == "The username or the password is wrong. Check both."
 
 
 @pytest.mark.prove

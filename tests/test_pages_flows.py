@@ -59,7 +59,7 @@ def test_sign_in_says_next_to_the_field_what_is_wrong(chromium: Browser, server:
         assert wrong(page, "Username") == "Enter your username."
         expect(page.get_by_text("Enter your password.")).to_be_visible()
         sign_in(page, "bob", "a wrong password")
-        assert wrong(page, "Password") == "The username or the password is wrong."
+        assert wrong(page, "Password") == "The username or the password is wrong. Check both."
         page.get_by_label("Password", exact=True).fill(PASSWORD)
         expect(page.get_by_text("is wrong")).to_be_hidden()
         page.keyboard.press("Enter")
@@ -129,7 +129,7 @@ def test_the_service_away_is_said_and_loses_nothing(chromium: Browser, server: S
         assert page.get_by_label("Username").input_value() == "nobody"
         page.context.set_offline(False)
         page.get_by_role("button", name="Continue").click()
-        expect(page.get_by_text("The username or the password is wrong.")).to_be_visible()
+        expect(page.get_by_text("The username or the password is wrong. Check both.")).to_be_visible()
 
 
 def test_too_many_tries_are_told_with_the_time_to_wait(chromium: Browser, tmp_path):

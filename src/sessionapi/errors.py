@@ -119,7 +119,7 @@ class RefreshTokenReused(AuthenticationError):
 
 class InvalidCredentials(AuthenticationError):
     code = "invalid_credentials"
-    default_detail = "The username or the password is wrong."
+    default_detail = "The username or the password is wrong. Check both."
 
 
 class NotAllowed(SessionApiError):
@@ -159,7 +159,7 @@ class MalformedBody(BadInput):
 
 class MalformedRequest(BadInput):
     code = "malformed_request"
-    default_detail = "This is not a valid HTTP/1.1 request."
+    default_detail = "Send a valid HTTP/1.1 request."
 
 
 class RequestTimedOut(BadInput):
