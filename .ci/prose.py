@@ -114,8 +114,8 @@ THIRD_PERSON = re.compile(
     r"(Returns|Raises|Checks|Sets|Gets|Makes|Reads|Writes|Creates|Deletes|Ends|Adds|Removes|Tells|Says)\b"
 )
 ADVICE = re.compile(
-    r"\b(get|confirm|report|use|send|set|must|log in|sign in|wait|check|remove|choose|try|start|run|install|see|retry|"
-    r"shorten|add|create|give|ask|close|open|stop|fix|change|pass|expected|requires?|required|allowed|"
+    r"\b(get|confirm|report|use|send|set|must|log in|sign in|wait|check|remove|choose|try|start|run|install|"
+    r"see|retry|shorten|add|create|give|ask|close|open|stop|fix|change|pass|expected|requires?|required|allowed|"
     r"at most|at least|supported)\b",
     re.IGNORECASE,
 )

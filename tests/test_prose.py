@@ -90,7 +90,8 @@ def test_an_error_message_without_advice_is_reported(
     path = tmp_path / "src" / "errors.py"
     path.parent.mkdir()
     path.write_text(
-        f'"""Errors."""\n\n\nclass Expired(Exception):\n    """An error."""\n\n    default_detail = "{detail}"\n'
+        '"""Errors."""\n\n\nclass Expired(Exception):\n    """An error."""\n\n'
+        f'    default_detail = "{detail}"\n'
     )
     assert prose.main([str(path)]) == status
     assert (": rule 9: " in capsys.readouterr().out) is bool(status)
