@@ -2,15 +2,16 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
 import structlog
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Lifespan
 
 from sessionapi import __version__, logging
@@ -79,8 +80,7 @@ def create(container: Container, lifespan: Lifespan[FastAPI] | None = None) -> F
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics and the log are ours
     )
     app.state.sessionapi = container
-    app.router.routes[:0] = [*account.direct.routes, *sessions.direct.routes]  # the busiest ones come first
-    app.include_router(_routes(pages_too=container.settings.pages))
+    app.router.routes.extend(_routes(pages_too=container.settings.pages))
     app.mount("/static/swagger", docs.SWAGGER)
     app.mount("/static", docs.OWN)
     _finish_openapi(app)
@@ -105,13 +105,19 @@ def from_environment() -> FastAPI:
     return create(build(loaded), _in_a_process)
 
 
-def _routes(*, pages_too: bool) -> APIRouter:
-    router = APIRouter()
-    for part in (login, sessions, account, admin, discovery, health, session_client, docs):
-        router.include_router(part.router)
+def _routes(*, pages_too: bool) -> Iterator[BaseRoute]:
+    """Yield the routes as their modules built them, the busiest ones first.
+
+    `include_router` would build each of them a second time, which takes 30 ms, and match each request twice.
+    """
+    parts = [account.direct, sessions.direct]
+    parts += [
+        part.router for part in (login, sessions, account, admin, discovery, health, session_client, docs)
+    ]
     if pages_too:
-        router.include_router(pages.router)
-    return router
+        parts.append(pages.router)
+    for part in parts:
+        yield from part.routes
 
 
 @asynccontextmanager
