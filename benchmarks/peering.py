@@ -1,4 +1,4 @@
-"""The peers: how to start each one, how to log in there, and the request of a login. authx has none."""
+"""The peers: how to start each one, how to log in there, and the request of a login (authx has no users)."""
 
 import json
 import shutil
@@ -72,7 +72,7 @@ def authx(_folder: Path, _database: str) -> list[Peer]:
         answer = httpx.post(f"{url}/login", params={"username": "test", "password": "test"})
         return _bearer(look(answer, "access_token"))
 
-    return [Peer("authx", "FastAPI", _bare_fastapi(python), Command(app), _nobody, sign_in, None)]
+    return [Peer("authx", "FastAPI", _bare_fastapi(python), Command(app), _no_users, sign_in, None)]
 
 
 def allauth(folder: Path, _database: str) -> list[Peer]:
@@ -152,5 +152,5 @@ def _bearer(body: dict[str, object]) -> dict[str, str]:
     return {"Authorization": f"Bearer {body['access_token']}"}
 
 
-def _nobody(url: str) -> None:
+def _no_users(url: str) -> None:
     """Do nothing: this peer has no users."""

@@ -1,1 +1,1 @@
-"""Programs that run for long or measure, and write what the documentation shows."""
+"""Long-running proofs and measurements, whose results the documentation shows."""

@@ -1,7 +1,7 @@
 """Measure the constants of docs/scaling.md that hold on any machine: `python -m proofs.capacity`.
 
-These are the bytes of each row with its indexes, on both engines, in tables that are filled in the order in
-which a service fills them, and the time of a poll by the number of sessions that were ended in its window.
+These are the size of each row with its indexes, on both engines, and the time of a poll by the number of
+sessions that were ended in its window. The tables are filled in the same order as by a service.
 """
 
 import asyncio
@@ -44,13 +44,13 @@ def fill(path: Path) -> None:
         logins = [
             {**a_session(user), "ip": where.ip, "user_agent": BROWSER} for user in people for _ in range(3)
         ]
-        told = [
+        started = [
             audit.event("session.started", each["created_at"], user_id=each["user_id"], client=where)
             for each in logins
         ]
         rows = [
             {name: getattr(event, name) for name in events.columns.keys()}  # noqa: SIM118 - not a mapping
-            for event in told
+            for event in started
         ]
         with engine.begin() as database:
             database.execute(sa.insert(users), people)

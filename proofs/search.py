@@ -5,7 +5,7 @@ and generations relative to the stored one. So there are finitely many states, a
 nearest first. The server's decisions come from the real `policy.decide`.
 
 A tab may refresh at any time. A request and its response are delayed by up to five seconds, or lost, and two
-that are under way may arrive in either order. After five seconds a tab gives its attempt up, and a response
+that are under way may arrive in either order. After five seconds a tab gives up its attempt, and a response
 that has not arrived by then counts as lost. A page can be reloaded after its cookie was set and before its
 script saw the response. A browser that crashes comes back with the cookie of half a minute before, when it
 last wrote cookies to the disk. The faults are losses, reloads and crashes.
@@ -88,7 +88,7 @@ class State(NamedTuple):
 
 
 class LoggedOut(Exception):
-    """The server took an honest client for a thief."""
+    """The server treated an honest client as a thief."""
 
 
 def search(world: World) -> tuple[int, list[str] | None]:
@@ -119,7 +119,7 @@ def path_to(state: State, came_from: dict[State, tuple[State, str] | None]) -> l
 
 
 def in_words(path: list[str]) -> list[str]:
-    """Return a path with its generations counted from the first one, and the times between them summed up."""
+    """Return a path with its generations counted from the first one, and the times between them added up."""
     lines, rotations, passed = [], 0, 0
     for text in path:
         if text.endswith(PASS):
@@ -145,11 +145,11 @@ def steps(world: World, state: State) -> Iterator[tuple[str, State]]:
         if one.stage == "request":
             yield arrived(world, state, tab)
         elif one.stage == "response":
-            yield told(world, state, tab, script=True)
+            yield deliver_response(world, state, tab, script=True)
             if may_fail and one.sets_cookie:
                 yield (
                     f"{name} is reloaded: the cookie is set, the script saw no response",
-                    fault(told(world, state, tab, script=False)[1], world),
+                    fault(deliver_response(world, state, tab, script=False)[1], world),
                 )
         if may_fail and one.stage != "lost":
             lost = with_try(state, tab, one._replace(stage="lost"))
@@ -175,8 +175,8 @@ def sent(world: World, state: State, tab: int) -> Iterator[tuple[str, State]]:
         keys.append(1 + max(keys_in(state)))
     for key in keys:
         following = with_kept(state, at, Kept(kept.generation, key))
-        said = text if key == kept.key else f"{text} with a new key"
-        yield said, with_try(following, tab, LoginAttempt("request", state.jar, key))
+        description = text if key == kept.key else f"{text} with a new key"
+        yield description, with_try(following, tab, LoginAttempt("request", state.jar, key))
 
 
 def crashed(state: State) -> State:
@@ -194,7 +194,7 @@ def arrived(world: World, state: State, tab: int) -> tuple[str, State]:
         rotated = APART
     if not world.wait_after_a_late_repeat:
         repeated = None
-    decision = asked(rotated, repeated, state.kept_keys, request.generation, request.key)
+    decision = decide_request(rotated, repeated, state.kept_keys, request.generation, request.key)
     name = f"the server receives {'AB'[tab]}'s token {{{request.generation}}}"
     if decision.outcome == "reuse":
         unknown = ", with an unknown key" if request.generation == -1 else ""
@@ -213,7 +213,9 @@ def arrived(world: World, state: State, tab: int) -> tuple[str, State]:
 
 
 @cache
-def asked(rotated: int, repeated: int | None, keys: tuple[int, ...], generation: int, key: int) -> Decision:
+def decide_request(
+    rotated: int, repeated: int | None, keys: tuple[int, ...], generation: int, key: int
+) -> Decision:
     """Call the real policy; the stored generation is 9."""
     session = Session(
         user_id=UUID(int=1),
@@ -246,7 +248,7 @@ def digest(key: int) -> str:
     return f"{key:0{DIGEST_SIZE}x}"
 
 
-def told(world: World, state: State, tab: int, *, script: bool) -> tuple[str, State]:
+def deliver_response(world: World, state: State, tab: int, *, script: bool) -> tuple[str, State]:
     """Deliver a response to the browser, and perhaps to the script, where a new generation gets a new key."""
     answer = state.tries[tab]
     assert answer

@@ -68,7 +68,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 
 @pytest.fixture
 def ada(here: World, browser: Chromium, request) -> Iterator[Ada]:
-    context = browser.somebody()
+    context = browser.new_profile()
     it = Ada(here, here.wire(), partial(browser.tab, browserContextId=context))
     it.first = it.tab(until="window.client")
     it.first.evaluate(SIGN_UP.format(request.node.name[:100], PASSWORD))

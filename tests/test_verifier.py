@@ -254,7 +254,7 @@ async def test_a_service_token_from_a_file_works_and_is_never_told(
 async def test_whatever_the_list_is_the_verifier_goes_on(
     content: bytes, etag: str, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ):
-    """Fails without `_whatever_comes`: updates stop, and the first token waits without end."""
+    """Fails without `_log_exceptions`: updates stop, and the first token waits without end."""
     with answering(200, content, etag) as url:
         async with AsyncVerifier(ISSUER, url=url, service_token="st_x", clock=clock, poll=0.01) as verifier:
             with pytest.raises(Unavailable):

@@ -69,11 +69,11 @@ def one_by_one(store: Store, policy: Policy) -> Rotate:
 def batched(store: Store, policy: Policy) -> Rotate:
     """Return a function that rotates one session in one statement together with all that are waiting."""
 
-    async def rotate_all(asked: Sequence[Rotation]) -> Sequence[bool]:
+    async def rotate_all(rotations: Sequence[Rotation]) -> Sequence[bool]:
         async with store.begin() as tx:
             await tx.commit_asynchronously()
-            rotated = await tx.session_batches.rotate(asked)
-        return [each.key in rotated for each in asked]
+            rotated = await tx.session_batches.rotate(rotations)
+        return [each.key in rotated for each in rotations]
 
     batches: Batcher[Rotation, bool] = Batcher(rotate_all)
 

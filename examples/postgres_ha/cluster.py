@@ -189,7 +189,7 @@ class Cluster:
             return None
         return pid if str(self.folder / node) in command_line else None
 
-    def told(self, node: str) -> dict[str, Any]:
+    def patroni_state(self, node: str) -> dict[str, Any]:
         """Return the state of PostgreSQL from a node's Patroni, or an empty object without a response."""
         address = f"http://127.0.0.1:{self.port(node, 1)}/patroni"
         try:
@@ -201,7 +201,7 @@ class Cluster:
 
     def role(self, node: str) -> str:
         """Return the role of a node from its own Patroni, because the others notice a failure late."""
-        state = self.told(node)
+        state = self.patroni_state(node)
         if state.get("state") not in ("running", "streaming"):
             return state.get("state", "no response")
         if state["role"] in ("primary", "master"):
@@ -223,11 +223,11 @@ class Cluster:
 
     def make_database(self) -> None:
         """Create the service's role and database if they are missing."""
-        if not self.ask("select 1 from pg_roles where rolname = 'sessionapi'"):
-            self.ask(f"create role sessionapi login password '{self.passwords()['sessionapi']}'")
-            self.ask("create database sessionapi owner sessionapi")
+        if not self.query_leader("select 1 from pg_roles where rolname = 'sessionapi'"):
+            self.query_leader(f"create role sessionapi login password '{self.passwords()['sessionapi']}'")
+            self.query_leader("create database sessionapi owner sessionapi")
 
-    def ask(self, query: str) -> str:
+    def query_leader(self, query: str) -> str:
         """Run a query on the leader as the superuser, and return its output."""
         hosts = ",".join(f"127.0.0.1:{self.port(node, 0)}" for node in NODES)
         address = f"postgresql://postgres@{hosts}/postgres?target_session_attrs=read-write"

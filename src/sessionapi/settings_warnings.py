@@ -22,11 +22,11 @@ def suspicious(settings: Settings) -> Iterator[str]:
     """Yield a sentence for each likely mistake, such as an unknown name or a public URL without https."""
     known = list(Settings.model_fields)
     for name in sorted(variable_names()):
-        asked = name[len(PREFIX) :].lower()
+        setting = name[len(PREFIX) :].lower()
         is_ours = name.upper().startswith(PREFIX)
-        if not is_ours or asked in known or _OF_KUBERNETES.fullmatch(asked):
+        if not is_ours or setting in known or _OF_KUBERNETES.fullmatch(setting):
             continue
-        near = difflib.get_close_matches(asked, known, 1)
+        near = difflib.get_close_matches(setting, known, 1)
         meant = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
         shown = name if _SHOWN.fullmatch(name) else f"A name that begins with {PREFIX}"
         yield f"{shown} is not a setting{meant}"

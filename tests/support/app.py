@@ -70,7 +70,7 @@ async def running(settings: Settings, clock: FakeClock) -> AsyncIterator[Running
 
 @cache
 def migrated_file() -> bytes:
-    """An SQLite file with the schema, because the migrations would take as long as many a test."""
+    """An SQLite file with the schema, because running the migrations takes as long as a typical test."""
     with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
         beside.submit(asyncio.run, migrations.migrate(f"sqlite:///{folder}/a.db")).result()
         return Path(folder, "a.db").read_bytes()

@@ -52,7 +52,7 @@ class Empty(BaseHTTPRequestHandler):
 
 @contextmanager
 def elsewhere() -> Iterator[int]:
-    """A page of another origin, and of another site under the other name of this host; yields its port."""
+    """A page of another origin; with the host's other name also of another site. Yields its port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Empty)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_port

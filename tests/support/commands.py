@@ -24,7 +24,7 @@ class Commands:
         return CliRunner().invoke(cli.app, list(arguments), input=given)
 
     async def beside(self, *arguments: str, given: str | bytes = "") -> Result:
-        """Run a command while the app of the test goes on."""
+        """Run a command while the app of the test keeps running."""
         return await asyncio.to_thread(self, *arguments, given=given)
 
     def refused(self, *arguments: str, given: str | bytes = "") -> str:

@@ -1,7 +1,7 @@
 """A pytest plugin that ends the process of a test that takes twice its timeout.
 
 pytest-timeout raises one exception in the main thread. It is lost if Playwright runs a callback at that time,
-and it bounds no teardown that follows. Such a test once stopped a run for an hour.
+and it does not limit the teardown that follows. Such a test once stopped a run for an hour.
 """
 
 import faulthandler

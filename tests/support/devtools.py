@@ -1,7 +1,7 @@
 """A separate Chromium for the tests, driven over the DevTools protocol alone.
 
-Playwright keeps every tab visible, and a visible tab can't be frozen. The tests also need to kill a browser
-process by an id that they know.
+Playwright keeps every tab visible, and a visible tab can't be frozen. The tests also need the id of the
+browser process, to kill it.
 """
 
 import json
@@ -89,7 +89,7 @@ class Chromium:
     wires: ExitStack
     whole: Tab
 
-    def somebody(self) -> str:
+    def new_profile(self) -> str:
         """Return the id of a new browser context, which acts like another profile."""
         return str(self.whole.send("Target.createBrowserContext")["browserContextId"])
 

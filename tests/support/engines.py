@@ -1,4 +1,4 @@
-"""Three browser engines behind one face: Chromium, Firefox and WebKit, all from Debian.
+"""Three browser engines behind one interface: Chromium, Firefox and WebKit, all from Debian.
 
 Each engine is started by a function of `ENGINES`. It yields an `Engine`, whose profiles have tabs.
 """

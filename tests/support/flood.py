@@ -2,7 +2,7 @@
 
 `python -m tests.support.flood KIND HOST PORT` starts it.
 
-The floods of `SIGNED_IN` come from a signed-in user and from a different IP address.
+The floods of `SIGNED_IN` come from a signed-in user with the IP address `ADDRESS`.
 """
 
 import asyncio

@@ -114,7 +114,7 @@ def request(method: str, path: str, body: bytes = b"", *headers: str, host: str 
 def chunked(
     method: str, path: str, body: bytes, *headers: str, trailers: tuple[str, ...] = (), size: int = 7
 ) -> bytes:
-    """Return a request with its body in chunks, and with fields after them."""
+    """Return a request with its body in chunks, and with trailer fields."""
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
     head = "\r\n".join([*lines, "Transfer-Encoding: chunked"]).encode() + b"\r\n\r\n"

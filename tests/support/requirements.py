@@ -1,6 +1,6 @@
 """Make the table of `docs/security.md` from the tests: `python -m tests.support.requirements`.
 
-A test that shows a requirement is marked `@pytest.mark.requirement` with its id.
+A test that verifies a requirement is marked `@pytest.mark.requirement` with its id.
 """
 
 import ast

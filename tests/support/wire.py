@@ -12,7 +12,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 Loss = Literal["request", "answer", "body"]
-"""A loss of the request, of the response, or of its body only: then no script knows of the new cookie."""
+"""Lost part: the request, the response, or only its body, so that no script sees the new generation."""
 HOP = frozenset({"connection", "transfer-encoding", "content-length"})
 
 
@@ -108,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content[: len(content) // 2] if cut else content)
 
     def handle(self) -> None:
-        """Ignore a browser that was killed, or gave up, and has hung up."""
+        """Ignore a connection that the browser has closed, because it was killed or gave up."""
         try:
             super().handle()
         except ConnectionError:

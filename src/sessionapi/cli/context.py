@@ -65,7 +65,7 @@ async def _connected(
 async def find(container: Container, name: str) -> User:
     """Return the account with this username or id. Raises a NotFound that contains the name.
 
-    A text that looks like an id is always an id, so that a username cannot stand in for another account.
+    A text that looks like an id is read as an id, so that a username cannot stand in for another account.
     """
     user_id = ids.parse("user", name)
     try:

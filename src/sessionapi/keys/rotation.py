@@ -62,7 +62,7 @@ class Keys:
         async def work(tx: Transaction) -> bool:
             inserted = await tx.signing_keys.insert(made)
             if inserted:
-                await self._tell(tx, "key.published", made)
+                await self._record_event(tx, "key.published", made)
             return inserted
 
         if await self.store.run(work):
@@ -110,7 +110,7 @@ class Keys:
                 raise NotFound(
                     f"There is no key {kid} in the ring. To list the keys, run: sessionapi keys list"
                 )
-            await self._tell(tx, "key.dropped", key)
+            await self._record_event(tx, "key.dropped", key)
             if key.state == "active":
                 following = next((key for key in ring if key.state == "next"), None)
                 if following is None:
@@ -145,7 +145,7 @@ class Keys:
             for key in await tx.signing_keys.all(lock=True):
                 if key.state != "dropped" and not self._opens(key):
                     await tx.signing_keys.drop(key.id, now)
-                    await self._tell(tx, "key.dropped", key)
+                    await self._record_event(tx, "key.dropped", key)
 
         await self.store.run(work)
 
@@ -173,9 +173,9 @@ class Keys:
         await tx.signing_keys.retire_active(now)
         if not await tx.signing_keys.activate(key.id, now):
             raise Conflict
-        await self._tell(tx, "key.activated", key)
+        await self._record_event(tx, "key.activated", key)
 
-    async def _tell(self, tx: Transaction, kind: audit.Kind, key: StoredKey) -> None:
+    async def _record_event(self, tx: Transaction, kind: audit.Kind, key: StoredKey) -> None:
         details = {"kid": ids.public("key", key.id)}
         await tx.events.add(audit.event(kind, self.clock(), details=details))
 

@@ -185,7 +185,7 @@ class Sessions:
         secret = ids.new_secret()
         session = await tx.sessions.replace_secret(user.id, session_id, ids.digest(secret), now)
         if session is None:
-            raise await self._why_dead(tx, user.id, session_id, now)
+            raise await self._why_ended(tx, user.id, session_id, now)
         return self.issuer.issue(session, user, now, secret)
 
     async def end_all(
@@ -216,12 +216,12 @@ class Sessions:
         commit, this process refuses their access tokens.
         """
         ended = await tx.sessions.revoke(user_id, session_ids, reason, now) if session_ids else []
-        told: dict[str, Any] = {"user_id": user_id, "client": client, "details": {"reason": reason}}
-        await tx.events.add(*(audit.event("session.ended", now, session_id=each, **told) for each in ended))
+        fields: dict[str, Any] = {"user_id": user_id, "client": client, "details": {"reason": reason}}
+        await tx.events.add(*(audit.event("session.ended", now, session_id=each, **fields) for each in ended))
         tx.on_commit(lambda: self.revocations.add(ended, reason))
         return ended
 
-    async def _why_dead(
+    async def _why_ended(
         self, tx: Transaction, user_id: UUID, session_id: UUID, now: datetime
     ) -> SessionApiError:
         try:

@@ -108,8 +108,8 @@ class Refreshes:
     def _limit(self, session: Session, decision: Decision, suspicion: audit.Kind | None) -> None:
         """Count a refresh towards the limits of its session and, if it writes an audit event, of its user.
 
-        A repeat is not counted, because a client may repeat a refresh as often as messages are lost. Reuse is
-        not counted, because it always ends the session.
+        A repeat without an event is not counted, because a client may repeat a refresh as often as messages
+        are lost. Reuse is not counted, because it always ends the session.
         """
         if suspicion or decision.outcome in ("renewal", "rotation"):
             self.limiter.count("refresh", session.id.hex)

@@ -92,8 +92,8 @@ class Revocations:
                 self._digest ^= _digest(session.id)
 
     def _forget(self, moment: datetime, marked_at: set[datetime]) -> None:
-        gone = [each for each, at in self._ended_at.items() if at < moment or at in marked_at]
-        for session_id in gone:
+        dropped = [each for each, at in self._ended_at.items() if at < moment or at in marked_at]
+        for session_id in dropped:
             del self._ended_at[session_id]
             del self._reasons[ids.public("sess", session_id)]
             self._digest ^= _digest(session_id)

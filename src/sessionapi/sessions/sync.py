@@ -76,15 +76,15 @@ class StateSync:
     async def _run(self) -> None:
         await asyncio.sleep(self._began + LEAST_INTERVAL - time.monotonic())
         self._began = began = time.monotonic()
-        asked_at = self._clock()
+        began_at = self._clock()
         async with self._store.read() as tx:
-            theirs = await tx.now()
+            database_time = await tx.now()
             marks = await tx.marks.all()
-            ended = await tx.sessions.revoked_since(asked_at - REVOCATION_WINDOW, [mark.at for mark in marks])
+            ended = await tx.sessions.revoked_since(began_at - REVOCATION_WINDOW, [mark.at for mark in marks])
             ring = await tx.signing_keys.all()
         self._revocations.take(ended, marks)
         problem = self._take(ring)  # even if the clock is off, because a dropped key must be refused
-        self._note(self._skew(theirs, asked_at) or problem)
+        self._note(self._skew(database_time, began_at) or problem)
         self._succeeded = began
 
     def _take(self, ring: list[StoredKey]) -> str | None:
@@ -95,11 +95,11 @@ class StateSync:
             return problem.detail
         return None
 
-    def _skew(self, theirs: datetime | None, asked_at: datetime) -> str | None:
+    def _skew(self, database_time: datetime | None, began_at: datetime) -> str | None:
         """Return an error if our clock is off by more than LARGEST_SKEW plus the time of the query."""
-        if theirs is None or asked_at - LARGEST_SKEW <= theirs <= self._clock() + LARGEST_SKEW:
+        if database_time is None or began_at - LARGEST_SKEW <= database_time <= self._clock() + LARGEST_SKEW:
             return None
-        seconds = (asked_at - theirs).total_seconds()
+        seconds = (began_at - database_time).total_seconds()
         return f"The clock of this host is {seconds:+.1f} s off that of the database. Synchronise both (NTP)."
 
     def _note(self, problem: str | None) -> None:

@@ -23,7 +23,7 @@ class LoginAttemptQueries(Queries):
         A single statement decides and counts, so concurrent attempts cannot exceed the quota.
         """
         first, second = buckets.both
-        asked = {
+        parameters = {
             "user_id": user_id,
             "now": now,
             "first": first.key,
@@ -33,7 +33,7 @@ class LoginAttemptQueries(Queries):
             "second_quota": second.quota,
             "second_ends_at": _end(second, now),
         }
-        return {row.bucket: row.failures for row in await self._connection.execute(_RESERVE, asked)}
+        return {row.bucket: row.failures for row in await self._connection.execute(_RESERVE, parameters)}
 
     async def expires_at(self, bucket: bytes) -> datetime | None:
         """Return when a counter expires, or None if it does not."""

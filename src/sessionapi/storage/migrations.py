@@ -83,10 +83,10 @@ def _upgrade(connection: sa.Connection, lock_seconds: float) -> str:
         return serving
     from alembic import command, config  # noqa: PLC0415 - 9 MB that most starts do not need
 
-    told = config.Config()
-    told.set_main_option("script_location", str(folder()).replace("%", "%%"))
-    told.attributes["connection"] = connection
-    command.upgrade(told, "head")
+    configuration = config.Config()
+    configuration.set_main_option("script_location", str(folder()).replace("%", "%%"))
+    configuration.attributes["connection"] = connection
+    command.upgrade(configuration, "head")
     return newest()
 
 
@@ -147,10 +147,10 @@ async def _run(url: str, work: Callable[[sa.Connection], T]) -> T:
         async with writer.begin() as connection:
             return await connection.run_sync(work)
     except (DBAPIError, sqlite3.Error, OSError) as problem:
-        said = (getattr(problem, "strerror", None) or str(getattr(problem, "orig", problem))).splitlines()[0]
+        error = (getattr(problem, "strerror", None) or str(getattr(problem, "orig", problem))).splitlines()[0]
         if getattr(getattr(problem, "orig", None), "sqlstate", None) == _LOCK_NOT_AVAILABLE:
             raise Locked(BUSY) from problem
-        raise _unusable(url, said) from problem
+        raise _unusable(url, error) from problem
     except Unavailable as problem:
         raise _unusable(url, problem.cause) from problem
     finally:
@@ -158,6 +158,6 @@ async def _run(url: str, work: Callable[[sa.Connection], T]) -> T:
         await reader.dispose()
 
 
-def _unusable(url: str, said: str) -> StartupError:
+def _unusable(url: str, error: str) -> StartupError:
     where, advice = database_url.shown(url), database_url.advice(url)
-    return StartupError(f"the database at {where} can't be used: {said}; {advice}")
+    return StartupError(f"the database at {where} can't be used: {error}; {advice}")

@@ -93,24 +93,24 @@ class Hosts:
 
     async def connect(self, *_: object, **__: object) -> asyncpg.Connection:
         """Return a new connection; Unavailable, with the error of the last host, if none accepts one."""
-        said: Exception | None = None
+        last_error: Exception | None = None
         for url in list(self._urls):
             try:
                 async with asyncio.timeout(self._share):
                     connection = await asyncpg.connect(url, **self._arguments)
             except REFUSALS as problem:
-                said = problem
+                last_error = problem
             else:
                 self._urls.sort(key=lambda each: each != url)
                 return connection
         refusal = Unavailable()
-        if isinstance(said, UnicodeError):  # its text may show a part of the password
+        if isinstance(last_error, UnicodeError):  # its text may show a part of the password
             refusal.cause = "the URL has a host or a name that cannot be encoded"
         else:
-            refusal.cause = (str(said) or type(said).__name__).splitlines()[0]
+            refusal.cause = (str(last_error) or type(last_error).__name__).splitlines()[0]
         if "startup parameter" in refusal.cause:
             refusal.cause += "; if this is a PgBouncer, set SESSIONAPI_PGBOUNCER=on"
-        raise refusal from said
+        raise refusal from last_error
 
 
 def _server_settings(url: str, options: Options) -> dict[str, str]:

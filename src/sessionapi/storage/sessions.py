@@ -164,8 +164,8 @@ class SessionQueries(Queries):
 
         The session `ending` is not counted.
         """
-        asked = {"user_id": user_id, "now": to_microseconds(now), "keep": keep, "ending": ending or _NO_ID}
-        return sorted((await self._connection.execute(_LEAST_RECENTLY_SEEN, asked)).scalars())
+        values = {"user_id": user_id, "now": to_microseconds(now), "keep": keep, "ending": ending or _NO_ID}
+        return sorted((await self._connection.execute(_LEAST_RECENTLY_SEEN, values)).scalars())
 
     async def revoke(
         self, user_id: UUID, session_ids: Sequence[UUID], reason: RevokeReason, now: datetime

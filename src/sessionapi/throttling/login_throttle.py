@@ -96,48 +96,49 @@ class Throttle:
         """Reserve a login: under the device if it is known for this user, else under network and account."""
         device = self.device_tokens.read(device_token, user_id) if user_id else None
         if user_id and device:
-            tried = await self._reserve(tx, self.keys.for_device(user_id, device), user_id)
+            attempt = await self._reserve(tx, self.keys.for_device(user_id, device), user_id)
             self.limiter.count("attempt", f"device {user_id.hex}")
-            return tried
-        tried = await self._reserve(tx, self.keys.for_unknown_device(user_id or typed, client.ip), user_id)
-        self.limiter.count("attempt", tried.buckets.in_a_row.key.hex())
-        return tried
+            return attempt
+        attempt = await self._reserve(tx, self.keys.for_unknown_device(user_id or typed, client.ip), user_id)
+        self.limiter.count("attempt", attempt.buckets.in_a_row.key.hex())
+        return attempt
 
     async def reserve_in_session(
         self, tx: Transaction, user_id: UUID, session_id: UUID, client: Client
     ) -> LoginAttempt:
-        """Reserve an attempt in an active session, whose counters no stranger can use up.
+        """Reserve an attempt in an active session, whose counters a stranger cannot use up.
 
-        All sessions of the user share one window. It is counted last, so that wrong passwords that are
-        refused in one session do not use up the window of the others.
+        All sessions of the user share one window. It is counted after the session's counters, so that an
+        attempt which they refuse does not use up the window of the other sessions.
         """
-        tried = await self._reserve(tx, self.keys.of_session(session_id), user_id)
+        attempt = await self._reserve(tx, self.keys.of_session(session_id), user_id)
         self.limiter.count("attempt", _in_session(user_id))
         self.limiter.count("attempt_address", network(client.ip))
-        return tried
+        return attempt
 
-    async def failed(self, tried: LoginAttempt, client: Client) -> None:
+    async def failed(self, attempt: LoginAttempt, client: Client) -> None:
         """Leave a failed attempt reserved, and record it in the audit log if it was for an account.
 
         For an unknown user, rewrite the counters unchanged, so that the response takes as long as for a known
         one (ASVS 6.3.8; measured).
         """
-        await self.store.run(lambda tx: self._note_failure(tx, tried, client))
+        await self.store.run(lambda tx: self._note_failure(tx, attempt, client))
 
-    async def _note_failure(self, tx: Transaction, tried: LoginAttempt, client: Client) -> None:
+    async def _note_failure(self, tx: Transaction, attempt: LoginAttempt, client: Client) -> None:
         now = self.clock()
-        if tried.user_id is None:
-            await tx.login_attempts.rewrite(tried.buckets)
+        if attempt.user_id is None:
+            await tx.login_attempts.rewrite(attempt.buckets)
             return
-        details = {"on": tried.buckets.on}
+        details = {"on": attempt.buckets.on}
         kinds: tuple[audit.Kind, ...] = ("user.login_failed", "user.locked_out")
-        for kind in kinds if tried.ends_the_row else kinds[:1]:
-            await tx.events.add(audit.event(kind, now, user_id=tried.user_id, client=client, details=details))
+        for kind in kinds if attempt.ends_the_row else kinds[:1]:
+            event = audit.event(kind, now, user_id=attempt.user_id, client=client, details=details)
+            await tx.events.add(event)
 
-    async def succeeded(self, tx: Transaction, tried: LoginAttempt) -> None:
+    async def succeeded(self, tx: Transaction, attempt: LoginAttempt) -> None:
         """Clear the counters of the attempt, in the transaction that its password authorises."""
         if self.enabled:
-            await tx.login_attempts.clear(tried.buckets)
+            await tx.login_attempts.clear(attempt.buckets)
 
     async def locked(self, user_ids: Collection[UUID]) -> set[UUID]:
         """Return those of the accounts whose password is refused on unknown devices."""

@@ -154,7 +154,7 @@ def key_id(token: str) -> str:
     if "=" in token or not token.isascii():
         raise InvalidToken(_NOT_A_JWT)
     header, _, rest = token.partition(".")
-    # PyJWT needs 0.5 ms for a segment of 8 KB, which anybody can send.
+    # PyJWT needs 0.5 ms for a segment of 8 KB, which any client can send.
     if len(header) > _MAX_HEADER or len(rest.rpartition(".")[2]) > _MAX_SIGNATURE:
         raise InvalidToken(_NOT_A_JWT)
     return _kid_of(header)

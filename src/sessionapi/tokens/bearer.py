@@ -56,10 +56,10 @@ def token_of(authorization: bytes | None) -> str:
 
 
 def challenge(error: AuthenticationError, *, presented: bool = True) -> str:
-    """Return the `WWW-Authenticate` of a 401. Other credentials than the access token are not its subject.
+    """Return the `WWW-Authenticate` of a 401, which describes errors of the access token only.
 
-    It has only the scheme if the request presented no access token, which means that it has no Authorization
-    header, or one with another scheme (RFC 6750 section 3.1).
+    It has only the scheme for an error of another credential, and if the request presented no access token,
+    because it has no Authorization header or one with another scheme (RFC 6750 section 3.1).
     """
     if not presented or isinstance(error, _NOT_OF_THE_ACCESS_TOKEN):
         return "Bearer"

@@ -59,7 +59,7 @@ class Users:
         tokens = await self.store.run(work)
         if tokens is None:
             raise UsernameTaken
-        return self._known(tokens, device)
+        return self._with_device_token(tokens, device)
 
     async def log_in(self, username: str, password: str, device: Device) -> Tokens:
         """Verify the password, then start a session, unless the credentials changed in between.
@@ -69,14 +69,14 @@ class Users:
         """
         self.throttle.count_login(device.client)
         with self.passwords.place(network(device.client.ip)) as place:
-            found, tried = await self._reserve(username, device, place)
-            user = await self._authenticate(found, password, tried, device.client, place)
+            found, attempt = await self._reserve(username, device, place)
+            user = await self._authenticate(found, password, attempt, device.client, place)
         now = self.clock()
-        tokens = await self.store.run(lambda tx: self._start(tx, user, tried, device, now))
-        return self._known(_still(tokens), device)
+        tokens = await self.store.run(lambda tx: self._start(tx, user, attempt, device, now))
+        return self._with_device_token(_unless_changed(tokens), device)
 
     async def _start(
-        self, tx: Transaction, verified: User, tried: LoginAttempt, device: Device, now: datetime
+        self, tx: Transaction, verified: User, attempt: LoginAttempt, device: Device, now: datetime
     ) -> Tokens | None:
         """Start a session after the password was verified; None if the credentials have changed since."""
         if others := self.sessions.replaced_users(device) - {verified.id}:
@@ -84,7 +84,7 @@ class Users:
         user = await tx.users.lock_if_unchanged(verified.id, verified.credential_version)
         if user is None:
             return None
-        await self.throttle.succeeded(tx, tried)
+        await self.throttle.succeeded(tx, attempt)
         return await self.sessions.start(tx, user, device, now)
 
     async def reauthenticate(self, actor: Actor, password: str) -> Tokens:
@@ -92,15 +92,15 @@ class Users:
         self.throttle.check_in_session(actor.user_id, actor.client)
         with self.passwords.place(actor.user_id) as place:
             place.assign(actor.user_id)
-            verified, tried = await self._verify_in_session(actor, password, place)
+            verified, attempt = await self._verify_in_session(actor, password, place)
 
         async def work(tx: Transaction, user: User, now: datetime) -> Tokens | None:
             if user.credential_version != verified.credential_version:
                 return None
-            await self.throttle.succeeded(tx, tried)
+            await self.throttle.succeeded(tx, attempt)
             return await self.sessions.renew_secret(tx, user, actor.session_id, now)
 
-        return _still(await self.actors.run(actor, actor.user_id, work))
+        return _unless_changed(await self.actors.run(actor, actor.user_id, work))
 
     async def change_password(self, actor: Actor, current: str, new: str) -> Tokens:
         """Set a new password, end the other sessions, and give the caller's session a new secret.
@@ -114,8 +114,8 @@ class Users:
         self.rules.refuse_guessable(new, user.username, user.email, "new_password")
         with self.passwords.place(actor.user_id) as place:
             place.assign(actor.user_id)
-            verified, tried = await self._verify_in_session(actor, current, place)
-            await self._refuse_weak(new, verified, tried)
+            verified, attempt = await self._verify_in_session(actor, current, place)
+            await self._refuse_weak(new, verified, attempt)
             hashed = await self.passwords.hash(new, place)
         client, keep = actor.client, actor.session_id
 
@@ -128,14 +128,14 @@ class Users:
             await self.sessions.end_all(tx, user.id, "password_changed", now, client, keep)
             return await self.sessions.renew_secret(tx, user, keep, now)
 
-        return _still(await self.actors.run(actor, actor.user_id, work))
+        return _unless_changed(await self.actors.run(actor, actor.user_id, work))
 
-    async def _refuse_weak(self, new: str, user: User, tried: LoginAttempt) -> None:
+    async def _refuse_weak(self, new: str, user: User, attempt: LoginAttempt) -> None:
         """Raise WeakPassword. The attempt is cleared first, because the current password was right."""
         try:
             await self.rules.refuse_weak(new, user.username, user.email, "new_password")
         except WeakPassword:
-            await self.store.run(lambda tx: self.throttle.succeeded(tx, tried))
+            await self.store.run(lambda tx: self.throttle.succeeded(tx, attempt))
             raise
 
     async def _verify_in_session(
@@ -146,11 +146,11 @@ class Users:
         async def work(tx: Transaction, user: User, _now: datetime) -> tuple[User, LoginAttempt]:
             return user, await self.throttle.reserve_in_session(tx, user.id, actor.session_id, actor.client)
 
-        user, tried = await self.actors.run(actor, actor.user_id, work)
-        return await self._authenticate(user, password, tried, actor.client, place), tried
+        user, attempt = await self.actors.run(actor, actor.user_id, work)
+        return await self._authenticate(user, password, attempt, actor.client, place), attempt
 
     async def _authenticate(
-        self, user: User | None, password: str, tried: LoginAttempt, client: Client, place: Place
+        self, user: User | None, password: str, attempt: LoginAttempt, client: Client, place: Place
     ) -> User:
         """Return the user if the account is enabled and the password matches, else raise InvalidCredentials.
 
@@ -161,7 +161,7 @@ class Users:
         hashed = user.password_hash if user and user.disabled_at is None else None
         right, upgraded = await self.passwords.verify(password, hashed, place)
         if user is None or hashed is None or not right:
-            await self.throttle.failed(tried, client)
+            await self.throttle.failed(attempt, client)
             raise InvalidCredentials
         if upgraded is not None:
             await self._upgrade(user, hashed, upgraded)
@@ -170,7 +170,7 @@ class Users:
     async def _upgrade(self, user: User, verified: str, upgraded: str) -> None:
         await self.store.run(lambda tx: tx.users.upgrade_hash(user.id, verified, upgraded))
 
-    def _known(self, tokens: Tokens, device: Device) -> Tokens:
+    def _with_device_token(self, tokens: Tokens, device: Device) -> Tokens:
         """Add the device token, which identifies this device as known at the user's next login."""
         return replace(tokens, device_token=self.device_tokens.issue(tokens.user.id, device.token))
 
@@ -185,9 +185,9 @@ class Users:
         async def work(tx: Transaction) -> tuple[User | None, LoginAttempt]:
             found = await tx.users.by_name(key) if key else None
             user_id, typed = found.id if found else None, key or username
-            tried = await self.throttle.reserve_login(tx, user_id, typed, device.token, device.client)
+            attempt = await self.throttle.reserve_login(tx, user_id, typed, device.token, device.client)
             place.assign(user_id or typed)
-            return found, tried
+            return found, attempt
 
         return await self.store.run(work)
 
@@ -199,7 +199,7 @@ class Users:
         return user
 
 
-def _still(tokens: Tokens | None) -> Tokens:
+def _unless_changed(tokens: Tokens | None) -> Tokens:
     """Return the tokens, or raise InvalidCredentials if the password was changed after it was verified."""
     if tokens is None:
         raise InvalidCredentials

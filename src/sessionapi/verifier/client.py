@@ -1,4 +1,4 @@
-"""The two verifiers, one for threads and one for asyncio. They fetch what `state.Core` decides.
+"""The two verifiers, one for threads and one for asyncio. `state.Core` decides what they fetch.
 
 A background task ends with its event loop, and a background thread with its process. So with each token both
 verifiers check whether theirs still runs, and start a new one if it doesn't, for example after a fork, in
@@ -125,7 +125,7 @@ class AsyncVerifier(Common):
                 await state.round_ended.wait()
         except TimeoutError:
             state.rounds.given_up()
-            self._tell(NO_ROUND)
+            self._log_list_state(NO_ROUND)
 
     def _fetch(self, state: _InLoop) -> asyncio.Task[None] | None:
         """Return the current fetch, started if the cooldown allows it, or else None."""
@@ -142,7 +142,7 @@ class AsyncVerifier(Common):
             async with self._client() as client:
                 while True:
                     state.rounds.begun()
-                    with self._whatever_comes():
+                    with self._log_exceptions():
                         self._take_revocations(await self._send(self._revocations_request(), client))
                         if self._core.keys_outdated:
                             await self._fetch_keys(client)
@@ -246,11 +246,11 @@ class Verifier(Common):
             self._start_following(state)
         except RuntimeError as problem:  # no thread can be started, or the interpreter is ending
             state.rounds.given_up()
-            self._tell(str(problem))
+            self._log_list_state(str(problem))
             return
         if not round_ended.wait(state.rounds.longest):
             state.rounds.given_up()
-            self._tell(NO_ROUND)
+            self._log_list_state(NO_ROUND)
 
     def _start_following(self, state: _InProcess) -> None:
         with state.starting:
@@ -268,7 +268,7 @@ class Verifier(Common):
         try:
             while not state.closing.is_set():
                 state.rounds.begun()
-                with self._whatever_comes():
+                with self._log_exceptions():
                     self._take_revocations(self._send(self._revocations_request(), state.connection))
                     if self._core.keys_outdated:
                         with state.fetching:

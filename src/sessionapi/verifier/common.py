@@ -102,8 +102,8 @@ class Common:
         self._state_sync = poll
         self._clock = clock
         self._etag: str | None = None
-        self._told = ""
-        self._told_at: datetime | None = None
+        self._logged = ""
+        self._logged_at: datetime | None = None
         self._limits = limits or Limits()
         self._core = Core(TokenExpectations(issuer, audience, leeway), self._limits, fixed=jwks is not None)
         if jwks is not None:
@@ -145,7 +145,7 @@ class Common:
 
     def _take_revocations(self, answer: Answer | Exception) -> None:
         """Store the list. After a failure the old list stays; tokens of ended sessions expire within 60 s."""
-        self._tell(self._wrong_with(answer))
+        self._log_list_state(self._wrong_with(answer))
 
     def _wrong_with(self, answer: Answer | Exception) -> str:
         """Store the list, or return a text about the error. An empty text means success."""
@@ -162,20 +162,20 @@ class Common:
         return ""
 
     @contextlib.contextmanager
-    def _whatever_comes(self) -> Iterator[None]:
+    def _log_exceptions(self) -> Iterator[None]:
         """Log any exception and continue, so that no response of the issuer can stop the background work."""
         try:
             yield
         except Exception as problem:
             self._etag = None
-            self._tell(type(problem).__name__)
+            self._log_list_state(type(problem).__name__)
 
-    def _tell(self, wrong: str) -> None:
+    def _log_list_state(self, wrong: str) -> None:
         """Log when the list can't be fetched and when it can again, but at most one line per minute."""
         now = self._clock()
-        if wrong == self._told or (self._told_at and now < self._told_at + QUIET):
+        if wrong == self._logged or (self._logged_at and now < self._logged_at + QUIET):
             return
-        self._told, self._told_at = wrong, now
+        self._logged, self._logged_at = wrong, now
         if not wrong:
             log.warning("tokens of ended sessions are refused immediately again")
             return

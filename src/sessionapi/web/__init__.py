@@ -1,1 +1,1 @@
-"""The HTTP API and the pages. The packages below contain no requests, responses, status codes or cookies."""
+"""The HTTP API and the pages. Lower layers contain no requests, responses, statuses or cookies."""

@@ -37,12 +37,12 @@ def names(settings: Settings) -> set[str]:
 
 def read(request: Request, settings: Settings) -> str | None:
     """Return the refresh token in the cookie, if there is one."""
-    return _sent(request).get(name(settings))
+    return _own_cookies(request).get(name(settings))
 
 
 def read_device(request: Request, settings: Settings) -> str | None:
     """Return the device token in the cookie, if there is one."""
-    return _sent(request).get(device_name(settings))
+    return _own_cookies(request).get(device_name(settings))
 
 
 def set_session(response: Response, settings: Settings, tokens: Tokens) -> None:
@@ -64,7 +64,7 @@ def clear_session(response: Response, settings: Settings) -> None:
     )
 
 
-def _sent(request: Request) -> dict[str, str]:
+def _own_cookies(request: Request) -> dict[str, str]:
     """Return our cookies in a request, unchanged. The outermost layer has dropped all others."""
     cookies: dict[str, str] = request.scope["state"]["cookies"]
     return cookies

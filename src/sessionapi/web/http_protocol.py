@@ -30,7 +30,7 @@ MAX_QUEUED = 8
 """Maximum number of requests of a connection that wait for an earlier response. Browsers and proxies do not
 send such requests."""
 MAX_DROPPED = 2 * 1024 * 1024
-"""Maximum bytes that are dropped after a refusal, because a client may read it only when it has sent them."""
+"""Maximum bytes that are dropped after a refusal, because a client may send everything before it reads."""
 CHUNKED = b"transfer-encoding: chunked\r\n"
 
 

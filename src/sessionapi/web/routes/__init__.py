@@ -1,1 +1,1 @@
-"""The routes, by what they are about: plain values in, one operation, a schema out."""
+"""The routes by subject. Each takes plain values, calls one operation and returns a schema."""

@@ -1,4 +1,4 @@
-"""The example of a protected route, and routes for the user's account."""
+"""The example of a protected route, and the routes of a user's own account."""
 
 from fastapi import APIRouter, Response
 
@@ -28,7 +28,7 @@ async def protected(claims: Bearer) -> Response:
 
 @router.get("/me", operation_id="me", summary="My account", responses=answers(*BEARER, "not_found", *STORE))
 async def me(claims: Bearer, container: ContainerDep) -> MeOut:
-    """Return the account behind the access token."""
+    """Return the account of the access token's user."""
     return me_out(await container.accounts.get(owner(claims)[0]))
 
 
@@ -39,7 +39,7 @@ async def me(claims: Bearer, container: ContainerDep) -> MeOut:
     responses=answers(*WRITES, "reauthentication_required", "username_taken", "not_found", *BODY, *STORE),
 )
 async def update_me(body: MeIn, caller: Writer, container: ContainerDep) -> MeOut:
-    """Change what is given. A new name or e-mail needs a login in the last five minutes."""
+    """Change the given fields. A new name or e-mail requires a recent login (five minutes by default)."""
     given = body.model_dump(exclude_unset=True)
     if given.keys() & {"username", "email"}:
         caller = caller.with_recent_login()
@@ -54,7 +54,7 @@ async def update_me(body: MeIn, caller: Writer, container: ContainerDep) -> MeOu
     responses=answers(*WRITES, "reauthentication_required", "not_found", *STORE),
 )
 async def delete_me(caller: Writer, container: ContainerDep) -> None:
-    """Empty the account and end its sessions. It needs a login in the last five minutes."""
+    """Erase the account and end its sessions. This requires a recent login (five minutes by default)."""
     await container.accounts.delete(caller.user_id, caller.with_recent_login())
 
 
@@ -74,7 +74,7 @@ async def delete_me(caller: Writer, container: ContainerDep) -> None:
     ),
 )
 async def change_password(body: PasswordIn, caller: Writer, container: ContainerDep) -> Response:
-    """Set a new password. The other sessions end; this one goes on with new tokens."""
+    """Set a new password. The other sessions end; this one continues with new tokens."""
     tokens = await container.users.change_password(caller, body.current_password, body.new_password)
     return token_response(tokens, container)
 

@@ -71,7 +71,7 @@ async def get_user(user_id: str, admin: Admin, container: ContainerDep) -> Admin
     responses=answers(*CHANGES, "not_found", *BODY),
 )
 async def update_user(user_id: str, body: AdminUserIn, admin: Admin, container: ContainerDep) -> AdminUserOut:
-    """Change what is given, all or nothing. Disabling ends all sessions of the user at once."""
+    """Change the given fields, all or none. Disabling ends all sessions of the user at once."""
     target = id_in_path("user", user_id)
     await container.accounts.change(target, admin, body.model_dump(exclude_unset=True))
     return await _shown(container, target)
@@ -85,7 +85,7 @@ async def update_user(user_id: str, body: AdminUserIn, admin: Admin, container: 
     responses=answers(*CHANGES, "not_found"),
 )
 async def delete_user(user_id: str, admin: Admin, container: ContainerDep) -> None:
-    """Empty the account and end its sessions."""
+    """Erase the account and end its sessions."""
     await container.accounts.delete(id_in_path("user", user_id), admin)
 
 
@@ -118,7 +118,7 @@ async def list_sessions(
     responses=answers(*CHANGES, "not_found"),
 )
 async def revoke_sessions(user_id: str, admin: Admin, container: ContainerDep) -> RevokedOut:
-    """End them and answer how many there were."""
+    """End all sessions of a user, and return how many there were."""
     target = id_in_path("user", user_id)
     return RevokedOut(revoked=await container.sessions.revoke_all(target, "revoked_by_admin", admin))
 

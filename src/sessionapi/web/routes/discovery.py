@@ -43,7 +43,7 @@ async def jwks(container: ContainerDep, response: Response) -> JwksOut:
     responses=answers(),
 )
 async def metadata(container: ContainerDep, response: Response) -> MetadataOut:
-    """Return what generic libraries look up. There are no OAuth clients here, so no grants either."""
+    """Return the metadata that generic libraries look up. Without OAuth clients there are no grants."""
     response.headers.update(_public(container))
     url = container.settings.public_url
     return MetadataOut(
@@ -68,7 +68,7 @@ async def revocations(
 ) -> Response:
     """Return the whole window each time, so that a verifier never has to catch up.
 
-    Access tokens of the sessions in `revoked` are to be refused, although their signature is good, and so are
+    Refuse the access tokens of the sessions in `revoked`, although their signatures are valid, as well as
     those of every session whose id is that of `revoked_up_to` or sorts before it.
     """
     await container.state_sync.fresher_than(time.monotonic() - FRESHNESS)
@@ -93,7 +93,7 @@ async def introspect(
     request: Request,
     container: ContainerDep,
 ) -> IntrospectionOut:
-    """Return what the token's user and session are now; of a token that is not active, only that.
+    """Return an active token's claims with its user's current name and roles, else only `active: false`.
 
     The same field may be sent as JSON.
     """

@@ -34,7 +34,7 @@ router = APIRouter(tags=["login"], route_class=JsonRoute)
     ),
 )
 async def signup(body: SignupIn, request: Request, container: ContainerDep, client: ClientInfo) -> Response:
-    """Create a user and start the first session: both or neither. A setting closes this."""
+    """Create a user and start the first session, in one transaction. SIGNUP=closed turns this off."""
     device = _device(body, request, container, client)
     tokens = await container.users.sign_up(body.username, body.password, body.email, device)
     return token_response(tokens, container, status=201)
@@ -56,7 +56,7 @@ async def login(body: LoginIn, request: Request, container: ContainerDep, client
 
 
 def token_response(tokens: Tokens, container: Container, *, status: int = 200) -> Response:
-    """Return the response with the tokens. The session's transport decides where the refresh token is."""
+    """Return the tokens. The session's transport decides whether the refresh token is in a cookie."""
     response = FastJSON(tokens_out(tokens), status)
     by_cookie = tokens.session.transport == "cookie"
     if by_cookie and tokens.is_new:

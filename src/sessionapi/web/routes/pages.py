@@ -72,7 +72,7 @@ def _render(request: Request, name: str) -> Response:
         "signup": settings.signup == "open",
         "notice": REASONS.get(request.query_params.get("reason", ""), ""),
         "next": _next(request),
-        "kept": _kept(request),
+        "kept": _next_query(request),
         "home": settings.public_url,
         "origins": " ".join(_origins_here(request)),
         "loopback": settings.on_loopback,
@@ -97,8 +97,8 @@ def _origins_here(request: Request) -> list[str]:
 
 def _to_sign_in(request: Request, reason: str | None) -> Response:
     """Redirect to the sign-in page, which returns to the requested page afterwards."""
-    asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    back = {} if asked == app_of(request).settings.after_sign_in_url else {"next": asked}
+    target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    back = {} if target == app_of(request).settings.after_sign_in_url else {"next": target}
     query = urlencode({**back, **({"reason": reason} if reason else {})})
     return _redirect("/sign-in" + (f"?{query}" if query else ""))
 
@@ -108,17 +108,17 @@ def _redirect(target: str) -> Response:
 
 
 def _next(request: Request) -> str:
-    """Return the URL to open after a sign-in: `next` if it stays at home, else the one in the settings."""
+    """Return the URL to open after a sign-in: `next` if `stays_home` allows it, else that in the settings."""
     settings = app_of(request).settings
-    asked = request.query_params.get("next", "")
+    target = request.query_params.get("next", "")
     after = settings.after_sign_up_url if request.url.path == "/sign-up" else settings.after_sign_in_url
-    return asked if stays_home(asked, settings) else after
+    return target if stays_home(target, settings) else after
 
 
-def _kept(request: Request) -> str:
+def _next_query(request: Request) -> str:
     """Return the query string that carries `next` from the sign-in page to the sign-up page and back."""
-    asked = request.query_params.get("next", "")
-    return f"?{urlencode({'next': asked})}" if stays_home(asked, app_of(request).settings) else ""
+    target = request.query_params.get("next", "")
+    return f"?{urlencode({'next': target})}" if stays_home(target, app_of(request).settings) else ""
 
 
 def stays_home(target: str, settings: Settings) -> bool:

@@ -85,9 +85,9 @@ KEY: TypeAdapter[str] = TypeAdapter(IdempotencyKey)
     },
 )
 async def refresh(request: Request) -> Response:
-    """Return a new access token, and from time to time a new refresh token. Trying again is harmless.
+    """Return a new access token, and from time to time a new refresh token. Repeating a request is harmless.
 
-    The refresh token comes in the body or in the cookie. Two requests with one token get the same successor.
+    The refresh token is in the body or in the cookie. Requests with the same token get the same successor.
     """
     container = app_of(request)
     body = await json_io.read_json(request, RefreshIn)
@@ -113,10 +113,10 @@ async def refresh(request: Request) -> Response:
     },
 )
 async def logout(request: Request, container: ContainerDep, client: ClientInfo) -> Response:
-    """End the session of each good credential: refresh token in the body, in the cookie, access token.
+    """End the session of each valid credential: refresh tokens (body and cookie) and the access token.
 
     A session that has ended is not an error, and neither is an unknown refresh token. An invalid access token
-    is an error, unless a refresh token next to it is good. The cookie is cleared.
+    is an error, unless the request also has a valid refresh token. The cookie is cleared.
     """
     body = await json_io.read_json(request, LogoutIn)
     cookie = cookies.read(request, container.settings)
@@ -169,7 +169,7 @@ async def revoke_sessions(
     container: ContainerDep,
     keep_current: Annotated[bool, Query(description="Keep the session of the access token.")] = False,  # noqa: FBT002
 ) -> RevokedOut:
-    """End my sessions everywhere and answer how many there were."""
+    """End my sessions everywhere, and return how many there were."""
     keep = caller.session_id if keep_current else None
     ended = await container.sessions.revoke_all(caller.user_id, "revoked_by_user", caller, keep)
     return RevokedOut(revoked=ended)
@@ -193,7 +193,7 @@ async def current_session(claims: Bearer, container: ContainerDep) -> CurrentOut
     responses=answers(*WRITES, *BODY, *STORE),
 )
 async def update_current_session(body: CurrentIn, caller: Writer, container: ContainerDep) -> CurrentOut:
-    """Merge `data` by RFC 7396; at most 4 KiB are kept. Two patches at once lose nothing."""
+    """Merge `data` by RFC 7396, up to 4 KiB in total. Of concurrent patches, none is lost."""
     return current_out(*await container.sessions.update(caller, body.data, body.device_name))
 
 
@@ -205,9 +205,9 @@ async def update_current_session(body: CurrentIn, caller: Writer, container: Con
     responses=answers(*BEARER, "invalid_credentials", "csrf_rejected", *BUSY, *BODY, *STORE),
 )
 async def reauthenticate(body: ReauthenticateIn, caller: Writer, container: ContainerDep) -> Response:
-    """Move `auth_time`, which sensitive changes require, and answer new tokens.
+    """Update `auth_time`, which must be recent for sensitive changes, and return new tokens.
 
-    The refresh token from before renews nothing any more.
+    The earlier refresh token is no longer valid.
     """
     return token_response(await container.users.reauthenticate(caller, body.password), container)
 
@@ -222,7 +222,7 @@ async def reauthenticate(body: ReauthenticateIn, caller: Writer, container: Cont
 async def revoke_session(session_id: str, caller: Writer, container: ContainerDep) -> None:
     """End an active session of mine; any other id is not found.
 
-    It needs no recent login: it only takes access away, and a user under attack has to be quick.
+    This requires no recent login, because it only removes access, and a user under attack must act fast.
     """
     await container.sessions.revoke(caller.user_id, id_in_path("sess", session_id), "revoked_by_user", caller)
 
