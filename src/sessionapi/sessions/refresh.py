@@ -131,12 +131,13 @@ class Refreshes:
     async def _finish(self, session: Session, user: User, decision: Decision, refresh: _Refresh) -> Tokens:
         """Count the outcome and return the tokens. Raise RefreshTokenReused if the outcome is reuse.
 
-        The refreshes of a batch resume in the same iteration of the event loop. After signing, each yields to
-        the next one, so no other work comes between the signatures (docs/refresh.md).
+        The refreshes of a batch resume in the same iteration of the event loop. Each yields to the next one
+        before and after signing, so no other work comes between the signatures (docs/refresh.md).
         """
         self.metrics.count_refresh(decision.outcome)
         if decision.outcome == "reuse":
             raise RefreshTokenReused
+        await asyncio.sleep(0)
         tokens = self.issuer.renew(session, user, refresh.now, refresh.token)
         await asyncio.sleep(0)
         return tokens

@@ -32,9 +32,11 @@ class DirectRoute(APIRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Compare the path as text, which is faster than the pattern of a path that may have parameters."""
-        if scope["path"] == self.path and scope["method"] in self._methods and not scope.get("root_path"):
-            return Match.FULL, self._found
-        return super().matches(scope)
+        if scope["type"] != "http" or scope.get("root_path"):
+            return super().matches(scope)
+        if scope["path"] != self.path:
+            return Match.NONE, {}
+        return Match.FULL if scope["method"] in self._methods else Match.PARTIAL, self._found
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return a handler that calls the dependencies, then the endpoint."""
