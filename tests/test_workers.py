@@ -1,6 +1,7 @@
 """Several processes on one folder share one secret, one key and one schema, and each of them responds."""
 
 import fcntl
+import functools
 import os
 import re
 import signal
@@ -30,13 +31,29 @@ def workers_of(parent: int) -> list[int]:
     return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
+def halt(pid: int) -> bool:
+    """Stop a process unless it holds a write lock, for which the other processes would wait in vain."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def has_stopped() -> bool:
+        threads = Path(f"/proc/{pid}/task").glob("*/stat")
+        return all(thread.read_text().rpartition(") ")[2].startswith("T") for thread in threads)
+
+    eventually(has_stopped)
+    locks = LOCKS.read_text() if LOCKS.exists() else ""
+    if re.search(rf" WRITE +{pid} ", locks):
+        os.kill(pid, signal.SIGCONT)
+        return False
+    return True
+
+
 @contextmanager
 def only(worker: int, workers: list[int]) -> Iterator[None]:
     """Halt all workers except one, so that every response comes from that one."""
     halted = [pid for pid in workers if pid != worker]
-    for pid in halted:
-        os.kill(pid, signal.SIGSTOP)
     try:
+        for pid in halted:
+            eventually(functools.partial(halt, pid))
         yield
     finally:
         for pid in halted:

@@ -14,11 +14,11 @@ import httpx
 from sessionapi.container import Container, bootstrap, build
 from sessionapi.sessions.actors import OPERATOR
 from sessionapi.settings import Settings
-from sessionapi.storage import migrations
 from sessionapi.web import app as web
 from tests.support.api_client import AsyncApiClient
 from tests.support.clock import FakeClock
 from tests.support.database import rows
+from tests.support.settings import SERVER_SECRET
 from tests.support.written import WRITTEN
 
 
@@ -48,10 +48,11 @@ class Running(AsyncApiClient):
 @asynccontextmanager
 async def running(settings: Settings, clock: FakeClock) -> AsyncIterator[Running]:
     """Start the whole app as a server would, without a socket."""
-    if settings.embedded and not settings.data_dir.exists():
+    if is_prepared(settings, clock):
         settings.data_dir.mkdir(parents=True)
-        (settings.data_dir / "sessionapi.db").write_bytes(migrated_file())
-    await bootstrap(settings, clock)
+        (settings.data_dir / "sessionapi.db").write_bytes(prepared_file(settings.algorithm))
+    else:
+        await bootstrap(settings, clock)
     container = build(settings, clock)
     app = web.create(container)
     transport = httpx.ASGITransport(app=app)
@@ -68,9 +69,17 @@ async def running(settings: Settings, clock: FakeClock) -> AsyncIterator[Running
     WRITTEN.add("the audit table", str(rows(settings.effective_database_url, "select * from events")))
 
 
+def is_prepared(settings: Settings, clock: FakeClock) -> bool:
+    """Return whether `prepared_file` is what `bootstrap` would create for these settings."""
+    secret = settings.secret and settings.secret.get_secret_value()
+    is_new = not settings.database_url and not settings.data_dir.exists()
+    return is_new and secret == SERVER_SECRET and clock() == FakeClock().now
+
+
 @cache
-def migrated_file() -> bytes:
-    """An SQLite file with the schema, because running the migrations takes as long as a typical test."""
-    with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
-        beside.submit(asyncio.run, migrations.migrate(f"sqlite:///{folder}/a.db")).result()
-        return Path(folder, "a.db").read_bytes()
+def prepared_file(algorithm: str) -> bytes:
+    """An SQLite file with schema and signing key, because making them takes as long as a typical test."""
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as thread:
+        settings = Settings(_env_file=None, data_dir=folder, secret=SERVER_SECRET, algorithm=algorithm)
+        thread.submit(asyncio.run, bootstrap(settings, FakeClock())).result()
+        return Path(folder, "sessionapi.db").read_bytes()

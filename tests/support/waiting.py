@@ -13,6 +13,6 @@ def eventually(look: Callable[[], T], seconds: float = 30) -> T:
     """Return the result of `look` as soon as it is truthy."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {look.__name__}"
+        assert time.monotonic() < deadline, f"waited {seconds} s for {look}"
         time.sleep(0.01)
     return found
