@@ -181,9 +181,11 @@ async def test_the_list_of_revocations_has_one_mark_and_its_etag_changes_with_it
     assert (await two.client.get("/revocations", headers=again)).status_code == 304
 
 
-async def test_the_poll_reads_no_row_of_a_mark_and_each_one_that_ended_alone(fleet):
+@pytest.mark.parametrize("microsecond", [0, 1, 2])
+async def test_the_poll_reads_no_row_of_a_mark_and_each_one_that_ended_alone(fleet, microsecond: int):
     """Fails without `marked_at` in revoked_since, or if a session alone could have the time of a mark."""
     one, two = fleet
+    one.clock.now = (one.clock.now + timedelta(seconds=1)).replace(microsecond=microsecond)
     alone = await one.sign_up("ada")
     for _ in range(5):
         await one.log_in("ada")

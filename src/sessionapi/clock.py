@@ -10,3 +10,8 @@ Clock = Callable[[], datetime]
 def system_clock() -> datetime:
     """Return the host's time. `StateSync` compares it with the database's time (design 4.4)."""
     return datetime.now(UTC)
+
+
+def whole_millisecond(moment: datetime) -> datetime:
+    """Return a time without its microseconds. Single sessions end at such times, and marks at others."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

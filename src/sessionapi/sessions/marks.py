@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sessionapi import audit, ids
-from sessionapi.clock import Clock
+from sessionapi.clock import Clock, whole_millisecond
 from sessionapi.models import REVOCATION_WINDOW, RevocationMark, RevokeReason, SessionKey
 from sessionapi.sessions.revocations import Revocations
 from sessionapi.storage import Store, Transaction
@@ -131,7 +131,7 @@ def _free_time(now: datetime, marks: Sequence[RevocationMark]) -> datetime:
     It cannot be the time of an individual revocation either, because that is a whole millisecond.
     """
     taken = {mark.at for mark in marks}
-    at = now.replace(microsecond=now.microsecond // 1000 * 1000 + 1)
+    at = whole_millisecond(now) + timedelta(microseconds=1)
     while at in taken:
         at += timedelta(microseconds=1)
     return at

@@ -15,7 +15,7 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from sessionapi import ids
-from sessionapi.clock import Clock
+from sessionapi.clock import Clock, whole_millisecond
 from sessionapi.models import REVOCATION_WINDOW, RevocationMark, RevokedSession, RevokeReason
 
 
@@ -32,8 +32,8 @@ class Revocations:
         self._body: tuple[str, bytes] | None = None
 
     def add(self, session_ids: Iterable[UUID], reason: RevokeReason) -> None:
-        """Refuse the access tokens of these sessions from now on."""
-        now = self._clock()
+        """Refuse the access tokens of these sessions from now on. No mark has the time of these entries."""
+        now = whole_millisecond(self._clock())
         self._note(RevokedSession(session_id, reason, now) for session_id in session_ids)
 
     def add_mark(self, mark: RevocationMark) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from sessionapi import ids
+from sessionapi.clock import whole_millisecond
 from sessionapi.models import (
     DIGEST_SIZE,
     MAX_IDEMPOTENCY_KEYS,
@@ -175,7 +176,7 @@ class SessionQueries(Queries):
         The time of their end is a whole millisecond, which the time of a mark never is; see `revoked_since`.
         """
         ended: list[UUID] = []
-        at = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        at = whole_millisecond(now)
         for start in range(0, len(session_ids), IDS_PER_STATEMENT):
             some = session_ids[start : start + IDS_PER_STATEMENT]
             statement = (
