@@ -77,7 +77,7 @@ def test_losses_at_random_sign_nobody_out(here: World, person: Person):
     seen = person.wire.refreshes
     sys.stdout.write(
         f"\n{person.wire.lost} refreshes lost of {len(seen)} that arrived and more, {reloads} reloads, "
-        f"{seen[-1].generation} rotations in {time.monotonic() - began:.0f} s: nobody signed out\n"
+        f"{seen[-1].generation} rotations in {time.monotonic() - began:.0f} s: no user signed out\n"
     )
 
 

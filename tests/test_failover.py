@@ -154,7 +154,7 @@ async def insisted(act: Callable[[], Awaitable[bool]], few: asyncio.Semaphore) -
     async with few:
         deadline = time.monotonic() + 120
         while not await act():
-            assert time.monotonic() < deadline, "nobody answers"
+            assert time.monotonic() < deadline, "no server responds"
             await asyncio.sleep(0.3)
 
 
@@ -166,7 +166,7 @@ async def sign_everybody_up(wire: httpx.AsyncClient) -> list[Client]:
         deadline = time.monotonic() + 120
         async with few:
             while (made := await start(wire, "/signup", name)) is None:
-                assert time.monotonic() < deadline, "nobody can sign up"
+                assert time.monotonic() < deadline, "no user can sign up"
                 await asyncio.sleep(0.3)
                 name += "x"  # the first attempt may have succeeded
         return made

@@ -161,21 +161,21 @@ async def test_a_postgresql_that_crashes_and_comes_back_is_found_again(
         assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_a_row_that_somebody_holds_delays_and_refuses_only_who_needs_it(
+async def test_a_row_that_connection_holds_delays_and_refuses_only_who_needs_it(
     make_settings: Callable[..., Settings], clock: FakeClock
 ):
     """Fails without statement_timeout: the server would count as unreachable, and all requests be refused."""
     async with running(make_settings(database_timeout=1.5), clock) as service:
         ada, bob = await service.sign_up("ada"), await service.sign_up("bob")
-        somebody = await asyncpg.connect(service.container.settings.effective_database_url)
-        async with somebody.transaction():
-            await somebody.execute("SELECT 1 FROM users WHERE username = 'ada' FOR UPDATE")
+        connection = await asyncpg.connect(service.container.settings.effective_database_url)
+        async with connection.transaction():
+            await connection.execute("SELECT 1 FROM users WHERE username = 'ada' FOR UPDATE")
             login = {"username": "ada", "password": PASSWORD}
             refused = asyncio.create_task(service.client.post("/login", json=login))
             while not refused.done():
                 assert (await service.get("/me", bob)).status_code == 200
             assert refusal(await refused)[:2] == (503, "unavailable")
-        await somebody.close()
+        await connection.close()
         assert (await service.get("/me", ada)).status_code == 200
         assert await service.log_in("ada")
 

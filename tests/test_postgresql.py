@@ -183,11 +183,11 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_found(
     """
     with socket.socket() as unused, postgres.postgresql(**postgres.UNSAFE) as other:
         unused.bind(("127.0.0.1", 0))  # and doesn't listen
-        nobody = unused.getsockname()[1]
+        unused_port = unused.getsockname()[1]
         other.create("app")
         postgres.execute(other.url(), "alter system set default_transaction_read_only = on")
         postgres.execute(other.url(), "select pg_reload_conf()")
-        hosts = ",".join(f"127.0.0.1:{port}" for port in (nobody, other.port, cluster.port))
+        hosts = ",".join(f"127.0.0.1:{port}" for port in (unused_port, other.port, cluster.port))
         url = f"postgresql://postgres@{hosts}/app?target_session_attrs=read-write"
         settings = make_settings(database_url=url, database_timeout=6)
         other.freeze()

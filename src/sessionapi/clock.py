@@ -13,5 +13,5 @@ def system_clock() -> datetime:
 
 
 def whole_millisecond(moment: datetime) -> datetime:
-    """Return a time without its microseconds. Single sessions end at such times, and marks at others."""
+    """Round a time down to a millisecond. A session that ends alone ends at such a time; no mark has one."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -1,7 +1,7 @@
 """The records of the product's domain. Secret fields are left out of the repr.
 
-Records are never modified. `dataclasses.replace` creates a changed copy. Those that each refresh creates are
-not declared frozen, because creating a frozen one takes four times as long (measured).
+Records are never modified. `dataclasses.replace` creates a changed copy. The larger ones that each refresh
+creates are not declared frozen, because creating a frozen one takes four times as long (measured).
 """
 
 from collections.abc import Callable, Mapping

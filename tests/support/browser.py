@@ -39,12 +39,16 @@ FRAME = """url => {
 }"""
 
 
-class Empty(BaseHTTPRequestHandler):
+class OnePage(BaseHTTPRequestHandler):
+    """The handler of a server that has one page."""
+
+    html = b"<!doctype html><title>elsewhere</title>"
+
     def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
         self.end_headers()
-        self.wfile.write(b"<!doctype html><title>elsewhere</title>")
+        self.wfile.write(self.html)
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
@@ -53,7 +57,7 @@ class Empty(BaseHTTPRequestHandler):
 @contextmanager
 def elsewhere() -> Iterator[int]:
     """A page of another origin; with the host's other name also of another site. Yields its port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Empty)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OnePage)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_port
     server.shutdown()

@@ -21,7 +21,8 @@ from websockets.sync.client import ClientConnection, connect
 from tests.support.browser import ARGUMENTS, CHROMIUM
 from tests.support.waiting import eventually
 
-LEFT = ("Inspected target navigated or closed", "Cannot find default execution context")
+NO_PAGE = ("Inspected target navigated or closed", "Cannot find default execution context")
+"""Errors of Chromium while one page replaces another in a tab."""
 
 
 class PageLeft(Exception):
@@ -41,7 +42,7 @@ class Tab:
         while True:
             said = json.loads(self.wire.recv(timeout=60))
             if said.get("id") == number:
-                if said.get("error", {}).get("message") in LEFT:
+                if said.get("error", {}).get("message") in NO_PAGE:
                     raise PageLeft
                 assert "error" not in said, said
                 return said["result"]

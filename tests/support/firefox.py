@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_in_page
 
 FIREFOX = shutil.which("firefox-esr")
 NEEDS_FIREFOX = [
@@ -98,11 +98,7 @@ class FirefoxTab:
             except CommandFailed:
                 return False
 
-        try:
-            eventually(holds)
-        except AssertionError:
-            text = self.evaluate("`${location.href}\\n${document.body.innerText}`")
-            raise AssertionError(f"waited for {condition} at {text}") from None
+        eventually_in_page(condition, holds, self.evaluate)
 
     def click(self, selector: str) -> None:
         origin = {"type": "element", "element": {"sharedId": self._element(selector)}}

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -14,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.support.api_client import PASSWORD
-from tests.support.browser import ARGUMENTS, CHROMIUM
+from tests.support.browser import ARGUMENTS, CHROMIUM, OnePage
 from tests.support.server import Server, serving
 from tests.support.wire import Threads, Wire, wire
 
@@ -37,21 +36,14 @@ SIGN_UP = """async ([username, password, remember]) => {
 }"""
 
 
-class Html(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(HTML)
-
-    def log_message(self, *_: object) -> None:
-        """Log nothing."""
+class ClientPage(OnePage):
+    html = HTML
 
 
 @contextmanager
 def app_at(host: str = "127.0.0.1") -> Iterator[str]:
     """Serve the page; yields its origin."""
-    server = Threads(("127.0.0.1", 0), Html)
+    server = Threads(("127.0.0.1", 0), ClientPage)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://{host}:{server.server_port}"
     server.shutdown()

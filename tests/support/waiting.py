@@ -9,6 +9,15 @@ PATIENCE = 60
 T = TypeVar("T")
 
 
+def eventually_in_page(condition: str, holds: Callable[[], bool], evaluate: Callable[[str], str]) -> None:
+    """Wait until a page's condition holds. A failure has the address and the text of the page."""
+    try:
+        eventually(holds)
+    except AssertionError:
+        text = evaluate("`${location.href}\\n${document.body.innerText}`")
+        raise AssertionError(f"waited for {condition} at {text}") from None
+
+
 def eventually(look: Callable[[], T], seconds: float = 30) -> T:
     """Return the result of `look` as soon as it is truthy."""
     deadline = time.monotonic() + seconds

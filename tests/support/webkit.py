@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from tests.support.ports import free_port
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_in_page
 
 DRIVER, DISPLAY = shutil.which("WebKitWebDriver"), shutil.which("Xvfb")
 NEEDS_WEBKIT = [
@@ -105,11 +105,7 @@ class WebKitTab:
             response = self.profile.request("POST", "/execute/sync", script)
             return response.status_code == 200 and response.json()["value"]
 
-        try:
-            eventually(holds)
-        except AssertionError:
-            text = self.evaluate("`${location.href}\n${document.body.innerText}`")
-            raise AssertionError(f"waited for {condition} at {text}") from None
+        eventually_in_page(condition, holds, self.evaluate)
 
     def click(self, selector: str) -> None:
         self.send("POST", f"/element/{self._element(selector)}/click")

@@ -108,9 +108,9 @@ def sign(payload: bytes, *, kid: str, algorithm: str, private_key: Any) -> str:
     PyJWT's `encode` builds and checks the same header again for each token, which took as long as the
     signature (measured).
     """
-    signed = _header_segment(kid, algorithm) + b"." + base64url_encode(payload)
-    signature = _JWS.get_algorithm_by_name(algorithm).sign(signed, private_key)
-    return (signed + b"." + base64url_encode(signature)).decode()
+    signing_input = _header_segment(kid, algorithm) + b"." + base64url_encode(payload)
+    signature = _JWS.get_algorithm_by_name(algorithm).sign(signing_input, private_key)
+    return (signing_input + b"." + base64url_encode(signature)).decode()
 
 
 def longest(payload: bytes) -> int:

@@ -177,11 +177,13 @@ class HttpProtocol(HttpToolsProtocol):
         scope["raw_path"] = url.path
         scope["query_string"] = url.query or b""
         expects_continue = self.expect_100_continue and version == "1.1"
-        separate = method == b"HEAD" or expects_continue  # there is no body, or a write before the head
+        transport = self.transport
+        if method != b"HEAD" and not expects_continue:  # `100 Continue` is written before the head
+            transport = _OneWrite(self.transport)  # type: ignore[assignment]
         before = self.cycle
         self.cycle = cycle = RequestResponseCycle(
             scope=scope,
-            transport=self.transport if separate else _OneWrite(self.transport),  # type: ignore[arg-type]
+            transport=transport,
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,
